@@ -1,0 +1,38 @@
+# Every target does its own set-up; `make install` leaves .venv with all that development needs.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install demo test lint format bench build clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/python -m agents.demo
+
+test: install
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.agent_step
+
+build: install
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf .venv dist build runs .mypy_cache .pytest_cache .ruff_cache

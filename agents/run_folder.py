@@ -1,0 +1,178 @@
+"""The folder of one training run: configuration, metrics, TensorBoard events and checkpoints.
+
+    RUN_DIR/config.json                              the arguments
+    RUN_DIR/metrics.jsonl                            one JSON object a line
+    RUN_DIR/events.out.tfevents.*                    TensorBoard: scalars and a picture grid
+    RUN_DIR/checkpoints/step-000200/weights.safetensors   the policy, with its description as metadata
+    RUN_DIR/checkpoints/step-000200/state.pt              optimiser, random state, counters
+
+Whatever is replaced is written beside its place and renamed, so a run killed at any moment leaves a folder that
+`--resume` can continue from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from agents.policy import UNet, load_policy, save_policy
+
+
+class RunFolderError(RuntimeError):
+    """A run folder cannot be written, or is not in the state that was asked for."""
+
+
+class RunFolder:
+    """Reads and writes one run folder.
+
+    Args:
+        path: the folder.
+        keep: how many checkpoints stay; older ones are deleted.
+    """
+
+    def __init__(self, path: str | Path, keep: int = 2) -> None:
+        self.path = Path(path)
+        self.keep = keep
+        self._events: SummaryWriter | None = None
+
+    @property
+    def config_path(self) -> Path:
+        """The file with the arguments of the run; it exists from the run's first moment."""
+        return self.path / "config.json"
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Starts a new run.
+
+        Raises:
+            RunFolderError: the folder already holds a run, or cannot be written.
+        """
+        if self.config_path.exists():
+            raise RunFolderError(
+                f"{self.path} already holds a run. Continue it with --resume, or choose another --run-dir."
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_config(config)
+        except OSError as error:
+            raise RunFolderError(f"Cannot write the run folder {self.path}: {error}.") from error
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replaces config.json."""
+        _write_atomically(self.config_path, json.dumps(config, indent=2) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """The stored arguments.
+
+        Raises:
+            RunFolderError: there is no run here.
+        """
+        try:
+            return json.loads(self.config_path.read_text())
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path} holds no run: {self.config_path} does not exist.") from None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"Cannot read {self.config_path}: {error}.") from error
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint folder, or None."""
+        found = sorted((self.path / "checkpoints").glob("step-*"))
+        return found[-1] if found else None
+
+    def save_checkpoint(self, step: int, policy: UNet, description: dict[str, Any], state: dict[str, Any]) -> Path:
+        """Writes a checkpoint, then deletes the ones that are no longer kept."""
+        parent = self.path / "checkpoints"
+        final = parent / f"step-{step:08d}"
+        parent.mkdir(exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+        try:
+            save_policy(temporary / "weights.safetensors", policy, description)
+            torch.save(state, temporary / "state.pt")
+            for file in temporary.iterdir():
+                _sync(file)
+            temporary.chmod(0o755)
+            if final.exists():  # the same step again, as after a resume at the last step
+                shutil.rmtree(final)
+            temporary.replace(final)
+            _sync(parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for old in sorted(parent.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+        return final
+
+    def load_checkpoint(self, path: Path, device: torch.device) -> tuple[UNet, dict[str, Any]]:
+        """The policy and the training state of a checkpoint folder."""
+        policy, _ = load_policy(path, device)
+        return policy, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged after ``step`` and drops leftovers of writes that a kill cut short."""
+        for leftover in (self.path / "checkpoints").glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        kept = [json.dumps(row) + "\n" for row in self.read_metrics() if row["step"] <= step]
+        _write_atomically(self.path / "metrics.jsonl", "".join(kept))
+        self._events = SummaryWriter(str(self.path), purge_step=step + 1)
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The logged rows, oldest first; a last line that a kill cut short is left out."""
+        path = self.path / "metrics.jsonl"
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Appends one row to metrics.jsonl and the same numbers to TensorBoard."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self.events.add_scalar(name, value, step)
+
+    def log_picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Adds a picture, uint8 (H, W, 3), to TensorBoard."""
+        self.events.add_image(name, picture, step, dataformats="HWC")
+
+    @property
+    def events(self) -> SummaryWriter:
+        """The TensorBoard writer, opened at its first use."""
+        if self._events is None:
+            self._events = SummaryWriter(str(self.path))
+        return self._events
+
+    def close(self) -> None:
+        """Flushes and closes the TensorBoard writer."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

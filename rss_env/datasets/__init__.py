@@ -1,0 +1,113 @@
+"""The data sets by name. A new one is a file with ``locate`` beside these and a line in ``DATASETS``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rss_env.datasets import camvid, folder, shapes, voc
+from rss_env.datasets.cache import load_cached
+from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
+from rss_env.datasets.decode import check_resize
+from rss_env.datasets.photos import PhotoSource
+from rss_env.errors import DatasetError, OptionError
+
+__all__ = ["DATASETS", "IGNORE_INDEX", "SegmentationDataset", "load_dataset"]
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """How to load a data set: exactly one of ``locate`` (photos on disk) and ``generate`` (procedural) is set.
+
+    Attributes:
+        image_size: default (H, W).
+        locate: (root, split, **options) -> PhotoSource.
+        generate: (split, image_size, **options) -> SegmentationDataset.
+    """
+
+    image_size: tuple[int, int]
+    locate: Callable[..., PhotoSource] | None = None
+    generate: Callable[..., SegmentationDataset] | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the data set's own options."""
+        loader = self.locate or self.generate
+        assert loader is not None
+        return tuple(n for n, p in inspect.signature(loader).parameters.items() if p.kind is p.KEYWORD_ONLY)
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    "Shapes": DatasetEntry((64, 64), generate=functools.lru_cache(maxsize=4)(shapes.load)),
+    "VOC": DatasetEntry((128, 128), locate=voc.locate),
+    "CamVid": DatasetEntry((96, 128), locate=camvid.locate),
+    "Folder": DatasetEntry((128, 128), locate=folder.locate),
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    image_size: tuple[int, int] | None = None,
+    resize: str = "pad",
+    **options: Any,
+) -> SegmentationDataset:
+    """Loads one split of a data set at one image size.
+
+    Args:
+        name: a key of ``DATASETS``.
+        root: folder of the data set; procedural data sets take none.
+        split: name of the split.
+        image_size: (H, W) in pixels; None for the data set's default.
+        resize: how photos reach that size: ``"pad"`` (keep proportions, ignored border), ``"crop"`` (keep proportions,
+            cut the centre) or ``"stretch"``.
+        **options: the data set's own options.
+
+    Returns:
+        The data set; photos come memory-mapped from the decoded cache.
+
+    Raises:
+        OptionError: an unknown name, ``resize``, size or option; the message lists the valid ones.
+        DatasetError: the data set is missing, incomplete or corrupt.
+
+    Example:
+        >>> data = load_dataset("Shapes", split="val", image_size=(32, 48), num_classes=3)
+        >>> data.images.shape, data.targets.shape, data.class_names
+        ((128, 32, 48, 3), (128, 32, 48), ('background', 'disk', 'square'))
+    """
+    if name not in DATASETS:
+        raise OptionError(f"Unknown data set {name!r}; valid: {', '.join(DATASETS)}.")
+    entry = DATASETS[name]
+    check_resize(resize)
+    size = _check_image_size(entry.image_size if image_size is None else image_size)
+    unknown = sorted(set(options) - set(entry.options))
+    if unknown:
+        valid = ", ".join(entry.options) or "(none)"
+        raise OptionError(f"Unknown option {unknown[0]!r} for data set {name}; its own options: {valid}.")
+    if entry.generate is not None:
+        if root is not None:
+            raise DatasetError(f"{name} is procedural and takes no root, got root={str(root)!r}.")
+        data = entry.generate(split, size, **options)
+    else:
+        assert entry.locate is not None
+        data = load_cached(entry.locate(root, split, **options), size, resize)
+    recipe = dict(name=name, root=root, split=split, image_size=size, resize=resize, **options)
+    return dataclasses.replace(data, recipe=recipe)
+
+
+def _check_image_size(image_size: Any) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in image_size)
+        valid = height > 0 and width > 0 and [height, width] == list(image_size)
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise OptionError(f"image_size must be two positive integers (H, W), got {image_size!r}.")
+    return height, width

@@ -1,0 +1,185 @@
+"""The decoded cache: photos and label maps, decoded and resized once into two memory-mapped uint8 arrays.
+
+A cache entry is a folder ``KEY/`` with ``images.npy``, ``targets.npy`` and ``meta.json``. KEY is a hash of the bytes of
+every file that went in and of every option that shaped the result, so a stale entry is never read. An entry is built
+in a temporary folder and appears by one rename: it is there whole or not at all, also with two builders at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from rss_env.datasets.dataset import SegmentationDataset
+from rss_env.datasets.decode import decode_pair
+from rss_env.datasets.photos import PhotoSource
+from rss_env.errors import DatasetError
+
+FORMAT_VERSION = 1
+
+
+def cache_dir() -> Path:
+    """Folder of the cache: ``$RSS_CACHE_DIR``, else ``$XDG_CACHE_HOME/rss_env``, else ``~/.cache/rss_env``."""
+    if chosen := os.environ.get("RSS_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "rss_env"
+
+
+def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -> SegmentationDataset:
+    """Opens the cached arrays of a data set, building them first where they are missing or damaged.
+
+    Args:
+        source: which files make up the split.
+        image_size: (H, W) of the decoded arrays, in pixels.
+        resize: ``"pad"``, ``"crop"`` or ``"stretch"``.
+
+    Returns:
+        The data set, its arrays memory-mapped read-only.
+
+    Raises:
+        DatasetError: a file is unreadable or wrong (it is named), or the cache folder cannot be written.
+    """
+    key = _hash(
+        [FORMAT_VERSION, content_digest(source.files()), image_size, resize, source.num_classes, source.relabel]
+    )
+    folder = cache_dir() / f"{source.name.lower()}-{source.split.replace('/', '-')}-{key[:32]}"
+    arrays = _open(folder)
+    if arrays is None:
+        _build(folder, source, image_size, resize)
+        arrays = _open(folder)
+        if arrays is None:
+            raise DatasetError(
+                f"The cache entry {folder} is not readable right after it was written; is the disk sound?"
+            )
+    return SegmentationDataset(
+        name=source.name,
+        split=source.split,
+        images=arrays[0],
+        targets=arrays[1],
+        ids=source.ids,
+        class_names=source.class_names,
+        palette=source.palette,
+    )
+
+
+def content_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over the bytes of the files, in order.
+
+    Reading every byte of a large data set at each start would be slow, so the digest is remembered under a key made of
+    the files' paths, sizes and modification and change times: any write to a file changes that key.
+    """
+    paths = list(files)
+    stats = [(str(p.resolve()), (s := p.stat()).st_size, s.st_mtime_ns, s.st_ctime_ns) for p in paths]
+    memo = cache_dir() / "digests" / _hash(stats)[:32]
+    try:
+        remembered = memo.read_text()
+        if len(remembered) == 64:
+            return remembered
+    except OSError:
+        pass
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(lambda p: hashlib.sha256(p.read_bytes()).digest(), paths)
+        digest = hashlib.sha256(b"".join(digests)).hexdigest()
+    with _writing_to(memo.parent):
+        handle, temporary = tempfile.mkstemp(dir=memo.parent)
+        with os.fdopen(handle, "w") as file:
+            file.write(digest)
+        Path(temporary).replace(memo)
+    return digest
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _open(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The two arrays of an entry, or None if it is missing, cut short or of another format."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        arrays = []
+        for name in ("images", "targets"):
+            path = folder / f"{name}.npy"
+            if meta["version"] != FORMAT_VERSION or path.stat().st_size != meta[f"{name}_bytes"]:
+                return None
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+            if arrays[-1].dtype != np.uint8 or list(arrays[-1].shape) != meta[f"{name}_shape"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return arrays[0], arrays[1]
+
+
+def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resize: str) -> None:
+    count, (height, width) = len(source.ids), image_size
+    with _writing_to(folder.parent):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            shapes = {"images": (count, height, width, 3), "targets": (count, height, width)}
+            arrays = {
+                name: np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.uint8, shape)
+                for name, shape in shapes.items()
+            }
+            for array in arrays.values():
+                _reserve(array)
+
+            def decode(i: int) -> None:
+                image, target = decode_pair(source, i, image_size, resize)
+                arrays["images"][i], arrays["targets"][i] = image, target
+
+            with ThreadPoolExecutor() as pool:
+                for _ in pool.map(decode, range(count)):
+                    pass
+            meta: dict[str, object] = {"version": FORMAT_VERSION, "resize": resize}
+            for name, array in arrays.items():
+                array.flush()
+                meta[f"{name}_shape"] = list(array.shape)
+                meta[f"{name}_bytes"] = (temporary / f"{name}.npy").stat().st_size
+            (temporary / "meta.json").write_text(json.dumps(meta))
+            temporary.chmod(0o755)
+            _publish(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reserve(array: np.memmap) -> None:
+    """Allocates the file's blocks now: on a full disk, writing a mapped page later would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with Path(str(array.filename)).open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """Renames a finished entry into place; an entry that another process finished first is kept."""
+    if folder.exists() and _open(folder) is None:
+        doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        folder.replace(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if _open(folder) is None:
+            raise
+
+
+@contextlib.contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Creates a folder and turns a failed write below it into an error that says what to do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except DatasetError:
+        raise
+    except OSError as error:
+        raise DatasetError(
+            f"Cannot write the decoded cache under {folder}: {error}. "
+            "Free some space there, or set RSS_CACHE_DIR to a writable folder."
+        ) from error

@@ -1,0 +1,76 @@
+"""CamVid in SegNet's 11-class version: street scenes filmed from a car.
+
+Layout below ``root``::
+
+    {train,val,test}/ID.png         photos, 480×360
+    {train,val,test}annot/ID.png    classes 0..10, 11 = unlabelled, ignored
+    {train,val,test}.txt            optional; each line ends in the annotation's path (train 367, val 101, test 233)
+
+Brostow, Fauqueur and Cipolla, "Semantic object classes in video: A high-definition ground truth database", Pattern
+Recognition Letters 2009; classes as in Badrinarayanan et al., "SegNet", PAMI 2017. Personal and research use only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from rss_env.datasets.dataset import IGNORE_INDEX, check_split
+from rss_env.datasets.photos import (
+    IMAGE_SUFFIXES,
+    PhotoSource,
+    check_unique,
+    need_root,
+    not_found,
+    pair_files,
+    read_lines,
+)
+from rss_env.errors import DatasetError
+
+COLOURS = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (60, 40, 222),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+UNLABELLED = 11
+SPLITS = ("train", "val", "test")
+LAYOUT = """\
+  {train,val,test}/ID.png
+  {train,val,test}annot/ID.png
+  {train,val,test}.txt (optional)"""
+
+
+def locate(root: str | Path | None, split: str) -> PhotoSource:
+    """Finds the files of one split.
+
+    Raises:
+        DatasetNotFoundError: the layout is not below ``root``.
+        DatasetError: unknown split, an empty one, or a listed photo or mask is missing.
+    """
+    base = need_root("CamVid", root, LAYOUT)
+    check_split("CamVid", split, SPLITS)
+    candidates = (base, base / "CamVid")
+    home = next((c for c in candidates if (c / split).is_dir() and (c / f"{split}annot").is_dir()), None)
+    if home is None:
+        raise not_found("CamVid", base / f"{split}annot", base, LAYOUT)
+    listing = home / f"{split}.txt"
+    if listing.is_file():
+        # A line is "photo annotation" with paths of the machine it was written on: only the last name counts.
+        ids = [PurePosixPath(line.split()[-1]).stem for line in read_lines(listing)]
+        check_unique(listing, ids)
+    else:
+        ids = sorted(p.stem for p in (home / split).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not ids:
+        raise DatasetError(f"CamVid's split {split!r} is empty: no image in {home / split}.")
+    images, masks = pair_files("CamVid", ids, home / split, home / f"{split}annot")
+    palette = np.array(list(COLOURS.values()), np.uint8)
+    return PhotoSource("CamVid", split, tuple(ids), images, masks, tuple(COLOURS), palette, {UNLABELLED: IGNORE_INDEX})

@@ -1,0 +1,74 @@
+"""What every data set is once loaded: images and targets as two uint8 arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rss_env.errors import DatasetError
+
+IGNORE_INDEX = 255
+MAX_CLASSES = 255
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationDataset:
+    """One split of a data set, decoded, at one image size.
+
+    Attributes:
+        name: registry name, such as ``"VOC"``.
+        split: name of the split.
+        images: uint8 (n, H, W, 3), RGB, read-only, possibly memory-mapped.
+        targets: uint8 (n, H, W), class of each pixel, 0..C-1 or ``IGNORE_INDEX``; read-only.
+        ids: n names, one an image.
+        class_names: C names.
+        palette: uint8 (C, 3), the colour of each class.
+        recipe: the arguments of ``load_dataset`` that give this data set again; pickling sends them, not the arrays.
+    """
+
+    name: str
+    split: str
+    images: np.ndarray
+    targets: np.ndarray
+    ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self.recipe,)
+
+    def __copy__(self) -> SegmentationDataset:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> SegmentationDataset:
+        return self  # immutable, so copies of an environment share it
+
+
+def check_split(dataset: str, split: str, valid: Iterable[str]) -> None:
+    """Raises ``DatasetError`` that lists the valid splits if ``split`` is not among them."""
+    names = list(valid)
+    if split not in names:
+        raise DatasetError(f"Unknown split {split!r} of {dataset}; valid: {', '.join(names) or '(none found)'}.")
+
+
+def _load_again(recipe: dict[str, Any]) -> SegmentationDataset:
+    from rss_env.datasets import load_dataset  # the registry imports this file
+
+    return load_dataset(**recipe)

@@ -1,0 +1,103 @@
+"""One photo and its mask, decoded with Pillow, checked, and brought to one size."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from rss_env.datasets.dataset import IGNORE_INDEX
+from rss_env.datasets.photos import PhotoSource
+from rss_env.errors import DatasetError, OptionError
+
+RESIZES = ("pad", "crop", "stretch")
+
+
+def check_resize(resize: str) -> None:
+    """Raises ``OptionError`` that lists the valid modes if ``resize`` is not among them."""
+    if resize not in RESIZES:
+        raise OptionError(f"Unknown resize {resize!r}; valid: {', '.join(RESIZES)}.")
+
+
+def decode_pair(
+    source: PhotoSource, index: int, image_size: tuple[int, int], resize: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes pair ``index`` of a source at (H, W).
+
+    Returns:
+        The image, uint8 (H, W, 3), and the target, uint8 (H, W), values 0..C-1 or 255.
+
+    Raises:
+        DatasetError: a file is corrupt, the mask is not 8-bit or not of the photo's size, or a label is too large;
+            the file is named.
+    """
+    image_path, mask_path = source.images[index], source.masks[index]
+    image, mask = read_image(image_path), read_mask(mask_path)
+    if image.size != mask.size:
+        raise DatasetError(
+            f"{mask_path} is {mask.width}×{mask.height} pixels, "
+            f"but its image {image_path} is {image.width}×{image.height}."
+        )
+    mapping = np.arange(256, dtype=np.uint8)
+    for value, label in source.relabel.items():
+        mapping[value] = label
+    labels = mapping[np.asarray(mask)]
+    bad = labels[(labels >= source.num_classes) & (labels != IGNORE_INDEX)]
+    if bad.size:
+        raise DatasetError(
+            f"{mask_path} holds label {int(bad.max())}, but {source.name} has {source.num_classes} classes "
+            f"(0..{source.num_classes - 1}, {IGNORE_INDEX} = ignored)."
+        )
+    return (
+        np.asarray(fit(image, image_size, resize, Image.Resampling.BILINEAR, 0)),
+        np.asarray(fit(Image.fromarray(labels), image_size, resize, Image.Resampling.NEAREST, IGNORE_INDEX)),
+    )
+
+
+def read_image(path: Path) -> Image.Image:
+    """A photo as 8-bit RGB, turned upright by its EXIF orientation; transparency is dropped."""
+    image = _read(path)
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_mask(path: Path) -> Image.Image:
+    """A label map as an 8-bit grey image whose values are the stored indices (palette colours are dropped)."""
+    mask = _read(path)
+    if mask.mode not in ("L", "P"):
+        raise DatasetError(
+            f"{path} is a mask of Pillow mode {mask.mode!r}; a mask must be 8-bit greyscale ('L') or palette ('P')."
+        )
+    return Image.frombytes("L", mask.size, mask.tobytes())
+
+
+def fit(
+    image: Image.Image, image_size: tuple[int, int], resize: str, resample: Image.Resampling, fill: int
+) -> Image.Image:
+    """Brings an image to (H, W): ``pad`` and ``crop`` keep its proportions and centre it, ``stretch`` does not."""
+    size = (image_size[1], image_size[0])  # Pillow's order: width, height
+    if resize == "stretch":
+        return image.resize(size, resample)
+    if resize == "crop":
+        return ImageOps.fit(image, size, resample)
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = tuple(max(1, min(s, round(side * scale))) for s, side in zip(size, image.size, strict=True))
+    canvas = Image.new(image.mode, size, (fill,) * 3 if image.mode == "RGB" else fill)
+    canvas.paste(image.resize((inner[0], inner[1]), resample), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return canvas
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return image
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise DatasetError(f"Cannot decode {path}: {error}. Is the file truncated or corrupt?") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DatasetError(f"{path} is too large to decode safely: {error}") from error

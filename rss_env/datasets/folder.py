@@ -1,0 +1,130 @@
+"""Folder: any photos with label maps beside them.
+
+Layout below ``root``::
+
+    images/ID.jpg           or .jpeg .png .bmp .webp .tif .tiff; sub-folders are part of the ID
+    masks/ID.png            8-bit greyscale or palette PNG, 0..C-1 are classes, 255 is ignored
+    splits/SPLIT.txt        optional, one ID a line
+    classes.json            optional: {"classes": [names], "ignore_label": 255, "palette": [[r, g, b], ...]} or [names]
+
+Without ``splits/`` an image belongs to ``val`` if the SHA-256 of its ID is divisible by 5, else to ``train``; the split
+``all`` is every image. Without ``classes.json`` pass ``num_classes=``, or the number of classes is one more than the
+largest label in any mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES, check_split
+from rss_env.datasets.decode import read_mask
+from rss_env.datasets.photos import (
+    IMAGE_SUFFIXES,
+    PhotoSource,
+    bit_palette,
+    need_root,
+    not_found,
+    pair_files,
+    read_split,
+)
+from rss_env.errors import DatasetError
+
+LAYOUT = """\
+  images/ID.jpg (or .jpeg .png .bmp .webp .tif .tiff)
+  masks/ID.png
+  splits/{train,val,test}.txt (optional)
+  classes.json (optional)"""
+
+
+def locate(root: str | Path | None, split: str, *, num_classes: int | None = None) -> PhotoSource:
+    """Finds the files of one split.
+
+    Args:
+        root: the folder that holds ``images/`` and ``masks/``.
+        split: a file in ``splits/``, or ``"all"``; without ``splits/``: ``"train"``, ``"val"`` or ``"all"``.
+        num_classes: number of classes C, 2 to 255, where there is no ``classes.json``.
+
+    Raises:
+        DatasetNotFoundError: the layout is not below ``root``.
+        DatasetError: unknown or empty split, a missing photo or mask, a bad ``classes.json``.
+    """
+    base = need_root("Folder", root, LAYOUT)
+    for name in ("images", "masks"):
+        if not (base / name).is_dir():
+            raise not_found("Folder", base / name, base, LAYOUT)
+    ids = _split_ids(base, split)
+    images, masks = pair_files("Folder", ids, base / "images", base / "masks")
+    names, palette, relabel = _classes(base, num_classes)
+    return PhotoSource("Folder", split, tuple(ids), images, masks, names, palette, relabel)
+
+
+def _split_ids(base: Path, split: str) -> list[str]:
+    lists = base / "splits"
+    found = sorted(p.stem for p in lists.glob("*.txt"))
+    rules: dict[str, Callable[[str], bool]] = {"all": lambda image_id: True}
+    if not found:
+        rules |= {"train": lambda image_id: not _in_val(image_id), "val": _in_val}
+    check_split("Folder", split, [*found, *(rule for rule in rules if rule not in found)])
+    if split in found:
+        return read_split(lists / f"{split}.txt")
+    photos = (p for p in (base / "images").rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    every = sorted(p.relative_to(base / "images").with_suffix("").as_posix() for p in photos)
+    ids = [image_id for image_id in every if rules[split](image_id)]
+    if not ids:
+        raise DatasetError(f"Folder: split {split!r} is empty; {base / 'images'} holds {len(every)} images.")
+    return ids
+
+
+def _in_val(image_id: str) -> bool:
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()) % 5 == 0
+
+
+def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.ndarray, dict[int, int]]:
+    """Class names, palette and relabelling."""
+    path = base / "classes.json"
+    if not path.is_file():
+        if num_classes is None:
+            num_classes = _count_classes(base)
+        _check_count(num_classes, "num_classes")
+        return tuple(f"class {c}" for c in range(num_classes)), bit_palette(num_classes), {}
+    try:
+        stored: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"Cannot read {path}: {error}.") from error
+    described = stored if isinstance(stored, dict) else {"classes": stored}
+    names, ignored = described.get("classes"), described.get("ignore_label", IGNORE_INDEX)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DatasetError(f'{path} must be a list of class names, or an object with such a list under "classes".')
+    _check_count(len(names), str(path))
+    if num_classes is not None and num_classes != len(names):
+        raise DatasetError(f"num_classes={num_classes}, but {path} names {len(names)} classes.")
+    if not isinstance(ignored, int) or not 0 <= ignored <= 255 or ignored < len(names):
+        raise DatasetError(f'{path}: "ignore_label" must be an integer from {len(names)} to 255, got {ignored!r}.')
+    palette = bit_palette(len(names))
+    if "palette" in described:
+        try:
+            palette = np.array(described["palette"], np.uint8).reshape(len(names), 3)
+        except (ValueError, OverflowError, TypeError) as error:
+            raise DatasetError(f'{path}: "palette" must be {len(names)} triples of 0..255: {error}.') from error
+    return tuple(names), palette, {} if ignored == IGNORE_INDEX else {ignored: IGNORE_INDEX}
+
+
+def _count_classes(base: Path) -> int:
+    def largest(path: Path) -> int:
+        labels = np.asarray(read_mask(path))
+        return int(labels.max(initial=0, where=labels != IGNORE_INDEX))
+
+    with ThreadPoolExecutor() as pool:
+        return max(1, *pool.map(largest, sorted((base / "masks").rglob("*.png"))), 1) + 1
+
+
+def _check_count(count: int, where: str) -> None:
+    if not 2 <= count <= MAX_CLASSES:
+        raise DatasetError(f"{where}: 2 to {MAX_CLASSES} classes are possible, got {count}.")

@@ -1,0 +1,157 @@
+"""Which files make up one split of a photo data set, before anything is decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from rss_env.errors import DatasetError, DatasetNotFoundError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoSource:
+    """The files of one split and how to read their masks.
+
+    Attributes:
+        name: registry name of the data set.
+        split: name of the split.
+        ids: n names, one an image.
+        images: n paths of photos.
+        masks: n paths of 8-bit label maps (grey values or palette indices are the classes).
+        class_names: C names.
+        palette: uint8 (C, 3).
+        relabel: mask value -> class (or 255, ignored) for the values that differ; the others stay.
+    """
+
+    name: str
+    split: str
+    ids: tuple[str, ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    relabel: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.class_names)
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file whose bytes decide the decoded arrays."""
+        return self.images + self.masks
+
+
+def pair_files(
+    dataset: str, ids: list[str], image_dir: Path, mask_dir: Path
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Paths of the photo and the mask of each id; the mask is ``mask_dir/ID.png``.
+
+    Raises:
+        DatasetError: a photo or a mask is missing (the first is named, the others are counted).
+    """
+    images = [find_image(image_dir, i) for i in ids]
+    masks = [mask_dir / f"{i}.png" for i in ids]
+    missing = [f"{image_dir / i}{{{','.join(IMAGE_SUFFIXES)}}}" for i, p in zip(ids, images, strict=True) if p is None]
+    if missing:
+        raise DatasetError(f"{dataset}: no image {missing[0]}{_and_more(missing)}, but the split lists it.")
+    unmasked = [(p, m) for p, m in zip(images, masks, strict=True) if not m.is_file()]
+    if unmasked:
+        image, mask = unmasked[0]
+        raise DatasetError(f"{dataset}: image {image} has no mask: expected {mask}{_and_more(unmasked)}.")
+    return tuple(p for p in images if p is not None), tuple(masks)
+
+
+def find_image(folder: Path, image_id: str) -> Path | None:
+    """The photo called ``image_id`` in a folder, whatever its suffix; None if there is none."""
+    for suffix in IMAGE_SUFFIXES:
+        for candidate in (folder / f"{image_id}{suffix}", folder / f"{image_id}{suffix.upper()}"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a split file, stripped, blank ones left out.
+
+    Raises:
+        DatasetError: the file cannot be read, or has no line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"Cannot read the split file {path}: {error}.") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DatasetError(f"The split file {path} is empty: it lists no image.")
+    return lines
+
+
+def read_split(path: Path) -> list[str]:
+    """The ids that a split file lists, one a line.
+
+    Raises:
+        DatasetError: the file is empty, lists an id twice, or an id would lead out of the data set's folder.
+    """
+    ids = read_lines(path)
+    for number, image_id in enumerate(ids, 1):
+        outside = ".." in PurePosixPath(image_id).parts or image_id.startswith("/")
+        if outside or any(character in image_id for character in "\\:\0"):
+            raise DatasetError(
+                f"{path}, entry {number}: {image_id!r} leads out of the data set's folder; "
+                "an id is a relative path without '..', such as 'city/0001'."
+            )
+    check_unique(path, ids)
+    return ids
+
+
+def check_unique(path: Path, ids: list[str]) -> None:
+    """Raises ``DatasetError`` that names an id the split file lists twice."""
+    twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DatasetError(f"The split file {path} lists {twice[0]!r} twice{_and_more(twice)}.")
+
+
+def not_found(dataset: str, looked_for: Path, root: Path, layout: str) -> DatasetNotFoundError:
+    """An error that names the layout a data set needs and what the folder holds instead."""
+    if not root.exists():
+        found = f"{root} does not exist"
+    elif not root.is_dir():
+        found = f"{root} is not a folder"
+    else:
+        names = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+        found = f"{root} holds {', '.join(names[:12]) + _and_more(names, 12) if names else 'nothing'}"
+    return DatasetNotFoundError(
+        f"{dataset} was not found: looked for {looked_for}, but {found}.\n"
+        f"Expected below root:\n{layout}\nPass root=<folder> that holds this layout."
+    )
+
+
+def need_root(dataset: str, root: str | Path | None, layout: str) -> Path:
+    """The root folder as a path; an error that shows the layout where none was given."""
+    if root is None:
+        raise DatasetNotFoundError(
+            f"{dataset} reads photos from disk and needs root=<folder>, for example "
+            f'gym.make("RSS-{dataset}-ImageReward-v0", root="data").\nExpected below root:\n{layout}'
+        )
+    return Path(root).expanduser()
+
+
+def _and_more(items: list, shown: int = 1) -> str:
+    return f" (and {len(items) - shown} more)" if len(items) > shown else ""
+
+
+def bit_palette(count: int = 256) -> np.ndarray:
+    """PASCAL VOC's colour map, uint8 (count, 3): bit j of a class number sets a high bit of one channel."""
+    labels: np.ndarray = np.arange(count)
+    colours = np.zeros((count, 3), np.uint8)
+    for shift in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> channel) & 1) << (7 - shift)).astype(np.uint8)
+        labels = labels >> 3
+    return colours

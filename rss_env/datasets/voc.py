@@ -1,0 +1,65 @@
+"""PASCAL VOC 2012 semantic segmentation: 20 object classes and background.
+
+Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
+
+    VOCdevkit/VOC2012/JPEGImages/ID.jpg
+    VOCdevkit/VOC2012/SegmentationClass/ID.png          palette PNG, 255 = border, ignored
+    VOCdevkit/VOC2012/ImageSets/Segmentation/SPLIT.txt  train 1,464, val 1,449, trainval 2,913 images
+
+Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015. The photos come from
+flickr; their use must respect flickr's terms.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rss_env.datasets.dataset import check_split
+from rss_env.datasets.photos import PhotoSource, bit_palette, need_root, not_found, pair_files, read_split
+
+CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+LAYOUT = """\
+  VOCdevkit/VOC2012/JPEGImages/ID.jpg
+  VOCdevkit/VOC2012/SegmentationClass/ID.png
+  VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val,trainval}.txt"""
+
+
+def locate(root: str | Path | None, split: str) -> PhotoSource:
+    """Finds the files of one split.
+
+    Raises:
+        DatasetNotFoundError: the layout is not below ``root``.
+        DatasetError: unknown split, or a listed photo or mask is missing.
+    """
+    base = need_root("VOC", root, LAYOUT)
+    candidates = (base / "VOCdevkit" / "VOC2012", base / "VOC2012", base)
+    home = next((c for c in candidates if (c / "ImageSets" / "Segmentation").is_dir()), None)
+    if home is None:
+        raise not_found("VOC", candidates[0] / "ImageSets" / "Segmentation", base, LAYOUT)
+    lists = home / "ImageSets" / "Segmentation"
+    check_split("VOC", split, sorted(p.stem for p in lists.glob("*.txt")))
+    ids = read_split(lists / f"{split}.txt")
+    images, masks = pair_files("VOC", ids, home / "JPEGImages", home / "SegmentationClass")
+    return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)))

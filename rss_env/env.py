@@ -1,0 +1,176 @@
+"""The single environment: one image, one label map, one score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rss_env import rendering
+from rss_env.episodes import EpisodeStream
+from rss_env.errors import OptionError, ResetNeeded
+from rss_env.task import SegmentationTask
+
+
+class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
+    """Semantic segmentation as a one-step episode: an image in, a label map out, a score back.
+
+    ## Observation
+    One RGB image, uint8 (H, W, 3). The terminal observation is a copy of it.
+
+    ## Action
+    One label map, integers 0..C-1 of shape (H, W), any integer dtype (the space is int64). With
+    ``samples_per_image=K`` it is K label maps of the same image, (K, H, W).
+
+    ## Reward
+    A score in [0, 1]. Image level: one number for the label map, by default its mean IoU over the classes present in
+    the label map or the target. Pixel level: the mean of ``info["pixel_reward"]`` over the pixels that count. With K
+    samples: the mean of the K scores, which are in ``info["scores"]``. Pixels that the target ignores (255) count
+    nowhere.
+
+    ## Episode
+    ``terminated`` is True after the only step, ``truncated`` always False.
+
+    ## Info
+    - ``index``: number of the image in the data set.
+    - ``scores``: float64 (K,), if ``samples_per_image`` is set; after the step.
+    - ``pixel_reward``: float32 (H, W) or (K, H, W), 1 right, 0 wrong or ignored; pixel level, after the step.
+    - ``target``: uint8 (H, W); only with ``expose_target=True``.
+
+    ## Reset options
+    - ``index``: show this image (never flipped); the order goes on afterwards where it was.
+    - ``episode``: jump to this episode of the seed's order, counted from 0.
+
+    Args:
+        dataset: name of the data set, such as ``"Shapes"``.
+        level: ``"image"`` or ``"pixel"``: what the reward is given for.
+        root: folder of the data set; procedural ones take none.
+        split: name of the split.
+        image_size: (H, W) in pixels; None for the data set's default.
+        resize: how photos reach that size: ``"pad"``, ``"crop"`` or ``"stretch"``.
+        augment: ``"none"`` or ``"flip"`` (mirror image and target left and right in half of the episodes).
+        reward: name of the reward; None for the level's default.
+        order: ``"random"`` (independent uniform draws) or ``"sequential"`` (0, 1, 2, … and again).
+        samples_per_image: K, or None for a single label map without the K axis.
+        expose_target: put the target in ``info`` and into the rendering: for evaluation, never for an agent.
+        render_mode: None or ``"rgb_array"``: image | label map (| target), uint8.
+        **dataset_options: the data set's own options, such as ``num_classes``.
+
+    Raises:
+        OptionError: an argument is not among the valid values, which are listed.
+        DatasetError: the data set is missing, incomplete or corrupt.
+
+    Example:
+        >>> env = gym.make("RSS-Shapes-ImageReward-v0", image_size=(32, 32))
+        >>> image, info = env.reset(seed=0)
+        >>> image.shape, env.action_space.shape
+        ((32, 32, 3), (32, 32))
+        >>> _, reward, terminated, truncated, info = env.step(np.zeros((32, 32), int))
+        >>> 0 <= reward <= 1, terminated, truncated
+        (True, True, False)
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(
+        self,
+        dataset: str = "Shapes",
+        level: str = "image",
+        *,
+        root: str | Path | None = None,
+        split: str = "train",
+        image_size: tuple[int, int] | None = None,
+        resize: str = "pad",
+        augment: str = "none",
+        reward: str | None = None,
+        order: str = "random",
+        samples_per_image: int | None = None,
+        expose_target: bool = False,
+        render_mode: str | None = None,
+        **dataset_options: Any,
+    ) -> None:
+        rendering.check_render_mode(render_mode, self.metadata["render_modes"])
+        self.task = SegmentationTask(
+            dataset,
+            level,
+            root=root,
+            split=split,
+            image_size=image_size,
+            resize=resize,
+            augment=augment,
+            reward=reward,
+            order=order,
+            samples_per_image=samples_per_image,
+            expose_target=expose_target,
+            **dataset_options,
+        )
+        self.observation_space = self.task.observation_space
+        self.action_space = self.task.action_space
+        self.render_mode = render_mode
+        self.reward_queries = 0
+        """Label maps scored since the environment was made."""
+        self._stream = EpisodeStream(order, len(self.task.dataset), num_envs=1)
+        self._keyed = False
+        self._running = False
+        self._index: np.ndarray = np.zeros(1, np.int64)
+        self._flipped: np.ndarray = np.zeros(1, bool)
+        self._label_map: np.ndarray | None = None  # the first of the last step's label maps, for rendering
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Shows the next image. With ``seed`` the order starts anew; see the class for ``options``."""
+        super().reset(seed=seed)
+        chosen = self.task.check_reset_options(options, ("index", "episode"))
+        if seed is not None or not self._keyed:
+            self._stream.restart(self.np_random.integers(1 << 63, size=1, dtype=np.uint64))
+            self._keyed = True
+        if "episode" in chosen:
+            self._stream.jump(chosen["episode"])
+        if "index" in chosen:
+            if np.ndim(chosen["index"]) != 0:
+                raise OptionError(f"reset(options={{'index': i}}) needs one integer, got {chosen['index']!r}.")
+            self._index, self._flipped = np.array([chosen["index"]]), np.zeros(1, bool)
+        else:
+            self._index, coin = self._stream.draw()
+            self._flipped = coin & (self.task.augment == "flip")
+        self._running = True
+        self._label_map = None
+        return self._observation(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Scores the label map (or the K of them) and ends the episode.
+
+        Raises:
+            InvalidAction: wrong shape, dtype or class.
+            ResetNeeded: before the first reset, or after the episode's only step.
+        """
+        if not self._running:
+            raise ResetNeeded("An episode has one step: call reset() before each step().")
+        label_maps = self.task.check_label_maps(action, ())
+        rewards, details = self.task.score(label_maps, self.task.targets(self._index, self._flipped))
+        self.reward_queries += label_maps.shape[1]
+        self._running = False
+        if self.render_mode is not None:
+            self._label_map = label_maps[0, 0].copy()
+        info = self._info() | {key: value[0] for key, value in details.items()}
+        return self._observation(), float(rewards[0]), True, False, info
+
+    def render(self) -> np.ndarray | None:
+        """Image | label map (| target with ``expose_target``), uint8; the label map is blank before the step."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
+            return None
+        target = self.task.targets(self._index, self._flipped)[0] if self.task.expose_target else None
+        return rendering.panels(self._observation(), self._label_map, target, self.task.dataset.palette)
+
+    def _observation(self) -> np.ndarray:
+        return self.task.images(self._index, self._flipped)[0]
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = {"index": int(self._index[0])}
+        if self.task.expose_target:
+            info["target"] = self.task.targets(self._index, self._flipped)[0]
+        return info

@@ -1,0 +1,78 @@
+"""Which image each episode shows: a stream per environment, computed from (key, episode number) alone.
+
+Counting instead of storing generator state makes single and vector environments agree by construction, costs one
+vectorised hash a step, and lets a resumed run jump to any episode.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rss_env.errors import OptionError
+
+ORDERS = ("random", "sequential")
+AUGMENTS = ("none", "flip")
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def check_order(order: str) -> None:
+    """Raises ``OptionError`` that lists the valid orders if ``order`` is not among them."""
+    if order not in ORDERS:
+        raise OptionError(f"Unknown order {order!r}; valid: {', '.join(ORDERS)}.")
+
+
+def check_augment(augment: str) -> None:
+    """Raises ``OptionError`` that lists the valid augmentations if ``augment`` is not among them."""
+    if augment not in AUGMENTS:
+        raise OptionError(f"Unknown augment {augment!r}; valid: {', '.join(AUGMENTS)}.")
+
+
+class EpisodeStream:
+    """The image of every episode of B environments.
+
+    Args:
+        order: ``"random"``: environment b shows independent uniform draws decided by its key; ``"sequential"``:
+            together the B environments walk the data set in order, again and again.
+        num_images: n, the size of the data set.
+        num_envs: B.
+    """
+
+    def __init__(self, order: str, num_images: int, num_envs: int) -> None:
+        check_order(order)
+        self.order = order
+        self.num_images = num_images
+        self.num_envs = num_envs
+        self.keys: np.ndarray = np.zeros(num_envs, np.uint64)
+        self.episodes: np.ndarray = np.zeros(num_envs, np.uint64)  # episodes begun so far
+
+    def restart(self, keys: np.ndarray) -> None:
+        """Gives every environment a new key, uint64 (B,), and starts at episode 0."""
+        self.keys = keys.astype(np.uint64)
+        self.episodes = np.zeros(self.num_envs, np.uint64)
+
+    def jump(self, episode: int) -> None:
+        """Makes ``episode`` (counted from 0) the next one of every environment."""
+        self.episodes = np.full(self.num_envs, episode, np.uint64)
+
+    def draw(self, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Begins the next episode of the environments in ``mask``, bool (B,); None means all.
+
+        Returns:
+            int64 (B,) image indices and bool (B,) coin tosses; entries outside the mask mean nothing.
+        """
+        bits = _mix(self.keys + (self.episodes + np.uint64(1)) * _GOLDEN)
+        coins = (bits >> np.uint64(63)).astype(bool)
+        if self.order == "random":
+            indices = (bits & np.uint64((1 << 62) - 1)) % np.uint64(self.num_images)
+        else:
+            place = np.arange(self.num_envs, dtype=np.uint64)
+            indices = (self.episodes * np.uint64(self.num_envs) + place) % np.uint64(self.num_images)
+        self.episodes = self.episodes + (np.uint64(1) if mask is None else mask.astype(np.uint64))
+        return indices.astype(np.int64), coins
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): uint64 -> uint64, a bijection."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

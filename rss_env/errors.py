@@ -1,0 +1,17 @@
+"""The errors this package raises on bad input; each message says what was expected, what came and what to do."""
+
+from gymnasium.error import InvalidAction, ResetNeeded
+
+__all__ = ["DatasetError", "DatasetNotFoundError", "InvalidAction", "OptionError", "ResetNeeded"]
+
+
+class OptionError(ValueError):
+    """An argument of an environment, reward or data set is not one of the valid values."""
+
+
+class DatasetError(ValueError):
+    """A data set on disk, or an option of one, is not usable as it is."""
+
+
+class DatasetNotFoundError(DatasetError, FileNotFoundError):
+    """The folder layout of a data set was not found."""

@@ -1,0 +1,75 @@
+"""Data-set-level evaluation of anything that turns images into label maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rss_env.metrics import ConfusionMatrix
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics over every image of a split.
+
+    Attributes:
+        miou: mean IoU over the classes of the data-set-level confusion matrix, 0..1.
+        pixel_accuracy: share of counted pixels that are right, 0..1.
+        per_class_iou: class name -> IoU; None for a class in no target and no label map.
+        images: number of images.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    per_class_iou: dict[str, float | None]
+    images: int
+
+
+def evaluate(
+    predict: Callable[[np.ndarray], np.ndarray],
+    env_id: str,
+    *,
+    split: str = "val",
+    batch_size: int = 16,
+    limit: int | None = None,
+    **env_options: Any,
+) -> Evaluation:
+    """Runs ``predict`` over a split, each image once.
+
+    The function keeps the targets to itself, so what it evaluates needs no access to them.
+
+    Args:
+        predict: uint8 images (B, H, W, 3) -> integer label maps (B, H, W).
+        env_id: id of the environment, either reward level.
+        split: name of the split.
+        batch_size: B, the most images in one call of ``predict``.
+        limit: evaluate the first ``limit`` images only.
+        **env_options: further arguments of the environment, such as ``root`` and ``image_size``.
+
+    Example:
+        >>> result = evaluate(lambda images: np.zeros(images.shape[:3], np.uint8), "RSS-Shapes-ImageReward-v0")
+        >>> result.images, result.per_class_iou["disk"]
+        (128, 0.0)
+    """
+    options = env_options | {"split": split, "expose_target": True, "augment": "none", "samples_per_image": None}
+    probe = gym.make_vec(env_id, num_envs=1, **options)
+    data = probe.unwrapped.task.dataset  # type: ignore[attr-defined]
+    count = len(data) if limit is None else min(limit, len(data))
+    size = min(batch_size, count)
+    envs = gym.make_vec(env_id, num_envs=size, **options)
+    matrix = ConfusionMatrix(data.num_classes)
+    for start in range(0, count, size):
+        indices = np.minimum(np.arange(start, start + size), count - 1)
+        fresh = min(size, count - start)  # the last batch repeats the last image instead of changing its shape
+        images, infos = envs.reset(options={"index": indices})
+        matrix.update(np.asarray(predict(images)).astype(np.uint8)[:fresh], infos["target"][:fresh])
+    per_class = {
+        name: None if math.isnan(iou) else float(iou)
+        for name, iou in zip(data.class_names, matrix.per_class_iou(), strict=True)
+    }
+    return Evaluation(matrix.miou(), matrix.pixel_accuracy(), per_class, count)

@@ -1,0 +1,232 @@
+"""The vector environment: B images at once, NumPy arrays in and out, no Python per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rss_env import rendering
+from rss_env.episodes import EpisodeStream
+from rss_env.errors import OptionError, ResetNeeded
+from rss_env.task import SegmentationTask
+
+
+class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """B copies of ``SegmentationEnv`` in one: a gather of images and one batched count a step.
+
+    With the same seed, sub-environment b shows the images that ``SegmentationEnv`` seeded with ``seed + b`` shows, and
+    gives the same rewards. With ``order="sequential"`` the B sub-environments walk the data set together, B images a
+    step.
+
+    Observations are uint8 (B, H, W, 3), actions integers (B, H, W), or (B, K, H, W) with ``samples_per_image=K``;
+    rewards are float64 (B,), terminations and truncations bool (B,).
+
+    What the step says beyond the reward (see ``SegmentationEnv``'s *Info*, here with a leading B) is where Gymnasium
+    puts it for the autoreset mode: in ``infos["final_info"]`` for SAME_STEP, beside ``infos["final_obs"]``, an object
+    array of B read-only images; in ``infos`` itself for NEXT_STEP and DISABLED.
+
+    Reset options: ``index`` (one integer or B of them), ``episode`` (see ``SegmentationEnv``), and for DISABLED
+    ``reset_mask``, bool (B,).
+
+    Args:
+        dataset: name of the data set.
+        level: ``"image"`` or ``"pixel"``.
+        num_envs: B.
+        autoreset_mode: when a finished episode is followed by the next: ``"SameStep"`` (the step that ends one already
+            returns the next image; the default, as every step ends an episode), ``"NextStep"`` or ``"Disabled"``.
+        render_mode: None or ``"rgb_array"``.
+        **task_options: as for ``SegmentationEnv``.
+
+    Raises:
+        OptionError: an argument is not among the valid values, which are listed.
+        DatasetError: the data set is missing, incomplete or corrupt.
+
+    Example:
+        >>> envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=3, image_size=(32, 32), samples_per_image=4)
+        >>> images, _ = envs.reset(seed=0)
+        >>> images, rewards, _, _, infos = envs.step(np.zeros((3, 4, 32, 32), np.uint8))
+        >>> images.shape, rewards.shape, infos["final_info"]["scores"].shape
+        ((3, 32, 32, 3), (3,), (3, 4))
+    """
+
+    def __init__(
+        self,
+        dataset: str = "Shapes",
+        level: str = "image",
+        *,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        root: str | Path | None = None,
+        **task_options: Any,
+    ) -> None:
+        if int(num_envs) != num_envs or num_envs < 1:
+            raise OptionError(f"num_envs must be an integer of at least 1, got {num_envs!r}.")
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            valid = ", ".join(repr(mode.value) for mode in AutoresetMode)
+            raise OptionError(f"Unknown autoreset_mode {autoreset_mode!r}; valid: {valid}.") from None
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": self.autoreset_mode}
+        rendering.check_render_mode(render_mode, ["rgb_array"])
+        self.task = SegmentationTask(dataset, level, root=root, **task_options)
+        self.num_envs = int(num_envs)
+        self.render_mode = render_mode
+        self.single_observation_space = self.task.observation_space
+        self.single_action_space = self.task.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.reward_queries = 0
+        """Label maps scored since the environment was made."""
+        self._stream = EpisodeStream(self.task.order, len(self.task.dataset), self.num_envs)
+        self._keyed = False
+        self._all: np.ndarray = np.ones(self.num_envs, bool)
+        self._running: np.ndarray = np.zeros(self.num_envs, bool)
+        self._index: np.ndarray = np.zeros(self.num_envs, np.int64)
+        self._flipped: np.ndarray = np.zeros(self.num_envs, bool)
+        self._label_maps: np.ndarray | None = None  # the first of each environment's last label maps, for rendering
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Shows the next images; with ``seed`` the order starts anew, b with ``seed + b`` or the b-th of a sequence."""
+        chosen = self.task.check_reset_options(options, ("index", "episode", "reset_mask"))
+        mask = self._check_mask(chosen["reset_mask"]) if "reset_mask" in chosen else None
+        self._seed(seed)
+        if "episode" in chosen:
+            self._stream.jump(chosen["episode"])
+        if "index" in chosen:
+            if np.shape(chosen["index"]) not in ((), (self.num_envs,)):
+                raise OptionError(
+                    f"reset(options={{'index': i}}) needs one integer or {self.num_envs}, got {chosen['index']!r}."
+                )
+            picked = np.ones(self.num_envs, bool) if mask is None else mask
+            self._index = np.where(picked, chosen["index"], self._index).astype(np.int64)
+            self._flipped = self._flipped & ~picked
+            self._running = self._running | picked
+        else:
+            self._begin(mask)
+        self._label_maps = None
+        return self.task.images(self._index, self._flipped), self._infos(self._all if mask is None else mask)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Scores the label maps; every running episode ends.
+
+        Raises:
+            InvalidAction: wrong shape, dtype or class.
+            ResetNeeded: before the first reset; in DISABLED mode also after the end of an episode.
+        """
+        if not self._keyed:
+            raise ResetNeeded("Call reset() before the first step().")
+        if not self._running.all():
+            if self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+                raise ResetNeeded(
+                    "An episode has one step: with autoreset_mode='Disabled' call "
+                    "reset(options={'reset_mask': finished}) before the next step()."
+                )
+            return self._reset_step()
+
+        label_maps = self.task.check_label_maps(actions, (self.num_envs,))
+        targets = self.task.targets(self._index, self._flipped)
+        rewards, details = self.task.score(label_maps, targets)
+        self.reward_queries += label_maps.shape[0] * label_maps.shape[1]
+        if self.render_mode is not None:
+            self._label_maps = label_maps[:, 0].copy()
+        self._running = np.zeros(self.num_envs, bool)
+        infos = self._infos(self._all, details)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            final_obs = np.empty(self.num_envs, object)
+            for i, (index, flipped) in enumerate(zip(self._index.tolist(), self._flipped.tolist(), strict=True)):
+                final_obs[i] = self.task.image_view(index, flipped)
+            self._begin()
+            infos = {
+                "final_obs": final_obs,
+                "_final_obs": self._all.copy(),
+                "final_info": infos,
+                "_final_info": self._all.copy(),
+                **self._infos(self._all),
+            }
+        observations = self.task.images(self._index, self._flipped)
+        return observations, rewards, self._all.copy(), np.zeros(self.num_envs, bool), infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One picture an environment, as ``SegmentationEnv.render`` gives it."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
+            return None
+        images = self.task.images(self._index, self._flipped)
+        targets = self.task.targets(self._index, self._flipped) if self.task.expose_target else None
+        return tuple(
+            rendering.panels(
+                images[i],
+                None if self._label_maps is None else self._label_maps[i],
+                None if targets is None else targets[i],
+                self.task.dataset.palette,
+            )
+            for i in range(self.num_envs)
+        )
+
+    def _seed(self, seed: int | Sequence[int] | None) -> None:
+        if seed is None and self._keyed:
+            return
+        if seed is None:
+            keys = self.np_random.integers(1 << 63, size=self.num_envs, dtype=np.uint64)
+        else:
+            seeds = [seed + b for b in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
+            if len(seeds) != self.num_envs:
+                raise OptionError(f"Expected one seed or {self.num_envs}, got {len(seeds)}.")
+            super().reset(seed=int(seeds[0]))
+            generators = (seeding.np_random(int(s))[0] for s in seeds)
+            keys = np.concatenate([g.integers(1 << 63, size=1, dtype=np.uint64) for g in generators])
+        self._stream.restart(keys)
+        self._keyed = True
+
+    def _begin(self, mask: np.ndarray | None = None) -> None:
+        """Begins the next episode of the environments in ``mask``."""
+        indices, coins = self._stream.draw(mask)
+        if self.task.augment != "flip":
+            coins = np.zeros(self.num_envs, bool)
+        if mask is None:
+            self._index, self._flipped, self._running = indices, coins, self._all.copy()
+        else:
+            self._index = np.where(mask, indices, self._index)
+            self._flipped = np.where(mask, coins, self._flipped)
+            self._running = self._running | mask
+
+    def _reset_step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """The step of NEXT_STEP mode that ignores its actions and begins the next episodes."""
+        self._begin()
+        self._label_maps = None
+        ended = np.zeros(self.num_envs, bool)
+        observations = self.task.images(self._index, self._flipped)
+        return observations, np.zeros(self.num_envs), ended, ended.copy(), self._infos(self._all)
+
+    def _check_mask(self, mask: Any) -> np.ndarray:
+        array = np.asarray(mask)
+        if array.dtype != bool or array.shape != (self.num_envs,) or not array.any():
+            raise OptionError(
+                f"reset(options={{'reset_mask': m}}) needs a bool array of shape ({self.num_envs},) with a True in it, "
+                f"got {mask!r}."
+            )
+        return array
+
+    def _infos(self, mask: np.ndarray, details: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
+        """Gymnasium's form of a vector environment's info: for each key its array, and under ``_key`` who has it."""
+        values: dict[str, np.ndarray] = {"index": self._index.copy()}
+        if self.task.expose_target:
+            values["target"] = self.task.targets(self._index, self._flipped)
+        infos: dict[str, Any] = {}
+        for key, value in (values | (details or {})).items():
+            infos[key] = value
+            infos[f"_{key}"] = mask.copy()
+        return infos
