@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: install
-	$(BIN)/python -m agents.demo
+	$(BIN)/python -m benchmarks.demo
 
 test: install
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal

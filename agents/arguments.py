@@ -71,13 +71,8 @@ class TrainArguments:
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split and what an algorithm adds."""
-        try:
-            further = json.loads(self.env_kwargs)
-        except ValueError as error:
-            raise OptionError(f"--env-kwargs must be JSON, got {self.env_kwargs!r}: {error}.") from error
-        if not isinstance(further, dict):
-            raise OptionError(f"--env-kwargs must be a JSON object, got {self.env_kwargs!r}.")
-        return {"root": self.root, "image_size": self.image_size, "resize": self.resize, **further}
+        own = {"root": self.root, "image_size": self.image_size, "resize": self.resize}
+        return own | parse_env_kwargs(self.env_kwargs)
 
 
 RESUME_MAY_CHANGE = {"steps", "device", "resume", "run_dir", "checkpoint_every", "log_every", "eval_every", "progress"}
@@ -117,6 +112,17 @@ def parse_arguments(cls: type[Arguments], command: Sequence[str] | None = None) 
             )
     _check(args)
     return args
+
+
+def parse_env_kwargs(text: str) -> dict[str, Any]:
+    """Reads ``--env-kwargs``; raises ``OptionError`` if it is not a JSON object."""
+    try:
+        further = json.loads(text)
+    except ValueError as error:
+        raise OptionError(f"--env-kwargs must be JSON, got {text!r}: {error}.") from error
+    if not isinstance(further, dict):
+        raise OptionError(f"--env-kwargs must be a JSON object, got {text!r}.")
+    return further
 
 
 def to_config(args: TrainArguments) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 
 from agents.arguments import TrainArguments, parse_arguments, run_command
 from agents.ops import credit, sample_label_maps
-from agents.training import Update, report, train
+from agents.training import Result, Update, report, train
 from rss_env.errors import OptionError
 
 
@@ -119,13 +119,15 @@ def normalise(advantages: torch.Tensor) -> torch.Tensor:
     return advantages / advantages.square().mean().sqrt().clamp(min=1e-8)
 
 
+def train_rss(args: RSSArguments) -> Result:
+    """Trains from scores; see ``agents.training.train``."""
+    return train(args, RSS(args), samples_per_image=args.samples_per_image, reward=args.reward)
+
+
 def main() -> int:
     """Runs the command line."""
     args = parse_arguments(RSSArguments)
-    options: dict[str, Any] = {"samples_per_image": args.samples_per_image}
-    if args.reward is not None:
-        options["reward"] = args.reward
-    return report(train(args, RSS(args), **options), args)
+    return report(train_rss(args), args)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         if not self._running:
             raise ResetNeeded("An episode has one step: call reset() before each step().")
         label_maps = self.task.check_label_maps(action, ())
-        rewards, details = self.task.score(label_maps, self.task.targets(self._index, self._flipped))
+        rewards, details = self.task.score(label_maps, self._index, self._flipped)
         self.reward_queries += label_maps.shape[1]
         self._running = False
         if self.render_mode is not None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from rss_env.datasets import load_dataset
 from rss_env.episodes import check_augment, check_order
 from rss_env.errors import InvalidAction, OptionError
-from rss_env.rewards import count_labels, get_reward
+from rss_env.rewards import count_labels, count_targets, get_reward
 
 
 class SegmentationTask:
@@ -61,6 +61,8 @@ class SegmentationTask:
                 *self.dataset.image_size,
             )
         )
+        self._target_counts: np.ndarray = np.zeros((len(self.dataset), self.dataset.num_classes), np.int64)
+        self._counted: np.ndarray = np.zeros(len(self.dataset), bool)
         self.observation_space = spaces.Box(0, 255, (*self.dataset.image_size, 3), np.uint8)
         self.action_space = spaces.MultiDiscrete(np.full(self.map_shape, self.dataset.num_classes))
 
@@ -100,15 +102,19 @@ class SegmentationTask:
             )
         return unsigned.astype(np.uint8, copy=False).reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
 
-    def score(self, label_maps: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Scores label maps, uint8 (B, K, H, W), against targets, uint8 (B, H, W).
+    def score(
+        self, label_maps: np.ndarray, indices: np.ndarray, flipped: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Scores label maps, uint8 (B, K, H, W), of the images ``indices`` (B,), mirrored where ``flipped`` (B,).
 
         Returns:
             float64 (B,), the mean score of each image's K label maps, and what ``info`` tells beyond it:
             ``"scores"`` (B, K) if ``samples_per_image`` is set; at pixel level ``"pixel_reward"``,
             float32 (B, H, W), or (B, K, H, W) if ``samples_per_image`` is set.
         """
-        scores = self.reward.image_score(count_labels(label_maps, targets, self.dataset.num_classes))
+        targets = self.targets(indices, flipped)
+        counts = count_labels(label_maps, targets, self.dataset.num_classes, self._count_targets(indices))
+        scores = self.reward.image_score(counts)
         details = {}
         if self.samples_per_image is not None:
             details["scores"] = scores
@@ -117,6 +123,14 @@ class SegmentationTask:
             pixel_reward = self.reward.pixel_score(label_maps, targets)
             details["pixel_reward"] = pixel_reward if self.samples_per_image is not None else pixel_reward[:, 0]
         return scores.mean(axis=1), details
+
+    def _count_targets(self, indices: np.ndarray) -> np.ndarray:
+        """Pixels of every class in the targets ``indices``, int64 (B, C), counted when an image is first scored."""
+        new = np.unique(indices[~self._counted[indices]])
+        if new.size:
+            self._target_counts[new] = count_targets(self._targets[new], self.dataset.num_classes)
+            self._counted[new] = True
+        return self._target_counts[indices]
 
     def check_reset_options(self, options: Mapping[str, Any] | None, valid: tuple[str, ...]) -> Mapping[str, Any]:
         """The options of ``reset`` with their values checked.

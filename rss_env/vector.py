@@ -137,8 +137,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return self._reset_step()
 
         label_maps = self.task.check_label_maps(actions, (self.num_envs,))
-        targets = self.task.targets(self._index, self._flipped)
-        rewards, details = self.task.score(label_maps, targets)
+        rewards, details = self.task.score(label_maps, self._index, self._flipped)
         self.reward_queries += label_maps.shape[0] * label_maps.shape[1]
         if self.render_mode is not None:
             self._label_maps = label_maps[:, 0].copy()

@@ -106,7 +106,7 @@ def _check_image_size(image_size: Any) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in image_size)
         valid = height > 0 and width > 0 and [height, width] == list(image_size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         valid = False
     if not valid:
         raise OptionError(f"image_size must be two positive integers (H, W), got {image_size!r}.")

@@ -93,6 +93,7 @@ def content_digest(files: Iterable[Path]) -> str:
         handle, temporary = tempfile.mkstemp(dir=memo.parent)
         with os.fdopen(handle, "w") as file:
             file.write(digest)
+        Path(temporary).chmod(0o644)  # like the entries: other users may read a shared cache
         Path(temporary).replace(memo)
     return digest
 
@@ -161,7 +162,8 @@ def _publish(temporary: Path, folder: Path) -> None:
     """Renames a finished entry into place; an entry that another process finished first is kept."""
     if folder.exists() and _open(folder) is None:
         doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        folder.replace(doomed)
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
+            folder.replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
     try:
         temporary.rename(folder)

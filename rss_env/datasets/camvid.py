@@ -20,6 +20,7 @@ from rss_env.datasets.dataset import IGNORE_INDEX, check_split
 from rss_env.datasets.photos import (
     IMAGE_SUFFIXES,
     PhotoSource,
+    check_one_photo,
     check_unique,
     need_root,
     not_found,
@@ -69,6 +70,7 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
         check_unique(listing, ids)
     else:
         ids = sorted(p.stem for p in (home / split).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        check_one_photo(home / split, ids)
     if not ids:
         raise DatasetError(f"CamVid's split {split!r} is empty: no image in {home / split}.")
     images, masks = pair_files("CamVid", ids, home / split, home / f"{split}annot")

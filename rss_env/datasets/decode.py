@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
@@ -61,12 +60,14 @@ def decode_pair(
 def read_image(path: Path) -> Image.Image:
     """A photo as 8-bit RGB, turned upright by its EXIF orientation; transparency is dropped."""
     image = _read(path)
-    return ImageOps.exif_transpose(image).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255 instead of scaling them
+        raise DatasetError(f"{path} is a photo of Pillow mode {image.mode!r}; a photo must have 8 bits a channel.")
+    return image.convert("RGB")
 
 
 def read_mask(path: Path) -> Image.Image:
     """A label map as an 8-bit grey image whose values are the stored indices (palette colours are dropped)."""
-    mask = _read(path)
+    mask = _read(path, upright=False)
     if mask.mode not in ("L", "P"):
         raise DatasetError(
             f"{path} is a mask of Pillow mode {mask.mode!r}; a mask must be 8-bit greyscale ('L') or palette ('P')."
@@ -90,13 +91,16 @@ def fit(
     return canvas
 
 
-def _read(path: Path) -> Image.Image:
+def _read(path: Path, upright: bool = True) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return image
+        with Image.open(path) as image:
+            # Pillow only warns up to twice its limit, and turning warnings into errors is not safe in threads.
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError(
+                    f"{image.width}×{image.height} pixels, PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}."
+                )
+            image.load()
+            return ImageOps.exif_transpose(image) if upright else image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise DatasetError(f"Cannot decode {path}: {error}. Is the file truncated or corrupt?") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -29,6 +29,7 @@ from rss_env.datasets.photos import (
     IMAGE_SUFFIXES,
     PhotoSource,
     bit_palette,
+    check_one_photo,
     need_root,
     not_found,
     pair_files,
@@ -76,6 +77,7 @@ def _split_ids(base: Path, split: str) -> list[str]:
         return read_split(lists / f"{split}.txt")
     photos = (p for p in (base / "images").rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     every = sorted(p.relative_to(base / "images").with_suffix("").as_posix() for p in photos)
+    check_one_photo(base / "images", every)
     ids = [image_id for image_id in every if rules[split](image_id)]
     if not ids:
         raise DatasetError(f"Folder: split {split!r} is empty; {base / 'images'} holds {len(every)} images.")
@@ -83,7 +85,7 @@ def _split_ids(base: Path, split: str) -> list[str]:
 
 
 def _in_val(image_id: str) -> bool:
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()) % 5 == 0
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest(), "big") % 5 == 0
 
 
 def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.ndarray, dict[int, int]]:
@@ -126,5 +128,5 @@ def _count_classes(base: Path) -> int:
 
 
 def _check_count(count: int, where: str) -> None:
-    if not 2 <= count <= MAX_CLASSES:
-        raise DatasetError(f"{where}: 2 to {MAX_CLASSES} classes are possible, got {count}.")
+    if not isinstance(count, (int, np.integer)) or not 2 <= count <= MAX_CLASSES:
+        raise DatasetError(f"{where}: 2 to {MAX_CLASSES} classes are possible, got {count!r}.")

@@ -83,7 +83,7 @@ def read_lines(path: Path) -> list[str]:
         DatasetError: the file cannot be read, or has no line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"Cannot read the split file {path}: {error}.") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -115,6 +115,16 @@ def check_unique(path: Path, ids: list[str]) -> None:
     twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
     if twice:
         raise DatasetError(f"The split file {path} lists {twice[0]!r} twice{_and_more(twice)}.")
+
+
+def check_one_photo(folder: Path, ids: list[str]) -> None:
+    """Raises ``DatasetError`` that names an id which two photos of a folder share, such as ``a.jpg`` and ``a.png``."""
+    shared = [image_id for image_id, count in Counter(ids).items() if count > 1]
+    if shared:
+        raise DatasetError(
+            f"{folder} holds more than one photo called {shared[0]!r}{_and_more(shared)}; "
+            "an id is the name without its suffix, so keep one photo of each name."
+        )
 
 
 def not_found(dataset: str, looked_for: Path, root: Path, layout: str) -> DatasetNotFoundError:

@@ -76,15 +76,15 @@ def load(
     height, width = image_size
     if height < 8 or width < 8:
         raise DatasetError(f"Shapes needs images of at least 8×8 pixels, got image_size={image_size}.")
-    if not 2 <= num_classes <= len(KINDS) + 1:
+    if not isinstance(num_classes, (int, np.integer)) or not 2 <= num_classes <= len(KINDS) + 1:
         raise DatasetError(f"Shapes has 2 to {len(KINDS) + 1} classes, got num_classes={num_classes!r}.")
     if difficulty not in DIFFICULTIES:
         raise DatasetError(f"Unknown Shapes difficulty {difficulty!r}; valid: {', '.join(DIFFICULTIES)}.")
-    if dataset_seed < 0:
-        raise DatasetError(f"dataset_seed must be at least 0, got {dataset_seed!r}.")
+    if not isinstance(dataset_seed, (int, np.integer)) or dataset_seed < 0:
+        raise DatasetError(f"dataset_seed must be an integer of at least 0, got {dataset_seed!r}.")
     count = SPLIT_SIZES[split] if num_images is None else num_images
-    if not 1 <= count <= 1 << 30:
-        raise DatasetError(f"num_images must be between 1 and 2**30, got {num_images!r}.")
+    if not isinstance(count, (int, np.integer)) or not 1 <= count <= 1 << 30:
+        raise DatasetError(f"num_images must be an integer between 1 and 2**30, got {num_images!r}.")
 
     images = np.empty((count, height, width, 3), np.uint8)
     targets = np.empty((count, height, width), np.uint8)

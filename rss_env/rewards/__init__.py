@@ -9,9 +9,19 @@ import numpy as np
 
 from rss_env.errors import OptionError
 from rss_env.rewards import mean_iou, pixel_accuracy
-from rss_env.rewards.counts import Counts, count_labels
+from rss_env.rewards.counts import Counts, count_labels, count_targets
 
-__all__ = ["LEVELS", "REWARDS", "Counts", "Reward", "count_labels", "get_reward", "score_images", "score_pixels"]
+__all__ = [
+    "LEVELS",
+    "REWARDS",
+    "Counts",
+    "Reward",
+    "count_labels",
+    "count_targets",
+    "get_reward",
+    "score_images",
+    "score_pixels",
+]
 
 LEVELS = ("image", "pixel")
 

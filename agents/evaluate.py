@@ -1,0 +1,115 @@
+"""Measure a checkpoint on a whole split.
+
+    python -m agents.evaluate RUN_DIR --split val --json
+
+Prints mIoU and pixel accuracy of the data-set-level confusion matrix, and the IoU of each class. What the run's
+config.json says about the environment is the default of every option here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import tyro
+
+from agents.arguments import choose_device, parse_env_kwargs, run_command
+from agents.policy import check_classes, find_weights, load_policy, predict_label_maps
+from agents.training import check_env_id
+from rss_env.errors import OptionError
+from rss_env.evaluation import Evaluation, evaluate
+
+
+@dataclass
+class EvaluateArguments:
+    """Measure a checkpoint on a whole split."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """run folder (its newest checkpoint), checkpoint folder, or .safetensors file"""
+    env_id: str | None = None
+    """id of the environment; default: the run's"""
+    root: str | None = None
+    """folder of the data set; default: the run's"""
+    image_size: tuple[int, int] | None = None
+    """height and width in pixels; default: the run's"""
+    resize: Literal["pad", "crop", "stretch"] | None = None
+    """how photos reach that size; default: the run's"""
+    env_kwargs: str | None = None
+    """further arguments of the environment, as JSON; default: the run's"""
+    split: str = "val"
+    """split to measure on"""
+    batch_size: int = 16
+    """images in one forward pass"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the policy runs"""
+    json: bool = False
+    """print one JSON object instead of a table"""
+
+
+def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
+    """Measures a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, or does not fit the environment's classes.
+        OptionError: the environment is not known from the arguments or the run.
+        DatasetError: the data set is missing.
+    """
+    device = choose_device(args.device)
+    policy, _ = load_policy(args.checkpoint, device)
+    env_id, options = environment_of(args)
+    probe: Any = gym.make_vec(env_id, num_envs=1, split=args.split, **options).unwrapped
+    check_classes(policy, probe.task.dataset.num_classes, args.checkpoint)
+    return evaluate(
+        lambda images: predict_label_maps(policy, images, device),
+        env_id,
+        split=args.split,
+        batch_size=args.batch_size,
+        **options,
+    )
+
+
+def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
+    """The id and the arguments of the environment: the run's own, overridden by what was given."""
+    config = read_run_config(Path(args.checkpoint))
+    given = {
+        name: getattr(args, name)
+        for name in ("env_id", "root", "image_size", "resize", "env_kwargs")
+        if getattr(args, name) is not None
+    }
+    merged = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": "{}"} | config | given
+    if merged.get("env_id") is None:
+        raise OptionError(f"{args.checkpoint} lies in no run folder: say which environment with --env-id.")
+    check_env_id(merged["env_id"])
+    options = {name: merged[name] for name in ("root", "image_size", "resize")}
+    return merged["env_id"], options | parse_env_kwargs(merged["env_kwargs"])
+
+
+def read_run_config(checkpoint: Path) -> dict[str, Any]:
+    """config.json of the run folder that a checkpoint lies in; empty if it lies in none."""
+    weights = find_weights(checkpoint).resolve()
+    for folder in list(weights.parents)[:3]:
+        if (folder / "config.json").is_file():
+            return json.loads((folder / "config.json").read_text())
+    return {}
+
+
+def main() -> int:
+    """Runs the command line."""
+    args = tyro.cli(EvaluateArguments, prog="python -m agents.evaluate")
+    result = evaluate_checkpoint(args)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result)))
+        return 0
+    print(f"{'mIoU':<16} {result.miou:.4f}\n{'pixel accuracy':<16} {result.pixel_accuracy:.4f}\n")
+    for name, iou in result.per_class_iou.items():
+        print(f"{name:<16} {'absent' if iou is None else f'{iou:.4f}'}")
+    print(f"\n{result.images} images of split {args.split}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

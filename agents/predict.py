@@ -1,0 +1,103 @@
+"""Segment photos with a checkpoint.
+
+    python -m agents.predict RUN_DIR photo.jpg other.png --out predictions
+
+Writes for each photo its label map as a palette PNG, NAME.png, and laid over the photo, NAME-overlay.png, both of the
+photo's size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from agents.arguments import choose_device, run_command
+from agents.policy import UNet, load_policy, predict_label_maps
+from rss_env.datasets.decode import read_image
+from rss_env.errors import DatasetError, OptionError
+from rss_env.rendering import overlay
+
+
+@dataclass
+class PredictArguments:
+    """Segment photos with a checkpoint."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """run folder (its newest checkpoint), checkpoint folder, or .safetensors file"""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """photos"""
+    out: str = "predictions"
+    """folder for the results"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the policy runs"""
+    progress: bool = True
+    """show a progress bar"""
+
+
+def segment(policy: UNet, photo: Image.Image, described: dict[str, Any], device: torch.device) -> np.ndarray:
+    """The label map of one photo, uint8, of the photo's size.
+
+    The photo is brought to the scale of the training images; the network takes any size, so nothing is padded or cut.
+    """
+    height, width = described["image_size"]
+    if described["resize"] == "stretch":
+        size = (width, height)
+    else:
+        choose = min if described["resize"] == "pad" else max
+        scale = choose(width / photo.width, height / photo.height)
+        size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    image = np.asarray(photo.resize(size, Image.Resampling.BILINEAR))
+    label_map = Image.fromarray(predict_label_maps(policy, image[None].copy(), device)[0])
+    return np.asarray(label_map.resize(photo.size, Image.Resampling.NEAREST))
+
+
+def write_label_map(path: Path, label_map: np.ndarray, palette: np.ndarray) -> None:
+    """Writes a label map, uint8 (H, W), as a palette PNG."""
+    picture = Image.frombytes("P", (label_map.shape[1], label_map.shape[0]), label_map.tobytes())
+    picture.putpalette(palette.ravel().tolist())
+    picture.save(path)
+
+
+def main() -> int:
+    """Runs the command line; exit code 1 if a photo could not be read (the others are written)."""
+    args = tyro.cli(PredictArguments, prog="python -m agents.predict")
+    if not args.images:
+        raise OptionError("No photo was given.")
+    twice = [stem for stem, count in Counter(Path(name).stem for name in args.images).items() if count > 1]
+    if twice:
+        raise OptionError(f"Two photos would both be written as {twice[0]}.png; segment them in two calls.")
+    device = choose_device(args.device)
+    policy, described = load_policy(args.checkpoint, device)
+    palette = np.array(described["palette"], np.uint8)
+    out = Path(args.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"Cannot write to --out {out}: {error}.") from error
+
+    failed = 0
+    for name in tqdm(args.images, disable=not args.progress, unit="photo"):
+        try:
+            photo = read_image(Path(name))
+        except DatasetError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        label_map = segment(policy, photo, described, device)
+        write_label_map(out / f"{Path(name).stem}.png", label_map, palette)
+        Image.fromarray(overlay(np.asarray(photo), label_map, palette)).save(out / f"{Path(name).stem}-overlay.png")
+    print(f"{len(args.images) - failed} of {len(args.images)} photos written to {out}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_command(main)

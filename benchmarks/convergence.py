@@ -1,0 +1,139 @@
+"""How close learning from one number per label map comes to cross-entropy: same network, images and steps.
+
+    python -m benchmarks.convergence --root ../shared/data/camvid
+
+Runs every (method, seed) that the results file does not hold yet, a few at once, each in its own process and run folder
+(an interrupted one is resumed), and appends its row: mIoU on the validation split after the last step, reward queries,
+training seconds. The data set is a folder in the layout of ``RSS-Folder`` (images/, masks/, splits/, classes.json).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tqdm import tqdm
+
+from benchmarks.results_file import RESULTS, provenance, read_rows, write_rows
+
+METHODS: dict[str, tuple[str, str, list[str]]] = {
+    # name: (module, environment id, arguments)
+    "cross_entropy": ("agents.supervised", "RSS-Folder-ImageReward-v0", []),
+    "rss_image_k32": ("agents.rss", "RSS-Folder-ImageReward-v0", ["--samples-per-image", "32"]),
+    "rss_image_k128": ("agents.rss", "RSS-Folder-ImageReward-v0", ["--samples-per-image", "128"]),
+    "rss_pixel_k32": ("agents.rss", "RSS-Folder-PixelReward-v0", ["--samples-per-image", "32"]),
+}
+
+
+@dataclass
+class ConvergenceArguments:
+    """Compare learning from scores with cross-entropy on real photos."""
+
+    root: str
+    """folder with images/, masks/, splits/ and classes.json, such as CamVid's"""
+    name: str = "camvid"
+    """name of the data set in the results"""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """methods to run"""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """seeds to run"""
+    image_size: tuple[int, int] = (72, 96)
+    """height and width of the images in pixels"""
+    steps: int = 1000
+    """optimiser steps"""
+    batch_size: int = 8
+    """images a step"""
+    parallel: int = 2
+    """runs at once, one thread each"""
+    run_dir: str = "runs/convergence"
+    """folder for the run folders"""
+    out: str = str(RESULTS / "convergence.csv")
+    """results file; rows that it already holds are not run again"""
+
+
+def run_one(args: ConvergenceArguments, method: str, seed: int) -> dict[str, Any]:
+    """Runs one method with one seed in a process of its own and returns its row."""
+    module, env_id, extra = METHODS[method]
+    folder = Path(args.run_dir) / f"{args.name}-{method}-{args.steps}-seed{seed}"
+    command = [sys.executable, "-m", module, "--run-dir", str(folder), "--no-progress"]
+    if (folder / "config.json").exists():
+        command += ["--resume"]
+    else:
+        command += ["--env-id", env_id, "--root", args.root, "--seed", str(seed), *extra]
+        command += ["--image-size", *map(str, args.image_size)]
+        command += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{method}, seed {seed}: {done.stderr.strip().splitlines()[-1:]}")
+    last: dict[str, Any] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        last |= json.loads(line)
+    return {
+        "dataset": args.name,
+        "method": method,
+        "seed": seed,
+        "image_size": "x".join(map(str, args.image_size)),
+        "steps": args.steps,
+        "batch_size": args.batch_size,
+        "val_miou": round(last["val/miou"], 5),
+        "val_pixel_accuracy": round(last["val/pixel_accuracy"], 5),
+        "reward_queries": int(last["time/reward_queries"]),
+        "seconds": round(last["time/seconds"], 1),
+        **provenance(),
+    }
+
+
+def main() -> None:
+    """Runs the command line."""
+    args = tyro.cli(ConvergenceArguments, prog="python -m benchmarks.convergence")
+    unknown = [method for method in args.methods if method not in METHODS]
+    if unknown:
+        sys.exit(f"error: unknown method {unknown[0]!r}; valid: {', '.join(METHODS)}")
+    out = Path(args.out)
+    rows: list[Mapping[str, Any]] = list(read_rows(out))
+    held = {(row["dataset"], row["method"], int(row["seed"]), int(row["steps"])) for row in rows}
+    wanted = [(method, seed) for seed in args.seeds for method in args.methods]
+    missing = [(m, s) for m, s in wanted if (args.name, m, s, args.steps) not in held]
+    with ThreadPoolExecutor(args.parallel) as pool, tqdm(total=len(missing), unit="run") as bar:
+        for job in as_completed([pool.submit(run_one, args, *pair) for pair in missing]):
+            rows.append(job.result())
+            rows.sort(key=lambda row: (row["dataset"], int(row["steps"]), row["method"], int(row["seed"])))
+            write_rows(out, rows)
+            bar.update()
+    print(f"\n{'method':<18}{'seeds':>6}{'mIoU':>8}{'min':>8}{'max':>8}{'of CE':>8}{'queries':>12}{'s':>7}")
+    upper = mean_miou(rows, args, "cross_entropy")
+    for method in args.methods:
+        chosen = select(rows, args, method)
+        if chosen:
+            values = [float(row["val_miou"]) for row in chosen]
+            mean = sum(values) / len(values)
+            share = f"{mean / upper:>8.1%}" if upper else " " * 8
+            seconds = sum(float(row["seconds"]) for row in chosen) / len(chosen)
+            print(
+                f"{method:<18}{len(values):>6}{mean:>8.4f}{min(values):>8.4f}{max(values):>8.4f}{share}"
+                f"{int(chosen[0]['reward_queries']):>12,}{seconds:>7.0f}"
+            )
+
+
+def select(rows: list[Mapping[str, Any]], args: ConvergenceArguments, method: str) -> list[Mapping[str, Any]]:
+    """The rows of one method at these arguments' data set and number of steps."""
+    return [r for r in rows if (r["dataset"], r["method"], int(r["steps"])) == (args.name, method, args.steps)]
+
+
+def mean_miou(rows: list[Mapping[str, Any]], args: ConvergenceArguments, method: str) -> float | None:
+    """Mean mIoU over the seeds of one method; None without a row."""
+    values = [float(row["val_miou"]) for row in select(rows, args, method)]
+    return sum(values) / len(values) if values else None
+
+
+if __name__ == "__main__":
+    main()
