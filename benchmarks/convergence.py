@@ -22,7 +22,7 @@ from typing import Any
 import tyro
 from tqdm import tqdm
 
-from benchmarks.results_file import RESULTS, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
 
 METHODS: dict[str, tuple[str, str, list[str]]] = {
     # name: (module, environment id, arguments)
@@ -59,8 +59,8 @@ class ConvergenceArguments:
     """results file; rows that it already holds are not run again"""
 
 
-def run_one(args: ConvergenceArguments, method: str, seed: int) -> dict[str, Any]:
-    """Runs one method with one seed in a process of its own and returns its row."""
+def run_one(args: ConvergenceArguments, method: str, seed: int, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs one method with one seed in a process of its own and returns its row, ``measured`` included."""
     module, env_id, extra = METHODS[method]
     folder = Path(args.run_dir) / f"{args.name}-{method}-{args.steps}-seed{seed}"
     command = [sys.executable, "-m", module, "--run-dir", str(folder), "--no-progress"]
@@ -88,7 +88,7 @@ def run_one(args: ConvergenceArguments, method: str, seed: int) -> dict[str, Any
         "val_pixel_accuracy": round(last["val/pixel_accuracy"], 5),
         "reward_queries": int(last["time/reward_queries"]),
         "seconds": round(last["time/seconds"], 1),
-        **provenance(),
+        **measured,
     }
 
 
@@ -103,8 +103,9 @@ def main() -> None:
     held = {(row["dataset"], row["method"], int(row["seed"]), int(row["steps"])) for row in rows}
     wanted = [(method, seed) for seed in args.seeds for method in args.methods]
     missing = [(m, s) for m, s in wanted if (args.name, m, s, args.steps) not in held]
+    measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
     with ThreadPoolExecutor(args.parallel) as pool, tqdm(total=len(missing), unit="run") as bar:
-        for job in as_completed([pool.submit(run_one, args, *pair) for pair in missing]):
+        for job in as_completed([pool.submit(run_one, args, *pair, measured) for pair in missing]):
             rows.append(job.result())
             rows.sort(key=lambda row: (row["dataset"], int(row["steps"]), row["method"], int(row["seed"])))
             write_rows(out, rows)

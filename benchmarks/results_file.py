@@ -26,8 +26,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def device_name() -> str:
-    """The GPU's name, or the processor's model and the number of threads torch uses."""
+def device_name(threads: int | None = None) -> str:
+    """The GPU's name, or the processor's model and the number of threads (default: what torch uses)."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
@@ -36,7 +36,7 @@ def device_name() -> str:
         model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{model}, {torch.get_num_threads()} threads"
+    return f"{model}, {threads or torch.get_num_threads()} threads"
 
 
 def commit() -> str:
