@@ -72,7 +72,7 @@ class TrainArguments:
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split and what an algorithm adds."""
         own = {"root": self.root, "image_size": self.image_size, "resize": self.resize}
-        return own | parse_env_kwargs(self.env_kwargs)
+        return own | parse_env_kwargs(self.env_kwargs, type(self))
 
 
 RESUME_MAY_CHANGE = {"steps", "device", "resume", "run_dir", "checkpoint_every", "log_every", "eval_every", "progress"}
@@ -89,7 +89,7 @@ def parse_arguments(cls: type[Arguments], command: Sequence[str] | None = None) 
     words = list(sys.argv[1:] if command is None else command)
     args = tyro.cli(cls, args=words, prog=f"python -m {_module_of(cls)}")
     if args.run_dir is None:
-        args.run_dir = f"runs/{cls.__module__.split('.')[-1]}-{args.env_id}-seed{args.seed}"
+        args.run_dir = f"runs/{_module_of(cls).split('.')[-1]}-{args.env_id}-seed{args.seed}"
     if args.resume:
         stored = RunFolder(args.run_dir).read_config()
         algorithm = stored.pop("algorithm", None)
@@ -114,14 +114,26 @@ def parse_arguments(cls: type[Arguments], command: Sequence[str] | None = None) 
     return args
 
 
-def parse_env_kwargs(text: str) -> dict[str, Any]:
-    """Reads ``--env-kwargs``; raises ``OptionError`` if it is not a JSON object."""
+def parse_env_kwargs(text: str, command: type) -> dict[str, Any]:
+    """Reads ``--env-kwargs``.
+
+    Args:
+        text: what was given.
+        command: dataclass of the command's arguments.
+
+    Raises:
+        OptionError: it is not a JSON object, or holds what the command has an argument for.
+    """
     try:
         further = json.loads(text)
     except ValueError as error:
         raise OptionError(f"--env-kwargs must be JSON, got {text!r}: {error}.") from error
     if not isinstance(further, dict):
         raise OptionError(f"--env-kwargs must be a JSON object, got {text!r}.")
+    own = {field.name: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(command)}
+    for name in further:
+        if name in own or name == "num_envs":
+            raise OptionError(f"--env-kwargs must not hold {name!r}; use {own.get(name, '--batch-size')}.")
     return further
 
 
@@ -134,7 +146,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command; an error on the user's side becomes one line on stderr and exit code 2."""
     try:
         sys.exit(main())
-    except (OptionError, DatasetError, RunFolderError, CheckpointError) as error:
+    except (OptionError, DatasetError, RunFolderError, CheckpointError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -165,10 +177,12 @@ def _tuple(value: Any) -> Any:
 
 def _check(args: TrainArguments) -> None:
     smallest = {"steps": 1, "batch_size": 1, "checkpoint_every": 1, "log_every": 1, "eval_every": 0, "width": 8}
+    smallest |= {"seed": 0, "weight_decay": 0}
     for name, least in smallest.items():
         if getattr(args, name) < least:
             raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")
     if args.width % 8:
         raise OptionError(f"--width must be a multiple of 8, got {args.width}.")
-    if not args.learning_rate > 0:
-        raise OptionError(f"--learning-rate must be positive, got {args.learning_rate}.")
+    for name in ("learning_rate", "max_grad_norm"):
+        if not getattr(args, name) > 0:
+            raise OptionError(f"--{name.replace('_', '-')} must be positive, got {getattr(args, name)}.")

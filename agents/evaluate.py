@@ -85,7 +85,7 @@ def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
         raise OptionError(f"{args.checkpoint} lies in no run folder: say which environment with --env-id.")
     check_env_id(merged["env_id"])
     options = {name: merged[name] for name in ("root", "image_size", "resize")}
-    return merged["env_id"], options | parse_env_kwargs(merged["env_kwargs"])
+    return merged["env_id"], options | parse_env_kwargs(merged["env_kwargs"], EvaluateArguments)
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:

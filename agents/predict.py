@@ -72,13 +72,18 @@ def main() -> int:
     args = tyro.cli(PredictArguments, prog="python -m agents.predict")
     if not args.images:
         raise OptionError("No photo was given.")
-    twice = [stem for stem, count in Counter(Path(name).stem for name in args.images).items() if count > 1]
+    out = Path(args.out)
+    written = Counter(f"{Path(name).stem}{end}.png" for name in args.images for end in ("", "-overlay"))
+    twice = [name for name, count in written.items() if count > 1]
     if twice:
-        raise OptionError(f"Two photos would both be written as {twice[0]}.png; segment them in two calls.")
+        raise OptionError(f"Two photos would both be written as {twice[0]}; segment them in two calls.")
+    photos = {Path(name).resolve() for name in args.images}
+    lost = [out / name for name in written if (out / name).resolve() in photos]
+    if lost:
+        raise OptionError(f"{lost[0]} is one of the photos and would be replaced; choose another --out.")
     device = choose_device(args.device)
     policy, described = load_policy(args.checkpoint, device)
     palette = np.array(described["palette"], np.uint8)
-    out = Path(args.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.policy import UNet, load_policy, save_policy
+from agents.policy import CheckpointError, UNet, load_policy, save_policy
 
 
 class RunFolderError(RuntimeError):
@@ -109,9 +110,18 @@ class RunFolder:
         return final
 
     def load_checkpoint(self, path: Path, device: torch.device) -> tuple[UNet, dict[str, Any]]:
-        """The policy and the training state of a checkpoint folder."""
+        """The policy and the training state of a checkpoint folder.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
         policy, _ = load_policy(path, device)
-        return policy, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        try:
+            return policy, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"Cannot read {path / 'state.pt'}: {error}. Delete {path} to resume from the checkpoint before it."
+            ) from error
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after ``step`` and drops leftovers of writes that a kill cut short."""

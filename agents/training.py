@@ -145,6 +145,7 @@ def train(args: TrainArguments, algorithm: Algorithm, **env_options: Any) -> Res
     folder.rewind(step)
 
     def save() -> Path:
+        _check_finite({"weights": sum(float(weights.detach().abs().sum()) for weights in policy.parameters())}, step)
         return folder.save_checkpoint(
             step,
             policy,
@@ -158,11 +159,12 @@ def train(args: TrainArguments, algorithm: Algorithm, **env_options: Any) -> Res
             },
         )
 
-    def evaluate_policy() -> Evaluation:
+    def evaluate_policy(log: bool = True) -> Evaluation:
         result = evaluate(
             lambda images: predict_label_maps(policy, images, device), args.env_id, split=args.val_split, **options
         )
-        folder.log(step, {"val/miou": result.miou, "val/pixel_accuracy": result.pixel_accuracy})
+        if log:
+            folder.log(step, {"val/miou": result.miou, "val/pixel_accuracy": result.pixel_accuracy})
         return result
 
     images, infos = envs.reset(seed=args.seed, options={"episode": step})
@@ -209,7 +211,8 @@ def train(args: TrainArguments, algorithm: Algorithm, **env_options: Any) -> Res
     if not finished or checkpoint_path is None:
         checkpoint_path = save()
     if finished and evaluation is None:  # resumed after its last step
-        evaluation = evaluate_policy()
+        logged = any("val/miou" in row for row in folder.read_metrics() if row["step"] == step)
+        evaluation = evaluate_policy(log=not logged)
     folder.close()
     envs.close()
     return Result(

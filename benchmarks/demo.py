@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from agents.arguments import choose_device, run_command
 from agents.policy import load_policy, predict_label_maps
@@ -51,7 +51,7 @@ class DemoArguments:
     run_dir: str = "runs/demo"
     """folder for the results; what an earlier demo left there is replaced"""
     pictures: int = 8
-    """rows of the picture"""
+    """images in the picture"""
     progress: bool = True
     """show progress bars"""
 
@@ -104,7 +104,7 @@ def main() -> int:
         "reward_queries": rss.reward_queries,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    Image.fromarray(draw_rows(rss.checkpoint, args, options)).save(folder / "demo.png")
+    draw_picture(rss.checkpoint, args, options).save(folder / "demo.png")
 
     labels = {
         "random": "random label maps",
@@ -120,19 +120,34 @@ def main() -> int:
     return 0
 
 
-def draw_rows(checkpoint: Path, args: DemoArguments, options: dict[str, Any]) -> np.ndarray:
-    """Rows of image | target | the agent's label map, uint8."""
+def draw_picture(checkpoint: Path, args: DemoArguments, options: dict[str, Any]) -> Image.Image:
+    """A headed grid of image | target | the agent's label map, two images a row."""
     device = choose_device("cpu")
     policy, _ = load_policy(checkpoint, device)
     envs = gym.make_vec(ENV_ID, args.pictures, split="val", order="sequential", expose_target=True, **options)
     images, infos = envs.reset(seed=0)
     palette = envs.unwrapped.task.dataset.palette  # type: ignore[attr-defined]
     label_maps = predict_label_maps(policy, images, device)
-    columns = [images, colourise(infos["target"], palette), colourise(label_maps, palette)]
-    framed = [np.pad(c, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255) for c in columns]
-    pairs = np.concatenate(framed, axis=2)  # (rows, H + 2, 3W + 6, 3)
-    scale = max(1, 96 // args.image_size[0])
-    return np.concatenate(list(pairs)).repeat(scale, axis=0).repeat(scale, axis=1)
+    columns = {
+        "image": images,
+        "target": colourise(infos["target"], palette),
+        "agent": colourise(label_maps, palette),
+    }
+    height, width = args.image_size
+    side, margin, heading = 160 / max(height, width), 8, 22
+    cell = (round(width * side), round(height * side))
+    step = (cell[0] + margin, cell[1] + margin)
+    rows = -(-args.pictures // 2)
+    canvas = Image.new("RGB", (6 * step[0] + 3 * margin, heading + rows * step[1] + margin), "white")
+    draw = ImageDraw.Draw(canvas)
+    for half in range(min(2, args.pictures)):
+        for place, (name, pictures) in enumerate(columns.items()):
+            left = margin + (3 * half + place) * step[0] + half * margin
+            draw.text((left + cell[0] // 2, heading // 2 + 2), name, fill="black", anchor="mm", font_size=15)
+            for row, picture in enumerate(pictures[half::2]):
+                enlarged = Image.fromarray(picture).resize(cell, Image.Resampling.NEAREST)
+                canvas.paste(enlarged, (left, heading + row * step[1]))
+    return canvas
 
 
 if __name__ == "__main__":

@@ -159,17 +159,15 @@ def _reserve(array: np.memmap) -> None:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Renames a finished entry into place; an entry that another process finished first is kept."""
-    if folder.exists() and _open(folder) is None:
-        doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process removed it first
-            folder.replace(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    """Renames a finished entry into place; one that another process finished first is kept, a damaged one replaced."""
     try:
         temporary.rename(folder)
     except OSError:
-        if _open(folder) is None:
-            raise
+        if _open(folder) is not None:
+            return
+        # File by file: every builder of an entry writes the same bytes, so two of them may do this at once.
+        for file in temporary.iterdir():
+            file.replace(folder / file.name)
 
 
 @contextlib.contextmanager
