@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,10 @@ import tyro
 
 from agents.policy import CheckpointError
 from agents.run_folder import RunFolder, RunFolderError
+from rss_env.env import SegmentationEnv
 from rss_env.errors import DatasetError, OptionError
+from rss_env.task import SegmentationTask
+from rss_env.vector import SegmentationVectorEnv
 
 
 @dataclass
@@ -33,7 +37,7 @@ class TrainArguments:
     augment: Literal["none", "flip"] = "none"
     """flip: mirror half of the training images left and right"""
     env_kwargs: str = "{}"
-    """further arguments of the environment, as JSON, such as '{"num_classes": 3}'"""
+    """the data set's own options, as JSON, such as '{"num_classes": 3}'"""
     split: str = "train"
     """split to train on"""
     val_split: str = "val"
@@ -72,10 +76,15 @@ class TrainArguments:
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split and what an algorithm adds."""
         own = {"root": self.root, "image_size": self.image_size, "resize": self.resize}
-        return own | parse_env_kwargs(self.env_kwargs, type(self))
+        return own | parse_env_kwargs(self.env_kwargs)
 
 
 RESUME_MAY_CHANGE = {"steps", "device", "resume", "run_dir", "checkpoint_every", "log_every", "eval_every", "progress"}
+ENV_ARGUMENTS = {
+    name
+    for cls in (SegmentationEnv, SegmentationVectorEnv, SegmentationTask)
+    for name in inspect.signature(cls).parameters
+}
 Arguments = TypeVar("Arguments", bound=TrainArguments)
 
 
@@ -114,15 +123,11 @@ def parse_arguments(cls: type[Arguments], command: Sequence[str] | None = None) 
     return args
 
 
-def parse_env_kwargs(text: str, command: type) -> dict[str, Any]:
+def parse_env_kwargs(text: str) -> dict[str, Any]:
     """Reads ``--env-kwargs``.
 
-    Args:
-        text: what was given.
-        command: dataclass of the command's arguments.
-
     Raises:
-        OptionError: it is not a JSON object, or holds what the command has an argument for.
+        OptionError: it is not a JSON object, or holds an argument that is not the data set's own.
     """
     try:
         further = json.loads(text)
@@ -130,10 +135,11 @@ def parse_env_kwargs(text: str, command: type) -> dict[str, Any]:
         raise OptionError(f"--env-kwargs must be JSON, got {text!r}: {error}.") from error
     if not isinstance(further, dict):
         raise OptionError(f"--env-kwargs must be a JSON object, got {text!r}.")
-    own = {field.name: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(command)}
-    for name in further:
-        if name in own or name == "num_envs":
-            raise OptionError(f"--env-kwargs must not hold {name!r}; use {own.get(name, '--batch-size')}.")
+    taken = sorted(set(further) & ENV_ARGUMENTS)
+    if taken:
+        raise OptionError(
+            f"--env-kwargs is for the data set's own options; {taken[0]!r} has a flag or is the algorithm's to choose."
+        )
     return further
 
 

@@ -39,7 +39,7 @@ class EvaluateArguments:
     resize: Literal["pad", "crop", "stretch"] | None = None
     """how photos reach that size; default: the run's"""
     env_kwargs: str | None = None
-    """further arguments of the environment, as JSON; default: the run's"""
+    """the data set's own options, as JSON; default: the run's"""
     split: str = "val"
     """split to measure on"""
     batch_size: int = 16
@@ -80,12 +80,14 @@ def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
         for name in ("env_id", "root", "image_size", "resize", "env_kwargs")
         if getattr(args, name) is not None
     }
+    if given.get("env_id", config.get("env_id")) != config.get("env_id"):
+        config = {"image_size": config.get("image_size")}  # another environment: its data set is not the run's
     merged = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": "{}"} | config | given
     if merged.get("env_id") is None:
         raise OptionError(f"{args.checkpoint} lies in no run folder: say which environment with --env-id.")
     check_env_id(merged["env_id"])
     options = {name: merged[name] for name in ("root", "image_size", "resize")}
-    return merged["env_id"], options | parse_env_kwargs(merged["env_kwargs"], EvaluateArguments)
+    return merged["env_id"], options | parse_env_kwargs(merged["env_kwargs"])
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import tokenize
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,10 +112,14 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
             path = folder / f"{name}.npy"
             if meta["version"] != FORMAT_VERSION or path.stat().st_size != meta[f"{name}_bytes"]:
                 return None
-            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-            if arrays[-1].dtype != np.uint8 or list(arrays[-1].shape) != meta[f"{name}_shape"]:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype != np.uint8 or list(array.shape) != meta[f"{name}_shape"]:
                 return None
-    except (OSError, ValueError, KeyError, TypeError):
+            if array.offset + array.nbytes != meta[f"{name}_bytes"]:
+                return None
+            arrays.append(array)
+    # The last three: what NumPy's parser of a header raises on a damaged one.
+    except (OSError, ValueError, KeyError, TypeError, SyntaxError, OverflowError, tokenize.TokenError):
         return None
     return arrays[0], arrays[1]
 

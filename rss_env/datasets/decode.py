@@ -101,6 +101,8 @@ def _read(path: Path, upright: bool = True) -> Image.Image:
                 )
             image.load()
             return ImageOps.exif_transpose(image) if upright else image
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise DatasetError(f"Cannot read {path}: {error.strerror}.") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise DatasetError(f"Cannot decode {path}: {error}. Is the file truncated or corrupt?") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
