@@ -120,7 +120,8 @@ class RunFolder:
             return policy, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
-                f"Cannot read {path / 'state.pt'}: {error}. Delete {path} to resume from the checkpoint before it."
+                f"Cannot read {path / 'state.pt'}: it is missing, damaged or cut short ({type(error).__name__}). "
+                f"Delete {path} to resume from the checkpoint before it."
             ) from error
 
     def rewind(self, step: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rss_env import rendering
 from rss_env.episodes import EpisodeStream
-from rss_env.errors import OptionError, ResetNeeded
+from rss_env.errors import ResetNeeded
 from rss_env.task import SegmentationTask
 
 
@@ -122,17 +122,15 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Shows the next image. With ``seed`` the order starts anew; see the class for ``options``."""
-        super().reset(seed=seed)
         chosen = self.task.check_reset_options(options, ("index", "episode"))
+        super().reset(seed=seed)
         if seed is not None or not self._keyed:
             self._stream.restart(self.np_random.integers(1 << 63, size=1, dtype=np.uint64))
             self._keyed = True
         if "episode" in chosen:
             self._stream.jump(chosen["episode"])
         if "index" in chosen:
-            if np.ndim(chosen["index"]) != 0:
-                raise OptionError(f"reset(options={{'index': i}}) needs one integer, got {chosen['index']!r}.")
-            self._index, self._flipped = np.array([chosen["index"]]), np.zeros(1, bool)
+            self._index, self._flipped = np.array([chosen["index"]], np.int64), np.zeros(1, bool)
         else:
             self._index, coin = self._stream.draw()
             self._flipped = coin & (self.task.augment == "flip")

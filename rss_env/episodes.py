@@ -45,14 +45,15 @@ class EpisodeStream:
         self.keys: np.ndarray = np.zeros(num_envs, np.uint64)
         self.episodes: np.ndarray = np.zeros(num_envs, np.uint64)  # episodes begun so far
 
-    def restart(self, keys: np.ndarray) -> None:
-        """Gives every environment a new key, uint64 (B,), and starts at episode 0."""
-        self.keys = keys.astype(np.uint64)
-        self.episodes = np.zeros(self.num_envs, np.uint64)
+    def restart(self, keys: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Starts the environments in ``mask``, bool (B,), at episode 0 with the new keys, uint64 (B,); None: all."""
+        chosen = np.True_ if mask is None else mask
+        self.keys = np.where(chosen, keys, self.keys)
+        self.episodes = np.where(chosen, np.uint64(0), self.episodes)
 
-    def jump(self, episode: int) -> None:
-        """Makes ``episode`` (counted from 0) the next one of every environment."""
-        self.episodes = np.full(self.num_envs, episode, np.uint64)
+    def jump(self, episode: int, mask: np.ndarray | None = None) -> None:
+        """Makes ``episode`` (counted from 0) the next one of the environments in ``mask``, bool (B,); None: all."""
+        self.episodes = np.where(np.True_ if mask is None else mask, np.uint64(episode), self.episodes)
 
     def draw(self, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Begins the next episode of the environments in ``mask``, bool (B,); None means all.

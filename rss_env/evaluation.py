@@ -10,7 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rss_env.errors import OptionError
 from rss_env.metrics import ConfusionMatrix
+from rss_env.task import is_count
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,22 @@ def evaluate(
         limit: evaluate the first ``limit`` images only.
         **env_options: further arguments of the environment, such as ``root`` and ``image_size``.
 
+    Raises:
+        OptionError: ``batch_size`` or ``limit`` is less than 1, or an argument of the environment is not valid.
+        InvalidAction: ``predict`` gave label maps of a wrong shape, dtype or class.
+
     Example:
         >>> result = evaluate(lambda images: np.zeros(images.shape[:3], np.uint8), "RSS-Shapes-ImageReward-v0")
         >>> result.images, result.per_class_iou["disk"]
         (128, 0.0)
     """
+    for name, value in (("batch_size", batch_size), ("limit", 1 if limit is None else limit)):
+        if not is_count(value):
+            raise OptionError(f"{name} must be an integer of at least 1, got {value!r}.")
     options = env_options | {"split": split, "expose_target": True, "augment": "none", "samples_per_image": None}
     probe = gym.make_vec(env_id, num_envs=1, **options)
-    data = probe.unwrapped.task.dataset  # type: ignore[attr-defined]
+    task = probe.unwrapped.task  # type: ignore[attr-defined]
+    data = task.dataset
     count = len(data) if limit is None else min(limit, len(data))
     size = min(batch_size, count)
     envs = gym.make_vec(env_id, num_envs=size, **options)
@@ -67,7 +77,8 @@ def evaluate(
         indices = np.minimum(np.arange(start, start + size), count - 1)
         fresh = min(size, count - start)  # the last batch repeats the last image instead of changing its shape
         images, infos = envs.reset(options={"index": indices})
-        matrix.update(np.asarray(predict(images)).astype(np.uint8)[:fresh], infos["target"][:fresh])
+        label_maps = task.check_label_maps(predict(images), (size,))[:, 0]
+        matrix.update(label_maps[:fresh], infos["target"][:fresh])
     per_class = {
         name: None if math.isnan(iou) else float(iou)
         for name, iou in zip(data.class_names, matrix.per_class_iou(), strict=True)

@@ -40,7 +40,7 @@ class SegmentationTask:
         self.reward = get_reward(reward, level)
         check_order(order)
         check_augment(augment)
-        if samples_per_image is not None and (int(samples_per_image) != samples_per_image or samples_per_image < 1):
+        if samples_per_image is not None and not is_count(samples_per_image):
             raise OptionError(f"samples_per_image must be None or an integer of at least 1, got {samples_per_image!r}.")
         self.level = level
         self.order = order
@@ -50,9 +50,6 @@ class SegmentationTask:
         self.dataset = load_dataset(
             dataset, root=root, split=split, image_size=image_size, resize=resize, **dataset_options
         )
-        # Plain ndarray views: indexing np.memmap itself costs a Python call of __array_finalize__ every time.
-        self._images = np.asarray(self.dataset.images)
-        self._targets = np.asarray(self.dataset.targets)
         self.map_shape = (
             self.dataset.image_size
             if samples_per_image is None
@@ -61,10 +58,25 @@ class SegmentationTask:
                 *self.dataset.image_size,
             )
         )
-        self._target_counts: np.ndarray = np.zeros((len(self.dataset), self.dataset.num_classes), np.int64)
-        self._counted: np.ndarray = np.zeros(len(self.dataset), bool)
         self.observation_space = spaces.Box(0, 255, (*self.dataset.image_size, 3), np.uint8)
         self.action_space = spaces.MultiDiscrete(np.full(self.map_shape, self.dataset.num_classes))
+        self._attach()
+
+    def _attach(self) -> None:
+        """Makes the arrays that follow from the data set, which copies and pickles of the task leave out."""
+        # Plain ndarray views: indexing np.memmap itself costs a Python call of __array_finalize__ every time.
+        self._images = np.asarray(self.dataset.images)
+        self._targets = np.asarray(self.dataset.targets)
+        self._target_counts: np.ndarray = np.zeros((len(self.dataset), self.dataset.num_classes), np.int64)
+        self._counted: np.ndarray = np.zeros(len(self.dataset), bool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = ("_images", "_targets", "_target_counts", "_counted")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
 
     def images(self, indices: np.ndarray, flipped: np.ndarray) -> np.ndarray:
         """Copies of images, uint8 (B, H, W, 3); ``flipped``, bool (B,), mirrors left and right."""
@@ -95,7 +107,8 @@ class SegmentationTask:
         if maps.shape != expected:
             raise InvalidAction(f"Expected label maps of shape {expected}, got {maps.shape}.")
         classes = self.dataset.num_classes
-        unsigned = np.ascontiguousarray(maps).view(f"u{maps.dtype.itemsize}")  # a negative label becomes a huge one
+        unsigned_type = f"{maps.dtype.str[0]}u{maps.dtype.itemsize}"  # of the same byte order
+        unsigned = np.ascontiguousarray(maps).view(unsigned_type)  # a negative label becomes a huge one
         if unsigned.max() >= classes:
             raise InvalidAction(
                 f"A label map holds classes 0..{classes - 1}, got values from {maps.min()} to {maps.max()}."
@@ -132,11 +145,18 @@ class SegmentationTask:
             self._counted[new] = True
         return self._target_counts[indices]
 
-    def check_reset_options(self, options: Mapping[str, Any] | None, valid: tuple[str, ...]) -> Mapping[str, Any]:
+    def check_reset_options(
+        self, options: Mapping[str, Any] | None, valid: tuple[str, ...], num_envs: int | None = None
+    ) -> Mapping[str, Any]:
         """The options of ``reset`` with their values checked.
 
+        Args:
+            options: as given to ``reset``.
+            valid: names of the options there are.
+            num_envs: B, how many indices may be given instead of one; None if only one may.
+
         Raises:
-            OptionError: an unknown key, an index outside the data set, a negative episode.
+            OptionError: an unknown key, an index outside the data set or too many of them, an episode out of range.
         """
         options = {} if options is None else options
         unknown = sorted(set(options) - set(valid))
@@ -149,11 +169,19 @@ class SegmentationTask:
                     f"reset(options={{'index': i}}) needs integers from 0 to {len(self.dataset) - 1}, "
                     f"got {options['index']!r}."
                 )
-        if "episode" in options and not (isinstance(options["episode"], (int, np.integer)) and options["episode"] >= 0):
+            if index.shape not in ((), (num_envs,)):
+                count = "one integer" if num_envs is None else f"one integer or {num_envs}"
+                raise OptionError(f"reset(options={{'index': i}}) needs {count}, got {options['index']!r}.")
+        if "episode" in options and not is_count(options["episode"], least=0):
             raise OptionError(
-                f"reset(options={{'episode': t}}) needs an integer of at least 0, got {options['episode']!r}."
+                f"reset(options={{'episode': t}}) needs an integer from 0 to 2**63 - 1, got {options['episode']!r}."
             )
         return options
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether ``value`` is an integer, no bool, from ``least`` to 2**63 - 1."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= int(value) < 1 << 63
 
 
 def _flip(batch: np.ndarray, flipped: np.ndarray) -> np.ndarray:

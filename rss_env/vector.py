@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from rss_env import rendering
 from rss_env.episodes import EpisodeStream
 from rss_env.errors import OptionError, ResetNeeded
-from rss_env.task import SegmentationTask
+from rss_env.task import SegmentationTask, is_count
 
 
 class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -67,7 +67,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         root: str | Path | None = None,
         **task_options: Any,
     ) -> None:
-        if int(num_envs) != num_envs or num_envs < 1:
+        if not is_count(num_envs):
             raise OptionError(f"num_envs must be an integer of at least 1, got {num_envs!r}.")
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -86,38 +86,39 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.reward_queries = 0
         """Label maps scored since the environment was made."""
         self._stream = EpisodeStream(self.task.order, len(self.task.dataset), self.num_envs)
-        self._keyed = False
+        self._keyed: np.ndarray = np.zeros(self.num_envs, bool)
         self._all: np.ndarray = np.ones(self.num_envs, bool)
         self._running: np.ndarray = np.zeros(self.num_envs, bool)
         self._index: np.ndarray = np.zeros(self.num_envs, np.int64)
         self._flipped: np.ndarray = np.zeros(self.num_envs, bool)
-        self._label_maps: np.ndarray | None = None  # the first of each environment's last label maps, for rendering
+        # For rendering: the first of each environment's last label maps, and which images they belong to.
+        self._label_maps: list[np.ndarray | None] = [None] * self.num_envs
+        self._shown = self._index, self._flipped
 
     def reset(
         self,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Shows the next images; with ``seed`` the order starts anew, b with ``seed + b`` or the b-th of a sequence."""
-        chosen = self.task.check_reset_options(options, ("index", "episode", "reset_mask"))
-        mask = self._check_mask(chosen["reset_mask"]) if "reset_mask" in chosen else None
-        self._seed(seed)
+        """Shows the next images; with ``seed`` the order starts anew, b with ``seed + b`` or the b-th of a sequence.
+
+        None in a sequence lets that environment's order go on. With ``reset_mask`` the seeds and the options are for
+        the environments in the mask alone.
+        """
+        chosen = self.task.check_reset_options(options, ("index", "episode", "reset_mask"), self.num_envs)
+        mask = self._check_mask(chosen["reset_mask"]) if "reset_mask" in chosen else self._all
+        self._seed(seed, mask)
         if "episode" in chosen:
-            self._stream.jump(chosen["episode"])
+            self._stream.jump(chosen["episode"], mask)
         if "index" in chosen:
-            if np.shape(chosen["index"]) not in ((), (self.num_envs,)):
-                raise OptionError(
-                    f"reset(options={{'index': i}}) needs one integer or {self.num_envs}, got {chosen['index']!r}."
-                )
-            picked = np.ones(self.num_envs, bool) if mask is None else mask
-            self._index = np.where(picked, chosen["index"], self._index).astype(np.int64)
-            self._flipped = self._flipped & ~picked
-            self._running = self._running | picked
+            self._index = np.where(mask, chosen["index"], self._index).astype(np.int64)
+            self._flipped = self._flipped & ~mask
+            self._running = self._running | mask
         else:
             self._begin(mask)
-        self._label_maps = None
-        return self.task.images(self._index, self._flipped), self._infos(self._all if mask is None else mask)
+        self._show_begun(mask)
+        return self.task.images(self._index, self._flipped), self._infos(mask)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Scores the label maps; every running episode ends.
@@ -126,7 +127,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             InvalidAction: wrong shape, dtype or class.
             ResetNeeded: before the first reset; in DISABLED mode also after the end of an episode.
         """
-        if not self._keyed:
+        if not self._keyed.any():
             raise ResetNeeded("Call reset() before the first step().")
         if not self._running.all():
             if self.autoreset_mode is not AutoresetMode.NEXT_STEP:
@@ -139,8 +140,9 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         label_maps = self.task.check_label_maps(actions, (self.num_envs,))
         rewards, details = self.task.score(label_maps, self._index, self._flipped)
         self.reward_queries += label_maps.shape[0] * label_maps.shape[1]
+        self._shown = self._index, self._flipped
         if self.render_mode is not None:
-            self._label_maps = label_maps[:, 0].copy()
+            self._label_maps = list(label_maps[:, 0].copy())
         self._running = np.zeros(self.num_envs, bool)
         infos = self._infos(self._all, details)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -159,36 +161,46 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return observations, rewards, self._all.copy(), np.zeros(self.num_envs, bool), infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """One picture an environment, as ``SegmentationEnv.render`` gives it."""
+        """One picture an environment, as ``SegmentationEnv.render`` gives it.
+
+        After a step it is of the episode that the step ended: in SAME_STEP mode too, although the next has begun.
+        """
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
-        images = self.task.images(self._index, self._flipped)
-        targets = self.task.targets(self._index, self._flipped) if self.task.expose_target else None
+        images = self.task.images(*self._shown)
+        targets = self.task.targets(*self._shown) if self.task.expose_target else None
         return tuple(
             rendering.panels(
                 images[i],
-                None if self._label_maps is None else self._label_maps[i],
+                self._label_maps[i],
                 None if targets is None else targets[i],
                 self.task.dataset.palette,
             )
             for i in range(self.num_envs)
         )
 
-    def _seed(self, seed: int | Sequence[int] | None) -> None:
-        if seed is None and self._keyed:
-            return
+    def _seed(self, seed: int | Sequence[int | None] | None, mask: np.ndarray) -> None:
+        """Starts the order of the environments in ``mask`` anew, where they are given a seed or never had one."""
+        seeds: list[int | None]
         if seed is None:
-            keys = self.np_random.integers(1 << 63, size=self.num_envs, dtype=np.uint64)
+            seeds = [None] * self.num_envs
+        elif isinstance(seed, (Sequence, np.ndarray)):
+            seeds = [int(s) if isinstance(s, np.integer) else s for s in seed]
         else:
-            seeds = [seed + b for b in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
-            if len(seeds) != self.num_envs:
-                raise OptionError(f"Expected one seed or {self.num_envs}, got {len(seeds)}.")
-            super().reset(seed=int(seeds[0]))
-            generators = (seeding.np_random(int(s))[0] for s in seeds)
-            keys = np.concatenate([g.integers(1 << 63, size=1, dtype=np.uint64) for g in generators])
-        self._stream.restart(keys)
-        self._keyed = True
+            first = int(seed) if isinstance(seed, np.integer) else seed
+            seeds = [first + b for b in range(self.num_envs)]
+        if len(seeds) != self.num_envs:
+            raise OptionError(f"Expected one seed or {self.num_envs}, got {len(seeds)}.")
+        fresh = mask & (np.array([s is not None for s in seeds]) | ~self._keyed)
+        if not fresh.any():
+            return
+        keys = self._stream.keys.copy()
+        for b in np.flatnonzero(fresh):
+            keys[b] = seeding.np_random(seeds[b])[0].integers(1 << 63, size=1, dtype=np.uint64)[0]
+        super().reset(seed=seeds[0])
+        self._stream.restart(keys, fresh)
+        self._keyed = self._keyed | fresh
 
     def _begin(self, mask: np.ndarray | None = None) -> None:
         """Begins the next episode of the environments in ``mask``."""
@@ -205,12 +217,22 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _reset_step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """The step of NEXT_STEP mode that ignores its actions and begins the next episodes."""
         self._begin()
-        self._label_maps = None
+        self._show_begun(self._all)
         ended = np.zeros(self.num_envs, bool)
         observations = self.task.images(self._index, self._flipped)
         return observations, np.zeros(self.num_envs), ended, ended.copy(), self._infos(self._all)
 
+    def _show_begun(self, mask: np.ndarray) -> None:
+        """Makes the pictures those of the episodes going on; the environments in ``mask`` have no label map yet."""
+        self._shown = self._index, self._flipped
+        self._label_maps = [None if begun else last for begun, last in zip(mask, self._label_maps, strict=True)]
+
     def _check_mask(self, mask: Any) -> np.ndarray:
+        if self.autoreset_mode is not AutoresetMode.DISABLED:
+            raise OptionError(
+                "reset(options={'reset_mask': m}) is for autoreset_mode='Disabled'; with "
+                f"autoreset_mode={self.autoreset_mode.value!r} step() begins the next episodes."
+            )
         array = np.asarray(mask)
         if array.dtype != bool or array.shape != (self.num_envs,) or not array.any():
             raise OptionError(

@@ -1,0 +1,227 @@
+"""What goes wrong on a command line ends with exit code 2 and a message that says what to do; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from agents import evaluate, predict, rss, supervised
+from rss_env import ENV_IDS
+
+SMALL = [
+    "--image-size",
+    16,
+    16,
+    "--steps",
+    2,
+    "--batch-size",
+    2,
+    "--samples-per-image",
+    2,
+    "--width",
+    8,
+    "--no-progress",
+]
+SMALL_ENV = ["--env-kwargs", '{"num_images": 4}']
+
+
+def assert_error(outcome: Any, *fragments: str) -> None:
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("error: ") == 1
+    assert outcome.err.endswith("\n")
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+def assert_one_line(outcome: Any, *fragments: str) -> None:
+    assert_error(outcome, *fragments)
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_an_unknown_env_id_lists_the_ids(command: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = command(rss.main, *SMALL, "--env-id", "RSS-Moon-ImageReward-v0", "--run-dir", tmp_path / "run")
+    assert_error(outcome, "'RSS-Moon-ImageReward-v0'", *ENV_IDS)
+
+
+def test_a_missing_data_set_shows_the_layout_it_needs(command: Callable[..., Any], tmp_path: Path) -> None:
+    for words in ([], ["--root", tmp_path / "nowhere"]):
+        outcome = command(rss.main, *SMALL, "--env-id", "RSS-VOC-ImageReward-v0", "--run-dir", tmp_path / "run", *words)
+        assert_error(outcome, "VOC", "JPEGImages/ID.jpg", "ImageSets/Segmentation", "root", *map(str, words[1:]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--split", "training"], ["'training'", "train, val, test"]),
+        (["--val-split", "holdout"], ["'holdout'", "train, val, test"]),
+        (["--reward", "dice_of_mars"], ["'dice_of_mars'", "mean_iou", "pixel_accuracy"]),
+        (["--env-kwargs", "{num_classes: 3}"], ["--env-kwargs", "JSON", "{num_classes: 3}"]),
+        (["--env-kwargs", "[3]"], ["--env-kwargs", "JSON object", "[3]"]),
+        (["--env-kwargs", '{"classes": 3}'], ["'classes'", "num_classes"]),
+        (["--env-kwargs", '{"split": "val"}'], ["--env-kwargs", "'split'"]),
+        (["--env-kwargs", '{"num_envs": 3}'], ["--env-kwargs", "'num_envs'"]),
+        (["--env-kwargs", '{"reward": "mean_iou"}'], ["--env-kwargs", "'reward'"]),
+        (["--env-kwargs", '{"num_classes": 99}'], ["2 to 9", "99"]),
+        (["--samples-per-image", 1], ["--samples-per-image must be at least 2, got 1"]),
+        (["--width", 12], ["--width must be a multiple of 8, got 12"]),
+        (["--width", 0], ["--width must be at least 8, got 0"]),
+        (["--image-size", 0, 16], ["image_size", "(0, 16)"]),
+        (["--steps", 0], ["--steps must be at least 1, got 0"]),
+        (["--batch-size", 0], ["--batch-size must be at least 1, got 0"]),
+        (["--checkpoint-every", 0], ["--checkpoint-every must be at least 1, got 0"]),
+        (["--learning-rate", "nan"], ["--learning-rate must be positive, got nan"]),
+        (["--max-grad-norm", 0], ["--max-grad-norm must be positive, got 0"]),
+        (["--weight-decay", -1], ["--weight-decay must be at least 0, got -1"]),
+        (["--seed", -1], ["--seed must be at least 0, got -1"]),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if str(value[0]).startswith("--") else "",
+)
+def test_a_wrong_value_is_named_and_leaves_no_run_behind(
+    command: Callable[..., Any], tmp_path: Path, words: list[Any], fragments: list[str]
+) -> None:
+    assert_one_line(command(rss.main, *SMALL, "--run-dir", tmp_path / "run", *words), *fragments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine where torch finds no CUDA device")
+def test_cuda_without_a_cuda_device_is_refused(command: Callable[..., Any], tmp_path: Path, finished_run: Path) -> None:
+    for main, words in (
+        (rss.main, [*SMALL, "--run-dir", tmp_path / "run"]),
+        (evaluate.main, [finished_run]),
+        (predict.main, [finished_run, "photo.png"]),
+    ):
+        assert_one_line(command(main, *words, "--device", "cuda"), "no CUDA device", "--device cpu")
+
+
+def test_a_run_that_diverges_says_so_and_leaves_no_broken_checkpoint(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = ["--learning-rate", "1e30", "--steps", 9, "--checkpoint-every", 1, "--log-every", 9]
+    outcome = command(rss.main, *SMALL, *SMALL_ENV, *words, "--run-dir", tmp_path / "run")
+    assert_one_line(outcome, "not finite at step", "--learning-rate")
+    for checkpoint in (tmp_path / "run").glob("checkpoints/*/weights.safetensors"):
+        assert all(weights.isfinite().all() for weights in load_file(checkpoint).values())
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = command(rss.main, *SMALL, *SMALL_ENV, "--run-dir", tmp_path / "file" / "run")
+    assert_one_line(outcome, "Cannot write the run folder", str(tmp_path / "file" / "run"))
+
+
+def test_an_existing_run_is_not_overwritten(command: Callable[..., Any], finished_run: Path) -> None:
+    before = (finished_run / "config.json").read_bytes()
+    outcome = command(rss.main, *SMALL, *SMALL_ENV, "--run-dir", finished_run)
+    assert_one_line(outcome, "already holds a run", "--resume", "--run-dir")
+    assert (finished_run / "config.json").read_bytes() == before
+
+
+def test_resume_without_a_run_says_what_is_missing(command: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = command(rss.main, "--resume", "--run-dir", tmp_path / "run")
+    assert_one_line(outcome, "holds no run", str(tmp_path / "run" / "config.json"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"algorithm": ')
+    assert_one_line(command(rss.main, "--resume", "--run-dir", tmp_path / "run"), "Cannot read", "config.json")
+
+
+def test_resume_with_other_arguments_names_what_changed(command: Callable[..., Any], finished_run: Path) -> None:
+    words = ["--batch-size", 5, "--seed", 1, "--learning-rate", 0.5, "--log-every", 3]
+    outcome = command(rss.main, "--resume", "--run-dir", finished_run, *words)
+    assert_one_line(outcome, "batch_size 2 -> 5", "learning_rate 0.002 -> 0.5")
+    assert "seed" not in outcome.err
+    assert "log_every" not in outcome.err
+
+
+def test_resuming_the_run_of_another_algorithm_is_refused(command: Callable[..., Any], finished_run: Path) -> None:
+    outcome = command(supervised.main, "--resume", "--run-dir", finished_run)
+    assert_one_line(outcome, str(finished_run), "a run of agents.rss, not of agents.supervised")
+
+
+def test_resume_from_a_damaged_checkpoint_says_which_file(
+    command: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    state = tmp_path / "run" / "checkpoints" / "step-00000006" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    outcome = command(rss.main, "--resume", "--run-dir", tmp_path / "run", "--steps", 8)
+    assert_one_line(outcome, str(state), f"Delete {state.parent}")
+
+
+def make_broken_weights(folder: Path, source: Path, damage: str) -> Path:
+    """A copy of a checkpoint with one thing wrong with it."""
+    file = folder / f"{damage}.safetensors"
+    weights, whole = load_file(source), source.read_bytes()
+    described = {"architecture": "UNet", "num_classes": 3, "width": 8, "image_size": [16, 24], "resize": "pad"}
+    if damage == "truncated":
+        file.write_bytes(whole[: len(whole) // 2])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "undescribed":
+        save_file(weights, file)
+    elif damage == "another architecture":
+        save_file(weights, file, metadata={"policy": json.dumps(described | {"architecture": "SegFormer"})})
+    elif damage == "other weights":
+        save_file(weights, file, metadata={"policy": json.dumps(described | {"width": 16})})
+    return file
+
+
+@pytest.mark.parametrize(
+    ("damage", "fragment"),
+    [
+        ("truncated", "Cannot read the weights"),
+        ("empty", "Cannot read the weights"),
+        ("undescribed", "no description of its policy"),
+        ("another architecture", "'SegFormer'"),
+        ("other weights", "do not fit their description"),
+        ("missing", "No checkpoint at"),
+    ],
+)
+@pytest.mark.parametrize("main", [evaluate.main, predict.main], ids=["evaluate", "predict"])
+def test_a_checkpoint_that_cannot_be_used_is_named(
+    command: Callable[..., Any],
+    finished_run: Path,
+    tmp_path: Path,
+    main: Callable[[], int],
+    damage: str,
+    fragment: str,
+) -> None:
+    whole = finished_run / "checkpoints" / "step-00000006" / "weights.safetensors"
+    file = make_broken_weights(tmp_path, whole, damage)
+    words = ["photo.png", "--out", tmp_path / "out"] if main is predict.main else []
+    assert_error(command(main, file, *words), fragment, str(file))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_checkpoint_says_what_was_expected(command: Callable[..., Any], tmp_path: Path) -> None:
+    assert_one_line(
+        command(evaluate.main, tmp_path), str(tmp_path), "weights.safetensors", "checkpoints/step-*/weights.safetensors"
+    )
+
+
+def test_a_policy_for_another_number_of_classes_is_refused(command: Callable[..., Any], finished_run: Path) -> None:
+    outcome = command(evaluate.main, finished_run, "--env-kwargs", '{"num_classes": 4, "num_images": 4}')
+    assert_one_line(outcome, "3 classes", "has 4", str(finished_run))
+
+
+def test_weights_outside_a_run_need_an_env_id(command: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
+    whole = finished_run / "checkpoints" / "step-00000006" / "weights.safetensors"
+    shutil.copy(whole, tmp_path / "weights.safetensors")
+    assert_one_line(command(evaluate.main, tmp_path), "--env-id")
+
+
+@pytest.mark.parametrize("words", [["--env-id", "Moon"], ["--split", "moon"], ["--env-kwargs", "{"]])
+def test_evaluate_refuses_what_training_refuses(
+    command: Callable[..., Any], finished_run: Path, words: list[str]
+) -> None:
+    assert_error(command(evaluate.main, finished_run, *words), words[1])

@@ -1,0 +1,144 @@
+"""The procedural data set: reproducible, disjoint splits, every class, every option checked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rss_env.datasets import load_dataset, shapes
+from rss_env.errors import DatasetError, OptionError
+
+# These tests call shapes.load: load_dataset keeps recent results, and comparing a result with itself shows nothing.
+SIZE = (16, 20)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("difficulty", shapes.DIFFICULTIES)
+@pytest.mark.parametrize("split", shapes.SPLIT_SIZES)
+def test_the_same_call_gives_the_same_bytes(split: str, difficulty: str):
+    first, second = (shapes.load(split, SIZE, difficulty=difficulty, num_images=4) for _ in range(2))
+    assert first.images is not second.images
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.targets, second.targets)
+
+
+def test_another_process_draws_the_same_bytes():
+    code = (
+        "from rss_env.datasets import shapes; d = shapes.load('val', (16, 20), num_images=3);"
+        "print(d.images.tobytes().hex(), d.targets.tobytes().hex())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    data = shapes.load("val", SIZE, num_images=3)
+    assert run.stdout.split() == [data.images.tobytes().hex(), data.targets.tobytes().hex()]
+
+
+@given(seed=st.integers(0, 2**40), few=st.integers(1, 4), more=st.integers(0, 4))
+@settings(max_examples=20, deadline=None)
+def test_an_image_depends_on_its_index_not_on_how_many_are_drawn(seed: int, few: int, more: int):
+    short = shapes.load("train", SIZE, dataset_seed=seed, num_images=few)
+    long = shapes.load("train", SIZE, dataset_seed=seed, num_images=few + more)
+    np.testing.assert_array_equal(long.images[:few], short.images)
+    np.testing.assert_array_equal(long.targets[:few], short.targets)
+    assert long.ids[:few] == short.ids
+
+
+def test_no_image_appears_twice_within_or_across_the_splits():
+    splits = {split: shapes.load(split, (12, 12)) for split in shapes.SPLIT_SIZES}
+    assert {split: len(data) for split, data in splits.items()} == {"train": 2048, "val": 128, "test": 256}
+    assert len({image.tobytes() for data in splits.values() for image in data.images}) == 2048 + 128 + 256
+
+
+def test_another_seed_shares_no_image():
+    images = [
+        image.tobytes()
+        for seed in (0, 1, 2)
+        for image in shapes.load("train", SIZE, dataset_seed=seed, num_images=200).images
+    ]
+    assert len(set(images)) == 3 * 200
+
+
+@pytest.mark.parametrize("difficulty", shapes.DIFFICULTIES)
+@pytest.mark.parametrize("num_classes", range(2, 10))
+def test_every_class_appears_and_no_other_label_does(num_classes: int, difficulty: str):
+    data = shapes.load("train", (24, 32), num_classes=num_classes, difficulty=difficulty, num_images=64)
+    assert set(np.unique(data.targets)) == set(range(num_classes))
+    assert data.num_classes == num_classes
+    assert data.class_names == ("background", *shapes.KINDS[: num_classes - 1])
+
+
+def test_harder_scenes_are_noisier():
+    noise = []
+    for difficulty in ("easy", "medium", "hard"):
+        data = shapes.load("train", (32, 32), difficulty=difficulty, num_images=64)
+        noise.append(np.abs(np.diff(data.images.astype(int), axis=2)).mean())
+    assert noise[0] < noise[1] < noise[2]
+
+
+@given(height=st.integers(8, 40), width=st.integers(8, 40))
+@settings(max_examples=20, deadline=None)
+def test_any_size_from_8_pixels_is_drawn(height: int, width: int):
+    data = shapes.load("test", (height, width), num_images=2)
+    assert (data.images.shape, data.targets.shape) == ((2, height, width, 3), (2, height, width))
+
+
+def test_figures_have_their_class_labels_and_shapes():
+    v, u = np.mgrid[-1.2:1.2:49j, -1.2:1.2:49j]  # v grows downwards like image rows; the middle cell is the centre
+    inside = {kind: shapes._inside(kind, u, v) for kind in shapes.KINDS}
+    np.testing.assert_array_equal(inside["disk"], np.hypot(u, v) <= 0.9)
+    assert {kind for kind, mask in inside.items() if mask[24, 24]} == set(shapes.KINDS) - {"ring", "crescent", "ell"}
+    masks = {mask.tobytes() for mask in inside.values()}
+    assert len(masks) == len(shapes.KINDS)
+
+
+def test_the_palette_gives_every_class_a_colour_of_its_own():
+    for num_classes in range(2, 10):
+        colours = shapes.palette(num_classes)
+        assert colours[0].tolist() == [0, 0, 0]
+        assert len({tuple(colour) for colour in colours.tolist()}) == num_classes
+
+
+def test_arrays_are_read_only():
+    data = shapes.load("train", SIZE, num_images=1)
+    with pytest.raises(ValueError, match="read-only"):
+        data.images[0] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        data.targets[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"split": "trian"}, "Unknown split 'trian' of Shapes; valid: train, val, test"),
+        ({"num_classes": 1}, "2 to 9 classes, got num_classes=1"),
+        ({"num_classes": 10}, "2 to 9 classes, got num_classes=10"),
+        ({"num_classes": "5"}, "2 to 9 classes, got num_classes='5'"),
+        ({"num_classes": 2.5}, "2 to 9 classes, got num_classes=2.5"),
+        ({"difficulty": "insane"}, "Unknown Shapes difficulty 'insane'; valid: easy, medium, hard"),
+        ({"dataset_seed": -1}, "dataset_seed must be an integer of at least 0, got -1"),
+        ({"dataset_seed": 0.5}, "dataset_seed must be an integer of at least 0, got 0.5"),
+        ({"num_images": 0}, r"num_images must be an integer between 1 and 2\*\*30, got 0"),
+        ({"num_images": 1.5}, r"num_images must be an integer between 1 and 2\*\*30, got 1.5"),
+        ({"image_size": (7, 64)}, r"at least 8×8 pixels, got image_size=\(7, 64\)"),
+        ({"root": "data"}, "Shapes is procedural and takes no root, got root='data'"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_the_valid_values(option: dict, message: str):
+    with pytest.raises(DatasetError, match=message):
+        load_dataset("Shapes", **option)
+
+
+def test_an_unknown_option_is_refused_with_the_valid_ones():
+    with pytest.raises(OptionError, match=r"'colour'.*Shapes.*num_classes, difficulty, dataset_seed, num_images"):
+        load_dataset("Shapes", colour=True)
+
+
+def test_numpy_integers_are_integers():
+    expected = shapes.load("train", SIZE, num_classes=3, dataset_seed=7, num_images=2)
+    data = shapes.load("train", SIZE, num_classes=np.int64(3), dataset_seed=np.int64(7), num_images=np.int32(2))
+    np.testing.assert_array_equal(data.images, expected.images)

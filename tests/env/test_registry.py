@@ -1,0 +1,231 @@
+"""What holds for every registered id; a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import rss_env
+from rss_env import rendering
+from rss_env.datasets import IGNORE_INDEX
+from rss_env.wrappers import FlattenAction
+from tests.trees import dataset_kwargs
+
+SIZE = [40, 48]  # a list, as JSON gives it
+
+every_id = pytest.mark.parametrize("env_id", rss_env.ENV_IDS)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """(env_id) -> the arguments that make it from a tiny data set."""
+    trees: dict[str, dict] = {}
+
+    def of(env_id: str) -> dict[str, Any]:
+        name = gym.spec(env_id).kwargs["dataset"]
+        if name not in trees:
+            trees[name] = dataset_kwargs(name, tmp_path_factory.mktemp(name))
+        return {"image_size": SIZE, **trees[name]}
+
+    return of
+
+
+def random_maps(env: Any, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, env.action_space.nvec, dtype=np.int64)
+
+
+def arrays(value: Any) -> Iterator[np.ndarray]:
+    """Every array anywhere in an info, object arrays taken apart."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from arrays(inner)
+    elif isinstance(value, np.ndarray) and value.dtype == object:
+        for inner in value:
+            yield from arrays(inner)
+    elif isinstance(value, np.ndarray):
+        yield value
+
+
+def keys(info: dict[str, Any]) -> set[str]:
+    inner = (keys(value) for value in info.values() if isinstance(value, dict))
+    return set(info).union(*inner)
+
+
+def assert_tells_no_target(info: dict[str, Any], targets: np.ndarray) -> None:
+    """``targets``, (B, H, W), of the images that the info is about."""
+    told = {"index", "scores", "pixel_reward", "final_obs", "final_info"}
+    assert keys(info) <= told | {f"_{key}" for key in told}
+    for array in arrays(info):
+        for part in (array, *array):
+            for target in targets:
+                assert not np.array_equal(part, target)
+                assert np.ndim(part) < 2 or not np.array_equal(np.asarray(part)[..., 0], target)
+
+
+def test_the_registered_ids_are_those_of_the_package():
+    assert {name for name in gym.registry if name.startswith("RSS-")} == set(rss_env.ENV_IDS)
+    assert len(set(rss_env.ENV_IDS)) == len(rss_env.ENV_IDS)
+
+
+def test_registering_again_changes_nothing():
+    before = dict(gym.registry)
+    rss_env.register()
+    gym.register_envs(rss_env)
+    assert gym.registry == before
+
+
+@every_id
+def test_gymnasiums_checker_finds_no_fault(env_id: str, options: Callable):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(env_id, **options(env_id)).unwrapped)
+
+
+@every_id
+def test_stable_baselines3s_checker_finds_no_fault(env_id: str, options: Callable):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sb3_check_env(FlattenAction(gym.make(env_id, **options(env_id))))
+
+
+@every_id
+def test_nothing_truncates(env_id: str, options: Callable):
+    env = gym.make(env_id, **options(env_id))
+    assert env.spec is not None
+    assert env.spec.max_episode_steps is None
+    assert not any("TimeLimit" in str(wrapper.name) for wrapper in env.spec.additional_wrappers)
+    assert "TimeLimit" not in str(env)
+
+
+@every_id
+def test_the_spec_round_trips_through_json(env_id: str, options: Callable):
+    given = {
+        **options(env_id),
+        "split": "val",
+        "augment": "flip",
+        "order": "sequential",
+        "samples_per_image": 2,
+        "expose_target": True,
+        "render_mode": "rgb_array",
+    }
+    env = gym.make(env_id, **json.loads(json.dumps(given)))
+    assert env.spec is not None
+    again = EnvSpec.from_json(env.spec.to_json()).make()
+    assert again.spec is not None
+    assert again.spec.kwargs == env.spec.kwargs
+    assert again.observation_space == env.observation_space
+    assert again.action_space == env.action_space
+    first, second = env.reset(seed=3), again.reset(seed=3)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1]["target"], second[1]["target"])
+    maps = random_maps(env)
+    assert env.step(maps)[1] == again.step(maps)[1]
+
+
+@every_id
+def test_make_vec_gives_the_native_vector_env_that_resets_in_the_same_step(env_id: str, options: Callable):
+    envs = gym.make_vec(env_id, num_envs=3, **options(env_id))
+    assert type(envs.unwrapped) is rss_env.SegmentationVectorEnv
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert envs.num_envs == 3
+    images, _ = envs.reset(seed=0)
+    assert images in envs.observation_space
+    images, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+    assert images in envs.observation_space
+    assert terminations.tolist() == [True] * 3
+    assert truncations.tolist() == [False] * 3
+    assert (rewards.dtype, rewards.shape) == (np.float64, (3,))
+    assert infos["_final_info"].tolist() == [True] * 3
+
+
+@every_id
+def test_rewards_lie_between_0_and_1(env_id: str, options: Callable):
+    env = gym.make(env_id, **options(env_id))
+    env.reset(seed=0)
+    for seed in range(8):
+        reward = env.step(random_maps(env, seed))[1]
+        assert type(reward) is float
+        assert 0 <= reward < 1  # 1,920 random labels are not all right
+        env.reset()
+
+
+@every_id
+def test_the_target_itself_scores_exactly_1(env_id: str, options: Callable):
+    env = gym.make(env_id, **options(env_id), split="val", order="sequential", expose_target=True)
+    for _ in range(3):
+        _, info = env.reset()
+        target = info["target"]
+        assert (target != IGNORE_INDEX).any()
+        _, reward, _, _, info = env.step(np.where(target == IGNORE_INDEX, 0, target))
+        assert reward == 1.0
+        np.testing.assert_array_equal(info["target"], target)
+
+
+@every_id
+def test_a_label_map_of_one_class_scores_what_the_formula_says(env_id: str, options: Callable):
+    env = gym.make(env_id, **options(env_id), expose_target=True)
+    _, info = env.reset(seed=1)
+    counted = info["target"][info["target"] != IGNORE_INDEX]
+    classes, counts = np.unique(counted, return_counts=True)
+    constant = int(classes[np.argmax(counts)])
+    reward = env.step(np.full(env.action_space.shape, constant))[1]
+    share = counts.max() / counted.size
+    expected = share / len(classes) if "ImageReward" in env_id else share
+    assert reward == pytest.approx(expected, rel=1e-12)
+
+
+@every_id
+@pytest.mark.parametrize("samples", [None, 2])
+def test_the_single_env_tells_nothing_that_holds_the_target(env_id: str, samples: int | None, options: Callable):
+    env = gym.make(env_id, **options(env_id), samples_per_image=samples)
+    task: Any = env.unwrapped.task  # type: ignore[attr-defined]
+    for seed in range(4):
+        _, info = env.reset(seed=seed)
+        targets = task.dataset.targets[[info["index"]]]
+        assert set(info) == {"index"}
+        assert_tells_no_target(info, targets)
+        info = env.step(np.zeros(env.action_space.shape, int))[4]
+        assert_tells_no_target(info, targets)
+
+
+@every_id
+@pytest.mark.parametrize("mode", [mode.value for mode in AutoresetMode])
+def test_the_vector_env_tells_nothing_that_holds_the_target(env_id: str, mode: str, options: Callable):
+    envs = gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, **options(env_id))
+    task: Any = envs.unwrapped.task  # type: ignore[attr-defined]
+    _, infos = envs.reset(seed=0)
+    assert_tells_no_target(infos, task.dataset.targets)
+    infos = envs.step(np.zeros(envs.action_space.shape, int))[4]
+    assert_tells_no_target(infos, task.dataset.targets)
+
+
+@every_id
+def test_pictures_show_the_target_only_if_it_is_exposed(env_id: str, options: Callable):
+    given = options(env_id) | {"render_mode": "rgb_array"}
+    hidden, exposed = gym.make(env_id, **given), gym.make(env_id, **given, expose_target=True)
+    many = gym.make_vec(env_id, num_envs=2, **given)
+    palette = hidden.unwrapped.task.dataset.palette  # type: ignore[attr-defined]
+    (image, _), (_, info) = hidden.reset(seed=0), exposed.reset(seed=0)
+    images, _ = many.reset(seed=0)
+    np.testing.assert_array_equal(hidden.render(), rendering.panels(image, None, None, palette))
+    np.testing.assert_array_equal(exposed.render(), rendering.panels(image, None, info["target"], palette))
+    for frame, shown in zip(many.render(), images, strict=True):
+        np.testing.assert_array_equal(frame, rendering.panels(shown, None, None, palette))
+    maps = random_maps(hidden)
+    hidden.step(maps)
+    exposed.step(maps)
+    many.step(np.stack([maps, maps]))
+    np.testing.assert_array_equal(hidden.render(), rendering.panels(image, maps, None, palette))
+    np.testing.assert_array_equal(exposed.render(), rendering.panels(image, maps, info["target"], palette))
+    for frame, shown in zip(many.render(), images, strict=True):
+        np.testing.assert_array_equal(frame, rendering.panels(shown, maps, None, palette))
