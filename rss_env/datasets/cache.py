@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import tokenize
@@ -83,9 +84,9 @@ def content_digest(files: Iterable[Path]) -> str:
     memo = cache_dir() / "digests" / _hash(stats)[:32]
     try:
         remembered = memo.read_text()
-        if len(remembered) == 64:
+        if re.fullmatch("[0-9a-f]{64}", remembered):
             return remembered
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         pass
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda p: hashlib.sha256(p.read_bytes()).digest(), paths)

@@ -60,32 +60,33 @@ def test_a_missing_data_set_shows_the_layout_it_needs(command: Callable[..., Any
     assert not (tmp_path / "run").exists()
 
 
+WRONG_VALUES: list[tuple[list[Any], list[str]]] = [
+    (["--split", "training"], ["'training'", "train, val, test"]),
+    (["--val-split", "holdout"], ["'holdout'", "train, val, test"]),
+    (["--reward", "dice_of_mars"], ["'dice_of_mars'", "mean_iou", "pixel_accuracy"]),
+    (["--env-kwargs", "{num_classes: 3}"], ["--env-kwargs", "JSON", "{num_classes: 3}"]),
+    (["--env-kwargs", "[3]"], ["--env-kwargs", "JSON object", "[3]"]),
+    (["--env-kwargs", '{"classes": 3}'], ["'classes'", "num_classes"]),
+    (["--env-kwargs", '{"split": "val"}'], ["--env-kwargs", "'split'"]),
+    (["--env-kwargs", '{"num_envs": 3}'], ["--env-kwargs", "'num_envs'"]),
+    (["--env-kwargs", '{"reward": "mean_iou"}'], ["--env-kwargs", "'reward'"]),
+    (["--env-kwargs", '{"num_classes": 99}'], ["2 to 9", "99"]),
+    (["--samples-per-image", 1], ["--samples-per-image must be at least 2, got 1"]),
+    (["--width", 12], ["--width must be a multiple of 8, got 12"]),
+    (["--width", 0], ["--width must be at least 8, got 0"]),
+    (["--image-size", 0, 16], ["image_size", "(0, 16)"]),
+    (["--steps", 0], ["--steps must be at least 1, got 0"]),
+    (["--batch-size", 0], ["--batch-size must be at least 1, got 0"]),
+    (["--checkpoint-every", 0], ["--checkpoint-every must be at least 1, got 0"]),
+    (["--learning-rate", "nan"], ["--learning-rate must be positive, got nan"]),
+    (["--max-grad-norm", 0], ["--max-grad-norm must be positive, got 0"]),
+    (["--weight-decay", -1], ["--weight-decay must be at least 0, got -1"]),
+    (["--seed", -1], ["--seed must be at least 0, got -1"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("words", "fragments"),
-    [
-        (["--split", "training"], ["'training'", "train, val, test"]),
-        (["--val-split", "holdout"], ["'holdout'", "train, val, test"]),
-        (["--reward", "dice_of_mars"], ["'dice_of_mars'", "mean_iou", "pixel_accuracy"]),
-        (["--env-kwargs", "{num_classes: 3}"], ["--env-kwargs", "JSON", "{num_classes: 3}"]),
-        (["--env-kwargs", "[3]"], ["--env-kwargs", "JSON object", "[3]"]),
-        (["--env-kwargs", '{"classes": 3}'], ["'classes'", "num_classes"]),
-        (["--env-kwargs", '{"split": "val"}'], ["--env-kwargs", "'split'"]),
-        (["--env-kwargs", '{"num_envs": 3}'], ["--env-kwargs", "'num_envs'"]),
-        (["--env-kwargs", '{"reward": "mean_iou"}'], ["--env-kwargs", "'reward'"]),
-        (["--env-kwargs", '{"num_classes": 99}'], ["2 to 9", "99"]),
-        (["--samples-per-image", 1], ["--samples-per-image must be at least 2, got 1"]),
-        (["--width", 12], ["--width must be a multiple of 8, got 12"]),
-        (["--width", 0], ["--width must be at least 8, got 0"]),
-        (["--image-size", 0, 16], ["image_size", "(0, 16)"]),
-        (["--steps", 0], ["--steps must be at least 1, got 0"]),
-        (["--batch-size", 0], ["--batch-size must be at least 1, got 0"]),
-        (["--checkpoint-every", 0], ["--checkpoint-every must be at least 1, got 0"]),
-        (["--learning-rate", "nan"], ["--learning-rate must be positive, got nan"]),
-        (["--max-grad-norm", 0], ["--max-grad-norm must be positive, got 0"]),
-        (["--weight-decay", -1], ["--weight-decay must be at least 0, got -1"]),
-        (["--seed", -1], ["--seed must be at least 0, got -1"]),
-    ],
-    ids=lambda value: " ".join(map(str, value)) if str(value[0]).startswith("--") else "",
+    ("words", "fragments"), WRONG_VALUES, ids=[" ".join(map(str, words)) for words, _ in WRONG_VALUES]
 )
 def test_a_wrong_value_is_named_and_leaves_no_run_behind(
     command: Callable[..., Any], tmp_path: Path, words: list[Any], fragments: list[str]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rss_env.datasets import cache as cache_module
@@ -164,12 +164,17 @@ def test_a_changed_mask_is_seen(tree: Path, cache: Path):
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[0, 2, 3]])
 
 
-@pytest.mark.parametrize("content", ["", "abc", "\0" * 64])
-def test_a_damaged_digest_costs_time_and_nothing_else(tree: Path, cache: Path, content: str):
-    first = _load(tree)
-    (digest,) = (cache / "digests").iterdir()
-    digest.write_text(content)
-    _assert_equal(_load(tree), first)
+@pytest.mark.parametrize("content", [b"", b"abc", b"\0" * 64, b"\xff" * 64], ids=["empty", "short", "zeros", "binary"])
+def test_damaged_digests_never_lead_to_the_data_of_another_tree(
+    tree: Path, tmp_path: Path, cache: Path, decoded: list[int], content: bytes
+):
+    other = tiny_folder(tmp_path / "other", size=SIZE[::-1])
+    expected = [_load(root) for root in (tree, other)]
+    for digest in (cache / "digests").iterdir():
+        digest.write_bytes(content)
+    for root, data in zip((tree, other), expected, strict=True):
+        _assert_equal(_load(root), data)
+    assert len(decoded) == 8
 
 
 # Damaged entries
@@ -238,6 +243,10 @@ def test_a_damaged_entry_is_built_again(
 
 @pytest.mark.filterwarnings("ignore")  # NumPy's own, on an odd header
 @given(position=st.integers(0, 127), value=st.integers(0, 255))
+@example(position=8, value=65)  # a header that says it is shorter than it is
+@example(position=8, value=1)  # one cut inside a token
+@example(position=21, value=44)  # one that is no longer Python
+@example(position=63, value=45)  # a negative side
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_changed_byte_of_an_array_header_changes_the_data(tree: Path, cache: Path, position: int, value: int):
     images = np.array(_load(tree).images)

@@ -1,0 +1,230 @@
+"""Scores against plain loops, scikit-learn and cases worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, jaccard_score
+
+from rss_env.errors import OptionError
+from rss_env.rewards import DEFAULT_REWARD, LEVELS, REWARDS, get_reward, score_images, score_pixels
+from tests.rewards.cases import Case, cases, random_case
+
+PIXEL_REWARDS = [name for name, reward in REWARDS.items() if reward.has_level("pixel")]
+every_reward = pytest.mark.parametrize("name", REWARDS)
+every_pixel_reward = pytest.mark.parametrize("name", PIXEL_REWARDS)
+
+
+def score(name: str, case: Case) -> np.ndarray:
+    return score_images(name, case.label_maps, case.targets, case.classes)
+
+
+def mean_iou_by_loops(label_map: np.ndarray, target: np.ndarray) -> Fraction:
+    """Class by class, pixel by pixel, as a fraction."""
+    pixels = [(int(a), int(b)) for a, b in zip(label_map.flat, target.flat, strict=True) if b != 255]
+    present = {label for pixel in pixels for label in pixel}
+    iou = [
+        Fraction(sum(a == b == label for a, b in pixels), sum(label in pixel for pixel in pixels)) for label in present
+    ]
+    return sum(iou, Fraction(0)) / len(iou) if iou else Fraction(0)
+
+
+def pixel_accuracy_by_loops(label_map: np.ndarray, target: np.ndarray) -> Fraction:
+    pixels = [a == b for a, b in zip(label_map.flat, target.flat, strict=True) if b != 255]
+    return Fraction(int(sum(pixels)), len(pixels)) if pixels else Fraction(0)
+
+
+LOOPS = {"mean_iou": mean_iou_by_loops, "pixel_accuracy": pixel_accuracy_by_loops}
+SKLEARN = {
+    "mean_iou": lambda guess, truth: jaccard_score(truth, guess, average="macro"),
+    "pixel_accuracy": lambda guess, truth: accuracy_score(truth, guess),
+}
+
+
+def test_every_reward_has_its_oracles():
+    assert set(LOOPS) == set(SKLEARN) == set(REWARDS)
+
+
+@every_reward
+@given(case=cases)
+@settings(deadline=None, max_examples=100)
+def test_scores_are_those_of_plain_loops_and_of_scikit_learn(name: str, case: Case):
+    scores = score(name, case)
+    assert (scores.dtype, scores.shape) == (np.float64, case.label_maps.shape[:2])
+    for b, k in np.ndindex(scores.shape):
+        label_map, target = case.label_maps[b, k], case.targets[b]
+        assert scores[b, k] == pytest.approx(float(LOOPS[name](label_map, target)), rel=1e-12)
+        counted = target != 255
+        if counted.any():
+            assert scores[b, k] == pytest.approx(SKLEARN[name](label_map[counted], target[counted]), rel=1e-12)
+
+
+@every_reward
+@pytest.mark.parametrize("classes", [2, 3])
+def test_every_map_of_four_pixels_against_every_target(name: str, classes: int):
+    label_maps = np.array(list(itertools.product(range(classes), repeat=4)), np.uint8).reshape(1, -1, 2, 2)
+    targets = np.array(list(itertools.product([*range(classes), 255], repeat=4)), np.uint8).reshape(-1, 2, 2)
+    scores = score_images(name, np.repeat(label_maps, len(targets), axis=0), targets, classes)
+    for b, target in enumerate(targets):
+        expected = [float(LOOPS[name](label_map, target)) for label_map in label_maps[0]]
+        np.testing.assert_allclose(scores[b], expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("label_map", "target", "mean_iou", "accuracy"),
+    [
+        ([[0, 1], [1, 1]], [[0, 1], [0, 1]], (1 / 2 + 2 / 3) / 2, 3 / 4),
+        ([[0, 1], [1, 1]], [[0, 1], [0, 255]], (1 / 2 + 1 / 2) / 2, 2 / 3),
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 1, 1),
+        ([[2, 2], [2, 2]], [[0, 0], [0, 0]], 0, 0),
+        ([[0, 0], [0, 2]], [[0, 0], [0, 0]], (3 / 4 + 0) / 2, 3 / 4),  # a class in the label map alone counts as 0
+        ([[0, 0], [0, 0]], [[0, 0], [0, 2]], (3 / 4 + 0) / 2, 3 / 4),  # as does one in the target alone
+        ([[0, 0], [0, 2]], [[0, 0], [0, 255]], 1, 1),  # predicted where ignored: not present
+        ([[0, 1], [2, 0]], [[1, 2], [0, 1]], 0, 0),
+        ([[0, 1], [2, 2]], [[0, 1], [2, 2]], 1, 1),
+        ([[0, 1], [2, 2]], [[255, 255], [255, 255]], 0, 0),
+    ],
+)
+def test_scores_worked_out_by_hand(label_map: list, target: list, mean_iou: float, accuracy: float):
+    maps, targets = np.array([[label_map]], np.uint8), np.array([target], np.uint8)
+    assert score_images("mean_iou", maps, targets, 3).tolist() == [[mean_iou]]
+    assert score_images("pixel_accuracy", maps, targets, 3).tolist() == [[accuracy]]
+
+
+# Properties of every reward
+
+
+@every_reward
+@given(case=cases)
+@settings(deadline=None)
+def test_scores_lie_between_0_and_1(name: str, case: Case):
+    scores = score(name, case)
+    assert (scores >= 0).all()
+    assert (scores <= 1).all()
+
+
+@every_reward
+@given(case=cases, share=st.sampled_from([0.0, 0.02, 0.3]), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_a_score_is_1_exactly_where_every_counted_pixel_is_right(name: str, case: Case, share: float, seed: int):
+    targets = case.targets[:, None]
+    wrong = np.random.default_rng(seed).random(case.label_maps.shape) < share
+    maps = np.where(wrong | (targets == 255), case.label_maps, targets)
+    right = ((maps == targets) | (targets == 255)).all(axis=(2, 3)) & (targets != 255).any(axis=(2, 3))
+    scores = score(name, case._replace(label_maps=maps))
+    np.testing.assert_array_equal(scores == 1, right)
+
+
+@every_reward
+@given(classes=st.integers(2, 255), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_an_image_that_is_wholly_ignored_scores_0(name: str, classes: int, seed: int):
+    case = random_case(seed, (2, 3, 5, 7), classes, 1.0, "uint8")
+    assert (case.targets == 255).all()
+    assert score(name, case).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@every_reward
+@given(case=cases, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_what_is_predicted_where_the_target_is_ignored_does_not_matter(name: str, case: Case, seed: int):
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, case.classes, case.label_maps.shape)
+    maps = np.where(case.targets[:, None] == 255, noise, case.label_maps)
+    np.testing.assert_array_equal(score(name, case._replace(label_maps=maps)), score(name, case))
+
+
+@every_reward
+@given(case=cases, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_permuting_images_and_samples_permutes_scores(name: str, case: Case, seed: int):
+    rng = np.random.default_rng(seed)
+    images, samples = (rng.permutation(n) for n in case.label_maps.shape[:2])
+    permuted = Case(case.label_maps[images][:, samples], case.targets[images], case.classes)
+    np.testing.assert_array_equal(score(name, permuted), score(name, case)[images][:, samples])
+
+
+@every_reward
+@given(case=cases)
+@settings(deadline=None)
+def test_the_batch_does_not_change_a_score(name: str, case: Case):
+    whole = score(name, case)
+    for b, k in np.ndindex(whole.shape):
+        alone = Case(case.label_maps[b : b + 1, k : k + 1], case.targets[b : b + 1], case.classes)
+        assert score(name, alone).tolist() == [[whole[b, k]]]
+
+
+@every_reward
+@given(case=cases, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_moving_pixels_and_renaming_classes_changes_no_score(name: str, case: Case, seed: int):
+    rng = np.random.default_rng(seed)
+    batch, samples, height, width = case.label_maps.shape
+    names = np.append(rng.permutation(case.classes), np.zeros(256 - case.classes, int))
+    names[255] = 255
+    places = rng.permutation(height * width)
+    maps = names[case.label_maps].reshape(batch, samples, -1)[..., places].reshape(case.label_maps.shape)
+    targets = names[case.targets].reshape(batch, -1)[..., places].reshape(case.targets.shape)
+    moved = Case(maps.astype(np.uint8), targets.astype(np.uint8), case.classes)
+    np.testing.assert_allclose(score(name, moved), score(name, case), rtol=1e-12)
+
+
+@every_reward
+@given(case=cases, more=st.integers(1, 40))
+@settings(deadline=None)
+def test_classes_that_occur_nowhere_change_no_score(name: str, case: Case, more: int):
+    wider = case._replace(classes=min(case.classes + more, 255))
+    np.testing.assert_allclose(score(name, wider), score(name, case), rtol=1e-12)
+
+
+# Pixel level
+
+
+@every_pixel_reward
+@given(case=cases)
+@settings(deadline=None)
+def test_a_pixel_scores_1_where_it_is_right_and_0_where_it_is_wrong_or_ignored(name: str, case: Case):
+    pixels = score_pixels(name, case.label_maps, case.targets)
+    assert (pixels.dtype, pixels.shape) == (np.float32, case.label_maps.shape)
+    for b, k, y, x in itertools.islice(np.ndindex(pixels.shape), 300):
+        assert pixels[b, k, y, x] == float(case.label_maps[b, k, y, x] == case.targets[b, y, x])
+    ignored = np.broadcast_to(case.targets[:, None] == 255, pixels.shape)
+    assert not pixels[ignored].any()
+
+
+@every_pixel_reward
+@given(case=cases)
+@settings(deadline=None)
+def test_the_image_score_is_the_mean_of_the_pixel_scores_over_counted_pixels(name: str, case: Case):
+    pixels = score_pixels(name, case.label_maps, case.targets).astype(np.float64)
+    counted = (case.targets != 255).sum(axis=(1, 2))[:, None]
+    expected = pixels.sum(axis=(2, 3)) / np.maximum(counted, 1)
+    np.testing.assert_array_equal(score(name, case), expected)
+
+
+# By name
+
+
+def test_every_level_has_a_default_that_is_defined_there():
+    assert DEFAULT_REWARD.keys() == set(LEVELS)
+    for level in LEVELS:
+        reward = get_reward(None, level)
+        assert reward is REWARDS[DEFAULT_REWARD[level]]
+        assert reward.has_level(level)
+        assert get_reward(reward.name, level) is reward
+
+
+def test_unknown_names_and_levels_list_the_valid_ones():
+    with pytest.raises(OptionError, match="Unknown reward level 'video'; valid: image, pixel"):
+        get_reward("mean_iou", "video")
+    with pytest.raises(OptionError, match="Unknown image-level reward 'iou'; valid: mean_iou, pixel_accuracy"):
+        get_reward("iou", "image")
+    with pytest.raises(OptionError, match="Unknown pixel-level reward 'mean_iou'; valid: pixel_accuracy"):
+        score_pixels("mean_iou", np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8))
+    with pytest.raises(OptionError, match="Unknown image-level reward 'iou'"):
+        score_images("iou", np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), 2)
