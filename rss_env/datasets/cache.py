@@ -91,7 +91,8 @@ def content_digest(files: Iterable[Path]) -> str:
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda p: hashlib.sha256(p.read_bytes()).digest(), paths)
         digest = hashlib.sha256(b"".join(digests)).hexdigest()
-    with _writing_to(memo.parent):
+    # A digest not remembered costs time only, and a cache that cannot be written may hold the entry already.
+    with contextlib.suppress(DatasetError), _writing_to(memo.parent):
         handle, temporary = tempfile.mkstemp(dir=memo.parent)
         with os.fdopen(handle, "w") as file:
             file.write(digest)
