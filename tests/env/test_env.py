@@ -319,6 +319,7 @@ def test_a_wrong_reset_option_is_an_error_that_changes_nothing(options: dict, me
     twin.reset(seed=0)
     with pytest.raises(OptionError, match=message):
         env.reset(seed=1, options=options)
+    assert env.np_random_seed == 0
     last, reward, *_ = env.step(random_map(env))
     np.testing.assert_array_equal(last, image)
     assert reward == twin.step(random_map(env))[1]

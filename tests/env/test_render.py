@@ -107,6 +107,14 @@ def test_the_picture_keeps_the_label_map_that_was_scored():
     label_map[:] = 2
     assert (panels(env.render())[1] == env.task.dataset.palette[1]).all()
 
+    envs = make(SegmentationVectorEnv, num_envs=2)
+    envs.reset(seed=0)
+    label_maps = np.ones((2, *MAP), np.uint8)
+    envs.step(label_maps)
+    label_maps[:] = 2
+    for frame in envs.render():
+        assert (panels(frame)[1] == env.task.dataset.palette[1]).all()
+
 
 def test_rendering_changes_nothing():
     plain, drawn = make(), make()

@@ -331,6 +331,7 @@ def test_a_wrong_reset_option_is_an_error_that_changes_nothing(options: dict, me
     twin.reset(seed=0)
     with pytest.raises(OptionError, match=message):
         envs.reset(seed=1, options=options)
+    assert envs.np_random_seed == 0
     np.testing.assert_array_equal(envs.step(random_maps(envs))[1], twin.step(random_maps(twin))[1])
     np.testing.assert_array_equal(shown(envs, 10), shown(twin, 10))
 
