@@ -36,7 +36,7 @@ ENV_ID = "RSS-Shapes-ImageReward-v0"
 class DemoArguments:
     """Learn to segment geometric figures from one number per label map."""
 
-    steps: int = 600
+    steps: int = 500
     """optimiser steps of both agents"""
     image_size: tuple[int, int] = (48, 48)
     """height and width of the images in pixels"""

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from agents import predict
 from agents.policy import UNet, load_policy, predict_label_maps, save_policy
+from rss_env.datasets.decode import fit, read_image
 from rss_env.rendering import overlay
 
 CPU = torch.device("cpu")
@@ -71,12 +72,17 @@ def test_a_photo_of_the_training_size_is_segmented_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("resize", "seen"),
-    [("pad", (12, 24)), ("crop", (16, 32)), ("stretch", (16, 24))],  # of training images of 16 × 24
+    ("resize", "seen", "common"),
+    [  # at training images of 16 × 24; the part that a training image of this photo has too, in both
+        ("pad", (12, 24), (np.s_[:, :], np.s_[2:14, :])),
+        ("crop", (16, 32), (np.s_[:, 4:28], np.s_[:, :])),
+        ("stretch", (16, 24), (np.s_[:, :], np.s_[:, :])),
+    ],
 )
 def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
     resize: str,
     seen: tuple[int, int],
+    common: tuple[Any, Any],
     command: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -84,18 +90,38 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
     torch.manual_seed(0)
     description = {"image_size": (16, 24), "resize": resize, "palette": [[0, 0, 0], [255, 0, 0], [0, 255, 0]]}
     save_policy(tmp_path / "weights.safetensors", UNet(3, 8), description)
-    shapes = []
+    shown = []
 
     def recording(policy: UNet, images: np.ndarray, device: torch.device) -> np.ndarray:
-        shapes.append(images.shape)
+        shown.append(images)
         return predict_label_maps(policy, images, device)
 
     monkeypatch.setattr(predict, "predict_label_maps", recording)
-    photo = write_photo(tmp_path / "photo.png", 60, 30)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)).save(photo)
     assert command(predict.main, tmp_path, photo, "--out", tmp_path / "out", "--no-progress").code == 0
-    assert shapes == [(1, *seen, 3)]
+    assert [images.shape for images in shown] == [(1, *seen, 3)]
+    trained = np.asarray(fit(read_image(photo), (16, 24), resize, Image.Resampling.BILINEAR, 0))
+    np.testing.assert_array_equal(shown[0][0][common[0]], trained[common[1]])
     with Image.open(tmp_path / "out" / "photo.png") as label_map:
         assert label_map.size == (60, 30)
+
+
+def test_enlarging_a_label_map_invents_no_class_between_two_others(
+    command: Callable[..., Any], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left_0_right_2(policy: UNet, images: np.ndarray, device: torch.device) -> np.ndarray:
+        label_maps = np.zeros(images.shape[:3], np.uint8)
+        label_maps[:, :, images.shape[2] // 2 :] = 2
+        return label_maps
+
+    monkeypatch.setattr(predict, "predict_label_maps", left_0_right_2)
+    photo = write_photo(tmp_path / "photo.png", 120, 80)
+    assert command(predict.main, finished_run, photo, "--out", tmp_path / "out", "--no-progress").code == 0
+    expected = np.zeros((80, 120), np.uint8)
+    expected[:, 60:] = 2
+    with Image.open(tmp_path / "out" / "photo.png") as label_map:
+        np.testing.assert_array_equal(np.asarray(label_map), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 1), (1, 200)])

@@ -145,3 +145,23 @@ def test_a_damaged_state_is_named(tmp_path: Path, damage: str) -> None:
         state.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "other": b"not a state"}[damage])
     with pytest.raises(CheckpointError, match=r"Cannot read .*state\.pt: .*Delete .*step-00000003 to resume"):
         folder.load_checkpoint(state.parent, CPU)
+
+
+class RunsCode:
+    """An object whose unpickling creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    checkpoint = save(folder, 3, trap=RunsCode(tmp_path / "trapped"))
+    with pytest.raises(CheckpointError, match=r"Cannot read .*state\.pt"):
+        folder.load_checkpoint(checkpoint, CPU)
+    assert not (tmp_path / "trapped").exists()
+    torch.load(checkpoint / "state.pt", weights_only=False)
+    assert (tmp_path / "trapped").exists()  # so the trap was a real one

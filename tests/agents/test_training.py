@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents import rss
+from agents.arguments import TrainArguments
+from agents.policy import load_policy
+from agents.training import Result, Update, one_cycle, train
+from rss_env.datasets import load_dataset
+
+ROOT = Path(__file__).parents[2]
+
+
+def train_recording(run_dir: Path, **arguments: Any) -> tuple[Result, list[dict[str, Any]]]:
+    """Trains with an algorithm that notes what it is given and drives all logits to 0."""
+    calls: list[dict[str, Any]] = []
+
+    def algorithm(
+        logits: torch.Tensor, envs: Any, infos: dict[str, Any], progress: float, generator: torch.Generator
+    ) -> Update:
+        calls.append({"progress": progress, "logits": logits.detach(), "index": infos["index"]})
+        images, infos = envs.reset()
+        calls[-1]["next"] = (images, infos["index"])
+        return Update(logits.square().mean(), images, infos, {"mine": 2.5})
+
+    shared: dict[str, Any] = {"image_size": (16, 16), "env_kwargs": '{"num_images": 8}', "batch_size": 3, "width": 8}
+    args = TrainArguments(run_dir=str(run_dir), log_every=1, progress=False, **shared | arguments)
+    return train(args, algorithm), calls
+
+
+def read_rows(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_algorithm_is_told_the_share_of_the_training_that_is_done(tmp_path: Path) -> None:
+    result, calls = train_recording(tmp_path / "run", steps=5)
+    assert [call["progress"] for call in calls] == [0, 1 / 5, 2 / 5, 3 / 5, 4 / 5]
+    assert all(call["logits"].shape == (3, 5, 16, 16) for call in calls)
+    assert all(call["logits"].dtype == torch.float32 for call in calls)
+    assert (result.step, result.finished, result.reward_queries) == (5, True, 0)
+
+
+def test_what_an_algorithm_measures_is_logged_beside_the_loss(tmp_path: Path) -> None:
+    _, calls = train_recording(tmp_path / "run", steps=2)
+    rows = [row for row in read_rows(tmp_path / "run") if "mine" in row]
+    assert [row["mine"] for row in rows] == [2.5, 2.5]
+    losses = [call["logits"].square().mean().item() for call in calls]
+    assert [row["train/loss"] for row in rows] == pytest.approx(losses, rel=1e-6)
+
+
+def test_the_learning_rate_rises_for_15_percent_of_the_steps_and_falls_to_zero() -> None:
+    assert one_cycle(0) == pytest.approx(0.04)
+    assert one_cycle(0.075) == pytest.approx((0.04 + 1) / 2)
+    assert one_cycle(0.15) == pytest.approx(1)
+    assert one_cycle(0.575) == pytest.approx(0.5)
+    assert one_cycle(1) == pytest.approx(0, abs=1e-12)
+    curve = np.array([one_cycle(p) for p in np.linspace(0, 1, 201)])
+    assert (np.diff(curve[:31]) > 0).all()
+    assert (np.diff(curve[30:]) < 0).all()
+
+
+def test_every_step_uses_the_learning_rate_of_its_place_in_the_schedule(tmp_path: Path) -> None:
+    train_recording(tmp_path / "run", steps=8, learning_rate=0.01)
+    rates = [row["train/learning_rate"] for row in read_rows(tmp_path / "run") if "mine" in row]
+    assert rates == pytest.approx([0.01 * one_cycle(step / 8) for step in range(8)])
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_images_are_mirrored_only_if_that_was_asked_for(tmp_path: Path, augment: str) -> None:
+    _, calls = train_recording(tmp_path / "run", steps=8, augment=augment)
+    data = load_dataset("Shapes", image_size=(16, 16), num_images=8)
+    shown = np.concatenate([call["next"][0] for call in calls])
+    stored = data.images[np.concatenate([call["next"][1] for call in calls])]
+    straight = (shown == stored).all(axis=(1, 2, 3))
+    mirrored = (shown == stored[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (straight ^ mirrored).all()
+    assert mirrored.any() == (augment == "flip")
+    assert straight.any()
+
+
+def test_the_seed_decides_the_weights_and_the_order_of_the_images(tmp_path: Path) -> None:
+    first, same, other = (
+        train_recording(tmp_path / name, steps=2, seed=seed, learning_rate=1e-12)[1]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert all(torch.equal(a["logits"], b["logits"]) for a, b in zip(first, same, strict=True))
+    weights, other_weights = (load_policy(tmp_path / name, torch.device("cpu"))[0].head.weight for name in ("a", "c"))
+    assert (weights - other_weights).abs().max() > 0.01  # at this learning rate they are still the initial ones
+    assert [list(call["index"]) for call in first] == [list(call["index"]) for call in same]
+    assert [list(call["index"]) for call in first] != [list(call["index"]) for call in other]
+
+
+@pytest.mark.parametrize(("eval_every", "steps"), [(0, [5]), (2, [2, 4, 5])])
+def test_the_policy_is_evaluated_as_often_as_asked_and_at_the_end(
+    tmp_path: Path, eval_every: int, steps: list[int]
+) -> None:
+    result, _ = train_recording(tmp_path / "run", steps=5, eval_every=eval_every)
+    rows = [row for row in read_rows(tmp_path / "run") if "val/miou" in row]
+    assert [row["step"] for row in rows] == steps
+    assert result.evaluation is not None
+    assert rows[-1]["val/miou"] == result.evaluation.miou
+
+
+def test_a_command_names_its_run_folder_after_the_algorithm_the_environment_and_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--image-size", "16", "16", "--env-kwargs", '{"num_images": 4}', "--steps", "1", "--batch-size", "2"]
+    monkeypatch.setattr(sys, "argv", ["supervised", *words, "--width", "8", "--seed", "7", "--no-progress"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "agents" / "supervised.py"), run_name="__main__")  # as `python -m` does
+    assert ended.value.code == 0
+    run_dir = tmp_path / "runs" / "supervised-RSS-Shapes-ImageReward-v0-seed7"
+    assert json.loads((run_dir / "config.json").read_text())["algorithm"] == "agents.supervised"
+    assert capsys.readouterr().out.splitlines()[-1] == str(
+        (run_dir / "checkpoints" / "step-00000001").relative_to(tmp_path)
+    )
+
+
+def test_a_finished_command_tells_its_result_and_where_the_checkpoint_is(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    words = ["--image-size", 16, 16, "--env-kwargs", '{"num_images": 4}', "--steps", 2, "--batch-size", 2]
+    words += ["--samples-per-image", 3, "--width", 8, "--no-progress", "--run-dir", tmp_path / "run"]
+    outcome = command(rss.main, *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    final = next(row for row in read_rows(tmp_path / "run") if "val/miou" in row)
+    assert f"mIoU {final['val/miou']:.4f}" in outcome.out
+    assert "on 4 images; 12 reward queries" in outcome.out
+    assert outcome.out.endswith(f"{tmp_path / 'run' / 'checkpoints' / 'step-00000002'}\n")
