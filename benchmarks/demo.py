@@ -26,6 +26,7 @@ from agents.policy import load_policy, predict_label_maps
 from agents.rss import RSSArguments, train_rss
 from agents.run_folder import RunFolderError
 from agents.supervised import SupervisedArguments, train_supervised
+from rss_env.errors import OptionError
 from rss_env.evaluation import evaluate
 from rss_env.rendering import colourise
 
@@ -59,6 +60,8 @@ class DemoArguments:
 def main() -> int:
     """Runs the command line."""
     args = tyro.cli(DemoArguments, prog="python -m benchmarks.demo")
+    if args.pictures < 1:
+        raise OptionError(f"--pictures must be at least 1, got {args.pictures}.")
     began = time.perf_counter()
     folder = Path(args.run_dir)
     try:

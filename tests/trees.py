@@ -80,9 +80,65 @@ def write_folder(folder: Path) -> dict:
     return {"root": str(folder)}
 
 
+def write_pascal_context(folder: Path) -> dict:
+    """PASCAL-Context: JPEG photos, grey masks with 0 = background and 1..59."""
+    home = folder / "VOCdevkit" / "VOC2010"
+    splits = {"train": ["2008_000002", "2008_000003", "2008_000007"], "val": ["2008_000004", "2008_000009"]}
+    for split, ids in splits.items():
+        for image_id, image, labels in _scenes(ids, num_classes=60, ignored=0):
+            save_photo(home / "JPEGImages" / f"{image_id}.jpg", image)
+            save_mask(home / "SegmentationClassContext" / f"{image_id}.png", labels)
+        write_lines(home / "ImageSets" / "SegmentationContext" / f"{split}.txt", ids)
+    return {"root": str(folder)}
+
+
+def write_cityscapes(folder: Path) -> dict:
+    """Cityscapes: a folder a city, masks with the ids 0..33 of the fine annotation."""
+    splits = {
+        "train": ["aachen/aachen_000000_000019", "aachen/aachen_000001_000019", "bochum/bochum_000000_000313"],
+        "val": ["frankfurt/frankfurt_000000_000294", "munster/munster_000000_000019"],
+    }
+    for split, ids in splits.items():
+        for image_id, image, labels in _scenes(ids, num_classes=34, ignored=0):
+            save_photo(folder / "leftImg8bit" / split / f"{image_id}_leftImg8bit.png", image)
+            save_mask(folder / "gtFine" / split / f"{image_id}_gtFine_labelIds.png", labels)
+    return {"root": str(folder)}
+
+
+def write_ade20k(folder: Path) -> dict:
+    """ADE20K: JPEG photos, masks with 0 = other and 1..150."""
+    home = folder / "ADEChallengeData2016"
+    splits = {
+        "training": ["ADE_train_00000001", "ADE_train_00000002", "ADE_train_00000003"],
+        "validation": ["ADE_val_00000001", "ADE_val_00000002"],
+    }
+    for name, ids in splits.items():
+        for image_id, image, labels in _scenes(ids, num_classes=151, ignored=0):
+            save_photo(home / "images" / name / f"{image_id}.jpg", image)
+            save_mask(home / "annotations" / name / f"{image_id}.png", labels)
+    return {"root": str(folder)}
+
+
+def write_coco_stuff(folder: Path) -> dict:
+    """COCO-Stuff: JPEG photos, the published pixel maps with 0..181 and 255 = unlabelled."""
+    splits = {
+        "train2017": ["000000000009", "000000000025", "000000000030"],
+        "val2017": ["000000000139", "000000000285"],
+    }
+    for name, ids in splits.items():
+        for image_id, image, labels in _scenes(ids, num_classes=182, ignored=255):
+            save_photo(folder / "images" / name / f"{image_id}.jpg", image)
+            save_mask(folder / "annotations" / name / f"{image_id}.png", labels)
+    return {"root": str(folder)}
+
+
 WRITERS: dict[str, Callable[[Path], dict]] = {
     "Shapes": write_shapes,
     "VOC": write_voc,
+    "PascalContext": write_pascal_context,
+    "Cityscapes": write_cityscapes,
+    "ADE20K": write_ade20k,
+    "COCOStuff": write_coco_stuff,
     "CamVid": write_camvid,
     "Folder": write_folder,
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rss_env.datasets import camvid, folder, shapes, voc
+from rss_env.datasets import ade20k, camvid, cityscapes, coco_stuff, folder, pascal_context, shapes, voc
 from rss_env.datasets.cache import load_cached
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
 from rss_env.datasets.decode import check_resize
@@ -45,6 +45,10 @@ class DatasetEntry:
 DATASETS: dict[str, DatasetEntry] = {
     "Shapes": DatasetEntry((64, 64), generate=functools.lru_cache(maxsize=4)(shapes.load)),
     "VOC": DatasetEntry((128, 128), locate=voc.locate),
+    "PascalContext": DatasetEntry((128, 128), locate=pascal_context.locate),
+    "Cityscapes": DatasetEntry((128, 256), locate=cityscapes.locate),
+    "ADE20K": DatasetEntry((128, 128), locate=ade20k.locate),
+    "COCOStuff": DatasetEntry((128, 128), locate=coco_stuff.locate),
     "CamVid": DatasetEntry((96, 128), locate=camvid.locate),
     "Folder": DatasetEntry((128, 128), locate=folder.locate),
 }

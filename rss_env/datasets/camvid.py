@@ -18,16 +18,14 @@ import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
 from rss_env.datasets.photos import (
-    IMAGE_SUFFIXES,
     PhotoSource,
-    check_one_photo,
     check_unique,
+    list_photos,
     need_root,
     not_found,
     pair_files,
     read_lines,
 )
-from rss_env.errors import DatasetError
 
 COLOURS = {
     "sky": (128, 128, 128),
@@ -69,10 +67,7 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
         ids = [PurePosixPath(line.split()[-1]).stem for line in read_lines(listing)]
         check_unique(listing, ids)
     else:
-        ids = sorted(p.stem for p in (home / split).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        check_one_photo(home / split, ids)
-    if not ids:
-        raise DatasetError(f"CamVid's split {split!r} is empty: no image in {home / split}.")
+        ids = list_photos("CamVid", split, home / split)
     images, masks = pair_files("CamVid", ids, home / split, home / f"{split}annot")
     palette = np.array(list(COLOURS.values()), np.uint8)
     return PhotoSource("CamVid", split, tuple(ids), images, masks, tuple(COLOURS), palette, {UNLABELLED: IGNORE_INDEX})

@@ -26,10 +26,9 @@ import numpy as np
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES, check_split
 from rss_env.datasets.decode import read_mask
 from rss_env.datasets.photos import (
-    IMAGE_SUFFIXES,
     PhotoSource,
     bit_palette,
-    check_one_photo,
+    list_photos,
     need_root,
     not_found,
     pair_files,
@@ -75,9 +74,7 @@ def _split_ids(base: Path, split: str) -> list[str]:
     check_split("Folder", split, [*found, *(rule for rule in rules if rule not in found)])
     if split in found:
         return read_split(lists / f"{split}.txt")
-    photos = (p for p in (base / "images").rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    every = sorted(p.relative_to(base / "images").with_suffix("").as_posix() for p in photos)
-    check_one_photo(base / "images", every)
+    every = list_photos("Folder", split, base / "images")
     ids = [image_id for image_id in every if rules[split](image_id)]
     if not ids:
         raise DatasetError(f"Folder: split {split!r} is empty; {base / 'images'} holds {len(every)} images.")

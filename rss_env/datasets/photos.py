@@ -48,16 +48,34 @@ class PhotoSource:
 
 
 def pair_files(
-    dataset: str, ids: list[str], image_dir: Path, mask_dir: Path
+    dataset: str,
+    ids: list[str],
+    image_dir: Path,
+    mask_dir: Path,
+    *,
+    image_ending: str = "",
+    mask_ending: str = ".png",
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Paths of the photo and the mask of each id; the mask is ``mask_dir/ID.png``.
+    """Paths of the photo and the mask of each id.
+
+    Args:
+        dataset: name of the data set, for errors.
+        ids: one an image, possibly with sub-folders.
+        image_dir: folder of the photos.
+        mask_dir: folder of the masks.
+        image_ending: what follows the id in a photo's name, before the suffix.
+        mask_ending: what follows the id in a mask's name, suffix included.
 
     Raises:
         DatasetError: a photo or a mask is missing (the first is named, the others are counted).
     """
-    images = [find_image(image_dir, i) for i in ids]
-    masks = [mask_dir / f"{i}.png" for i in ids]
-    missing = [f"{image_dir / i}{{{','.join(IMAGE_SUFFIXES)}}}" for i, p in zip(ids, images, strict=True) if p is None]
+    images = [find_image(image_dir, i + image_ending) for i in ids]
+    masks = [mask_dir / f"{i}{mask_ending}" for i in ids]
+    missing = [
+        f"{image_dir / i}{image_ending}{{{','.join(IMAGE_SUFFIXES)}}}"
+        for i, p in zip(ids, images, strict=True)
+        if p is None
+    ]
     if missing:
         raise DatasetError(f"{dataset}: no image {missing[0]}{_and_more(missing)}, but the split lists it.")
     unmasked = [(p, m) for p, m in zip(images, masks, strict=True) if not m.is_file()]
@@ -74,6 +92,20 @@ def find_image(folder: Path, image_id: str) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def list_photos(dataset: str, split: str, folder: Path) -> list[str]:
+    """Every photo below a folder, as sorted names without suffix, relative to it.
+
+    Raises:
+        DatasetError: there is none, or two share a name.
+    """
+    photos = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in photos)
+    check_one_photo(folder, names)
+    if not names:
+        raise DatasetError(f"{dataset}'s split {split!r} is empty: no image in {folder}.")
+    return names
 
 
 def read_lines(path: Path) -> list[str]:

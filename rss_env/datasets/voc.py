@@ -6,6 +6,9 @@ Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
     VOCdevkit/VOC2012/SegmentationClass/ID.png          palette PNG, 255 = border, ignored
     VOCdevkit/VOC2012/ImageSets/Segmentation/SPLIT.txt  train 1,464, val 1,449, trainval 2,913 images
 
+The augmented split of Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011, is ``trainaug`` (10,582
+images): a list of that name, and the masks of every split that ends in ``aug`` in ``SegmentationClassAug/ID.png``.
+
 Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015. The photos come from
 flickr; their use must respect flickr's terms.
 """
@@ -43,7 +46,8 @@ CLASSES = (
 LAYOUT = """\
   VOCdevkit/VOC2012/JPEGImages/ID.jpg
   VOCdevkit/VOC2012/SegmentationClass/ID.png
-  VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val,trainval}.txt"""
+  VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val,trainval}.txt
+  and for the split trainaug: SegmentationClassAug/ID.png, ImageSets/Segmentation/trainaug.txt"""
 
 
 def locate(root: str | Path | None, split: str) -> PhotoSource:
@@ -61,5 +65,6 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     lists = home / "ImageSets" / "Segmentation"
     check_split("VOC", split, sorted(p.stem for p in lists.glob("*.txt")))
     ids = read_split(lists / f"{split}.txt")
-    images, masks = pair_files("VOC", ids, home / "JPEGImages", home / "SegmentationClass")
+    labels = home / ("SegmentationClassAug" if split.endswith("aug") else "SegmentationClass")
+    images, masks = pair_files("VOC", ids, home / "JPEGImages", labels)
     return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)))

@@ -1,0 +1,194 @@
+"""ADE20K in the version of the Scene Parsing Challenge 2016: 150 classes of indoor and outdoor scenes.
+
+Layout below ``root`` (``ADEChallengeData2016/`` may be left out)::
+
+    ADEChallengeData2016/images/{training,validation}/ID.jpg        train 20,210, val 2,000 images
+    ADEChallengeData2016/annotations/{training,validation}/ID.png   1..150 the classes, 0 = other, ignored
+
+Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017. The photos are for non-commercial
+research and education.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rss_env.datasets.dataset import IGNORE_INDEX, check_split
+from rss_env.datasets.photos import PhotoSource, bit_palette, list_photos, need_root, not_found, pair_files
+
+CLASSES = (
+    "wall",
+    "building",
+    "sky",
+    "floor",
+    "tree",
+    "ceiling",
+    "road",
+    "bed",
+    "windowpane",
+    "grass",
+    "cabinet",
+    "sidewalk",
+    "person",
+    "earth",
+    "door",
+    "table",
+    "mountain",
+    "plant",
+    "curtain",
+    "chair",
+    "car",
+    "water",
+    "painting",
+    "sofa",
+    "shelf",
+    "house",
+    "sea",
+    "mirror",
+    "rug",
+    "field",
+    "armchair",
+    "seat",
+    "fence",
+    "desk",
+    "rock",
+    "wardrobe",
+    "lamp",
+    "bathtub",
+    "railing",
+    "cushion",
+    "base",
+    "box",
+    "column",
+    "signboard",
+    "chest of drawers",
+    "counter",
+    "sand",
+    "sink",
+    "skyscraper",
+    "fireplace",
+    "refrigerator",
+    "grandstand",
+    "path",
+    "stairs",
+    "runway",
+    "case",
+    "pool table",
+    "pillow",
+    "screen door",
+    "stairway",
+    "river",
+    "bridge",
+    "bookcase",
+    "blind",
+    "coffee table",
+    "toilet",
+    "flower",
+    "book",
+    "hill",
+    "bench",
+    "countertop",
+    "stove",
+    "palm",
+    "kitchen island",
+    "computer",
+    "swivel chair",
+    "boat",
+    "bar",
+    "arcade machine",
+    "hovel",
+    "bus",
+    "towel",
+    "light",
+    "truck",
+    "tower",
+    "chandelier",
+    "awning",
+    "streetlight",
+    "booth",
+    "television receiver",
+    "airplane",
+    "dirt track",
+    "apparel",
+    "pole",
+    "land",
+    "bannister",
+    "escalator",
+    "ottoman",
+    "bottle",
+    "buffet",
+    "poster",
+    "stage",
+    "van",
+    "ship",
+    "fountain",
+    "conveyer belt",
+    "canopy",
+    "washer",
+    "plaything",
+    "swimming pool",
+    "stool",
+    "barrel",
+    "basket",
+    "waterfall",
+    "tent",
+    "bag",
+    "minibike",
+    "cradle",
+    "oven",
+    "ball",
+    "food",
+    "step",
+    "tank",
+    "trade name",
+    "microwave",
+    "pot",
+    "animal",
+    "bicycle",
+    "lake",
+    "dishwasher",
+    "screen",
+    "blanket",
+    "sculpture",
+    "hood",
+    "sconce",
+    "vase",
+    "traffic light",
+    "tray",
+    "ashcan",
+    "fan",
+    "pier",
+    "crt screen",
+    "plate",
+    "monitor",
+    "bulletin board",
+    "shower",
+    "radiator",
+    "glass",
+    "clock",
+    "flag",
+)
+FOLDERS = {"train": "training", "val": "validation"}
+LAYOUT = """\
+  ADEChallengeData2016/images/{training,validation}/ID.jpg
+  ADEChallengeData2016/annotations/{training,validation}/ID.png"""
+
+
+def locate(root: str | Path | None, split: str) -> PhotoSource:
+    """Finds the files of one split, ``"train"`` or ``"val"``.
+
+    Raises:
+        DatasetNotFoundError: the layout is not below ``root``.
+        DatasetError: unknown split, an empty one, or a photo without its mask.
+    """
+    base = need_root("ADE20K", root, LAYOUT)
+    check_split("ADE20K", split, FOLDERS)
+    candidates = (base / "ADEChallengeData2016", base)
+    home = next((c for c in candidates if (c / "annotations" / FOLDERS[split]).is_dir()), None)
+    if home is None:
+        raise not_found("ADE20K", candidates[0] / "annotations" / FOLDERS[split], base, LAYOUT)
+    photos, labels = home / "images" / FOLDERS[split], home / "annotations" / FOLDERS[split]
+    ids = list_photos("ADE20K", split, photos)
+    images, masks = pair_files("ADE20K", ids, photos, labels)
+    relabel = {0: IGNORE_INDEX} | {value: value - 1 for value in range(1, len(CLASSES) + 1)}
+    return PhotoSource("ADE20K", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)), relabel)
