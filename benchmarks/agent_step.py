@@ -20,7 +20,7 @@ import tyro
 from torch.nn import functional as F
 
 import rss_env  # noqa: F401  (registers the ids)
-from agents.arguments import choose_device
+from agents.arguments import choose_device, run_command
 from agents.ops import credit, sample_label_maps
 from agents.policy import UNet
 from agents.rss import leave_one_out, normalise, read_rewards
@@ -134,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

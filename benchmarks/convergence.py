@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,7 +23,9 @@ from typing import Any
 import tyro
 from tqdm import tqdm
 
+from agents.arguments import run_command
 from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
+from rss_env.errors import OptionError
 
 METHODS: dict[str, tuple[str, str, list[str]]] = {
     # name: (module, environment id, arguments)
@@ -31,6 +34,8 @@ METHODS: dict[str, tuple[str, str, list[str]]] = {
     "rss_image_k128": ("agents.rss", "RSS-Folder-ImageReward-v0", ["--samples-per-image", "128"]),
     "rss_pixel_k32": ("agents.rss", "RSS-Folder-PixelReward-v0", ["--samples-per-image", "32"]),
 }
+
+RUNNING: set[subprocess.Popen[str]] = set()  # the processes of the runs going on
 
 
 @dataclass
@@ -71,9 +76,15 @@ def run_one(args: ConvergenceArguments, method: str, seed: int, measured: Mappin
         command += ["--image-size", *map(str, args.image_size)]
         command += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{method}, seed {seed}: {done.stderr.strip().splitlines()[-1:]}")
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as run:
+        RUNNING.add(run)
+        _, said = run.communicate()
+        RUNNING.discard(run)
+    if run.returncode != 0:
+        reason = said.split("error: ", 1)[-1].strip() or f"stopped with exit code {run.returncode}"
+        raise OptionError(f"{method}, seed {seed}: {reason}")
     last: dict[str, Any] = {}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         last |= json.loads(line)
@@ -97,7 +108,7 @@ def main() -> None:
     args = tyro.cli(ConvergenceArguments, prog="python -m benchmarks.convergence")
     unknown = [method for method in args.methods if method not in METHODS]
     if unknown:
-        sys.exit(f"error: unknown method {unknown[0]!r}; valid: {', '.join(METHODS)}")
+        raise OptionError(f"Unknown method {unknown[0]!r}; valid: {', '.join(METHODS)}.")
     out = Path(args.out)
     rows: list[Mapping[str, Any]] = list(read_rows(out))
     held = {(row["dataset"], row["method"], int(row["seed"]), int(row["steps"])) for row in rows}
@@ -105,11 +116,18 @@ def main() -> None:
     missing = [(m, s) for m, s in wanted if (args.name, m, s, args.steps) not in held]
     measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
     with ThreadPoolExecutor(args.parallel) as pool, tqdm(total=len(missing), unit="run") as bar:
-        for job in as_completed([pool.submit(run_one, args, *pair, measured) for pair in missing]):
-            rows.append(job.result())
-            rows.sort(key=lambda row: (row["dataset"], int(row["steps"]), row["method"], int(row["seed"])))
-            write_rows(out, rows)
-            bar.update()
+        jobs = [pool.submit(run_one, args, *pair, measured) for pair in missing]
+        try:
+            for job in as_completed(jobs):
+                rows.append(job.result())
+                rows.sort(key=lambda row: (row["dataset"], int(row["steps"]), row["method"], int(row["seed"])))
+                write_rows(out, rows)
+                bar.update()
+        except BaseException:  # Ctrl-C or a failed run: start no other, and let those that run write a checkpoint
+            pool.shutdown(wait=False, cancel_futures=True)
+            for run in tuple(RUNNING):
+                run.send_signal(signal.SIGINT)
+            raise
     print(f"\n{'method':<18}{'seeds':>6}{'mIoU':>8}{'min':>8}{'max':>8}{'of CE':>8}{'queries':>12}{'s':>7}")
     upper = mean_miou(rows, args, "cross_entropy")
     for method in args.methods:
@@ -137,4 +155,4 @@ def mean_miou(rows: list[Mapping[str, Any]], args: ConvergenceArguments, method:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,6 +22,7 @@ import tyro
 from gymnasium.vector import AutoresetMode
 
 import rss_env  # noqa: F401  (registers the ids)
+from agents.arguments import run_command
 from benchmarks.results_file import RESULTS, provenance, write_rows
 
 ENV_ID = "RSS-Shapes-ImageReward-v0"
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -43,7 +43,7 @@ class DatasetEntry:
 
 
 DATASETS: dict[str, DatasetEntry] = {
-    "Shapes": DatasetEntry((64, 64), generate=functools.lru_cache(maxsize=4)(shapes.load)),
+    "Shapes": DatasetEntry((64, 64), generate=functools.lru_cache(maxsize=4, typed=True)(shapes.load)),
     "VOC": DatasetEntry((128, 128), locate=voc.locate),
     "PascalContext": DatasetEntry((128, 128), locate=pascal_context.locate),
     "Cityscapes": DatasetEntry((128, 256), locate=cityscapes.locate),

@@ -268,11 +268,12 @@ def test_the_actions_are_not_changed_by_the_step():
 # Resets with a mask, and errors
 
 
-def test_in_disabled_mode_the_environments_in_the_mask_alone_begin_anew():
+@pytest.mark.parametrize("options", [{}, {"index": 4}, {"episode": 9}])
+def test_in_disabled_mode_the_environments_in_the_mask_alone_begin_anew(options: dict):
     envs = make(mode="Disabled")
     images, _ = envs.reset(seed=0)
     envs.step(random_maps(envs))
-    again, infos_again = envs.reset(options={"reset_mask": np.array([False, True, False])})
+    again, infos_again = envs.reset(options={"reset_mask": np.array([False, True, False]), **options})
     np.testing.assert_array_equal(again[[0, 2]], images[[0, 2]])
     assert infos_again["_index"].tolist() == [False, True, False]
     with pytest.raises(ResetNeeded, match=r"reset\(options=\{'reset_mask': finished\}\)"):
