@@ -24,6 +24,7 @@ import tyro
 from tqdm import tqdm
 
 from agents.arguments import run_command
+from benchmarks import tables
 from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
 from rss_env.errors import OptionError
 
@@ -128,30 +129,10 @@ def main() -> None:
             for run in tuple(RUNNING):
                 run.send_signal(signal.SIGINT)
             raise
-    print(f"\n{'method':<18}{'seeds':>6}{'mIoU':>8}{'min':>8}{'max':>8}{'of CE':>8}{'queries':>12}{'s':>7}")
-    upper = mean_miou(rows, args, "cross_entropy")
-    for method in args.methods:
-        chosen = select(rows, args, method)
-        if chosen:
-            values = [float(row["val_miou"]) for row in chosen]
-            mean = sum(values) / len(values)
-            share = f"{mean / upper:>8.1%}" if upper else " " * 8
-            seconds = sum(float(row["seconds"]) for row in chosen) / len(chosen)
-            print(
-                f"{method:<18}{len(values):>6}{mean:>8.4f}{min(values):>8.4f}{max(values):>8.4f}{share}"
-                f"{int(chosen[0]['reward_queries']):>12,}{seconds:>7.0f}"
-            )
-
-
-def select(rows: list[Mapping[str, Any]], args: ConvergenceArguments, method: str) -> list[Mapping[str, Any]]:
-    """The rows of one method at these arguments' data set and number of steps."""
-    return [r for r in rows if (r["dataset"], r["method"], int(r["steps"])) == (args.name, method, args.steps)]
-
-
-def mean_miou(rows: list[Mapping[str, Any]], args: ConvergenceArguments, method: str) -> float | None:
-    """Mean mIoU over the seeds of one method; None without a row."""
-    values = [float(row["val_miou"]) for row in select(rows, args, method)]
-    return sum(values) / len(values) if values else None
+    lines = tables.convergence(out, args.name)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 if __name__ == "__main__":

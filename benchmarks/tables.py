@@ -11,6 +11,8 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+import tyro
+
 from benchmarks.results_file import RESULTS, read_rows
 
 README = RESULTS.parent.parent / "README.md"
@@ -22,11 +24,12 @@ METHODS = {
 }
 
 
-def convergence() -> list[list[str]]:
-    """Mean and range of mIoU over the seeds of each method."""
+def convergence(path: Path = RESULTS / "convergence.csv", dataset: str = "camvid") -> list[list[str]]:
+    """Mean and range of mIoU over the seeds of each method on one data set."""
     groups = defaultdict(list)
-    for row in read_rows(RESULTS / "convergence.csv"):
-        groups[row["method"], int(row["steps"])].append(row)
+    for row in read_rows(path):
+        if row["dataset"] == dataset:
+            groups[row["method"], int(row["steps"])].append(row)
     upper = {steps: _mean(rows, "val_miou") for (method, steps), rows in groups.items() if method == "cross_entropy"}
     lines = [["learned from", "steps", "seeds", "mIoU (range)", "of cross-entropy", "reward queries", "seconds"]]
     for (method, steps), rows in sorted(groups.items(), key=lambda item: (item[0][1], list(METHODS).index(item[0][0]))):
@@ -74,7 +77,11 @@ def fill(text: str) -> str:
 
 
 def main(readme: Path = README) -> None:
-    """Runs the command line."""
+    """Write the README's tables from the committed CSV files.
+
+    Args:
+        readme: the file whose tables are written.
+    """
     readme.write_text(fill(readme.read_text()))
 
 
@@ -83,4 +90,4 @@ def _mean(rows: list[dict[str, str]], column: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m benchmarks.tables")

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rss_env.datasets.dataset import IGNORE_INDEX, check_split
-from rss_env.datasets.photos import PhotoSource, bit_palette, list_photos, need_root, not_found, pair_files
+from rss_env.datasets.dataset import check_split
+from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, ignore_zero, list_photos, pair_files
 
 CLASSES = (
     "wall",
@@ -181,14 +181,10 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
         DatasetNotFoundError: the layout is not below ``root``.
         DatasetError: unknown split, an empty one, or a photo without its mask.
     """
-    base = need_root("ADE20K", root, LAYOUT)
     check_split("ADE20K", split, FOLDERS)
-    candidates = (base / "ADEChallengeData2016", base)
-    home = next((c for c in candidates if (c / "annotations" / FOLDERS[split]).is_dir()), None)
-    if home is None:
-        raise not_found("ADE20K", candidates[0] / "annotations" / FOLDERS[split], base, LAYOUT)
+    home = find_home("ADE20K", root, ("ADEChallengeData2016", ""), f"annotations/{FOLDERS[split]}", LAYOUT)
     photos, labels = home / "images" / FOLDERS[split], home / "annotations" / FOLDERS[split]
     ids = list_photos("ADE20K", split, photos)
     images, masks = pair_files("ADE20K", ids, photos, labels)
-    relabel = {0: IGNORE_INDEX} | {value: value - 1 for value in range(1, len(CLASSES) + 1)}
-    return PhotoSource("ADE20K", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)), relabel)
+    palette, relabel = bit_palette(len(CLASSES)), ignore_zero(len(CLASSES))
+    return PhotoSource("ADE20K", split, tuple(ids), images, masks, CLASSES, palette, relabel)

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rss_env.datasets.dataset import IGNORE_INDEX, check_split
-from rss_env.datasets.photos import PhotoSource, bit_palette, need_root, not_found, pair_files, read_split
+from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, ignore_zero, pair_files, read_devkit_split
 
 CLASSES = (
     "aeroplane",
@@ -78,6 +77,7 @@ CLASSES = (
     "window",
     "wood",
 )
+LISTS = "ImageSets/SegmentationContext"
 LAYOUT = """\
   VOCdevkit/VOC2010/JPEGImages/ID.jpg
   VOCdevkit/VOC2010/SegmentationClassContext/ID.png
@@ -96,17 +96,9 @@ def locate(root: str | Path | None, split: str, *, background: bool = False) -> 
         DatasetNotFoundError: the layout is not below ``root``.
         DatasetError: unknown split, or a listed photo or mask is missing.
     """
-    base = need_root("PascalContext", root, LAYOUT)
-    candidates = (base / "VOCdevkit" / "VOC2010", base / "VOC2010", base)
-    home = next((c for c in candidates if (c / "ImageSets" / "SegmentationContext").is_dir()), None)
-    if home is None:
-        raise not_found("PascalContext", candidates[0] / "ImageSets" / "SegmentationContext", base, LAYOUT)
-    lists = home / "ImageSets" / "SegmentationContext"
-    check_split("PascalContext", split, sorted(p.stem for p in lists.glob("*.txt")))
-    ids = read_split(lists / f"{split}.txt")
+    home = find_home("PascalContext", root, ("VOCdevkit/VOC2010", "VOC2010", ""), LISTS, LAYOUT)
+    ids = read_devkit_split("PascalContext", home / LISTS, split)
     images, masks = pair_files("PascalContext", ids, home / "JPEGImages", home / "SegmentationClassContext")
-    names: tuple[str, ...] = CLASSES
-    relabel = {0: IGNORE_INDEX} | {value: value - 1 for value in range(1, len(CLASSES) + 1)}
-    if background:
-        names, relabel = ("background", *CLASSES), {}
+    names: tuple[str, ...] = ("background", *CLASSES) if background else CLASSES
+    relabel = {} if background else ignore_zero(len(CLASSES))
     return PhotoSource("PascalContext", split, tuple(ids), images, masks, names, bit_palette(len(names)), relabel)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from rss_env.datasets.dataset import IGNORE_INDEX, check_split
 from rss_env.errors import DatasetError, DatasetNotFoundError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -172,6 +173,41 @@ def not_found(dataset: str, looked_for: Path, root: Path, layout: str) -> Datase
         f"{dataset} was not found: looked for {looked_for}, but {found}.\n"
         f"Expected below root:\n{layout}\nPass root=<folder> that holds this layout."
     )
+
+
+def find_home(dataset: str, root: str | Path | None, outer: tuple[str, ...], marker: str, layout: str) -> Path:
+    """The folder that holds a data set, with or without the outer folders its archive brings.
+
+    Args:
+        dataset: name of the data set, for errors.
+        root: as the user gave it.
+        outer: paths below ``root`` to try, the full one first; ``""`` is ``root`` itself.
+        marker: a folder that must be there.
+        layout: what to show where nothing is found.
+
+    Raises:
+        DatasetNotFoundError: no root was given, or ``marker`` is in none of the places.
+    """
+    base = need_root(dataset, root, layout)
+    home = next((base / path for path in outer if (base / path / marker).is_dir()), None)
+    if home is None:
+        raise not_found(dataset, base / outer[0] / marker, base, layout)
+    return home
+
+
+def read_devkit_split(dataset: str, lists: Path, split: str) -> list[str]:
+    """The ids of a split of a PASCAL devkit, whose folder ``lists`` holds a text file for each split.
+
+    Raises:
+        DatasetError: unknown split (the valid ones are listed), or a bad split file.
+    """
+    check_split(dataset, split, sorted(p.stem for p in lists.glob("*.txt")))
+    return read_split(lists / f"{split}.txt")
+
+
+def ignore_zero(num_classes: int) -> dict[int, int]:
+    """The relabelling of masks in which 0 is no class and the C classes are 1..C."""
+    return {0: IGNORE_INDEX} | {value: value - 1 for value in range(1, num_classes + 1)}
 
 
 def need_root(dataset: str, root: str | Path | None, layout: str) -> Path:

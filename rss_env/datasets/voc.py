@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rss_env.datasets.dataset import check_split
-from rss_env.datasets.photos import PhotoSource, bit_palette, need_root, not_found, pair_files, read_split
+from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, pair_files, read_devkit_split
 
 CLASSES = (
     "background",
@@ -43,6 +42,7 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
+LISTS = "ImageSets/Segmentation"
 LAYOUT = """\
   VOCdevkit/VOC2012/JPEGImages/ID.jpg
   VOCdevkit/VOC2012/SegmentationClass/ID.png
@@ -57,14 +57,8 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
         DatasetNotFoundError: the layout is not below ``root``.
         DatasetError: unknown split, or a listed photo or mask is missing.
     """
-    base = need_root("VOC", root, LAYOUT)
-    candidates = (base / "VOCdevkit" / "VOC2012", base / "VOC2012", base)
-    home = next((c for c in candidates if (c / "ImageSets" / "Segmentation").is_dir()), None)
-    if home is None:
-        raise not_found("VOC", candidates[0] / "ImageSets" / "Segmentation", base, LAYOUT)
-    lists = home / "ImageSets" / "Segmentation"
-    check_split("VOC", split, sorted(p.stem for p in lists.glob("*.txt")))
-    ids = read_split(lists / f"{split}.txt")
+    home = find_home("VOC", root, ("VOCdevkit/VOC2012", "VOC2012", ""), LISTS, LAYOUT)
+    ids = read_devkit_split("VOC", home / LISTS, split)
     labels = home / ("SegmentationClassAug" if split.endswith("aug") else "SegmentationClass")
     images, masks = pair_files("VOC", ids, home / "JPEGImages", labels)
     return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)))
