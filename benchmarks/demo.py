@@ -85,11 +85,11 @@ def main() -> int:
     print(f"\nAgent: {args.samples_per_image} label maps an image, one score each")
     rss = train_rss(RSSArguments(run_dir=str(folder / "rss"), samples_per_image=args.samples_per_image, **shared))
     if not rss.finished:
-        return 130
+        return stopped()
     print("\nUpper bound: cross-entropy on the hidden targets")
     supervised = train_supervised(SupervisedArguments(run_dir=str(folder / "supervised"), **shared))
     if not supervised.finished:
-        return 130
+        return stopped()
 
     assert rss.evaluation is not None
     assert supervised.evaluation is not None
@@ -121,6 +121,12 @@ def main() -> int:
     print(f"\n{rss.reward_queries:,} reward queries, {summary['seconds']:.0f} s")
     print(f"image | target | agent: {folder / 'demo.png'}")
     return 0
+
+
+def stopped() -> int:
+    """Says what an interrupted demo leaves; the exit code of Ctrl-C."""
+    print("\nStopped before the end: no summary and no picture were written. The next demo starts anew.")
+    return 130
 
 
 def draw_picture(checkpoint: Path, args: DemoArguments, options: dict[str, Any]) -> Image.Image:
