@@ -55,7 +55,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         order: ``"random"`` (independent uniform draws) or ``"sequential"`` (0, 1, 2, … and again).
         samples_per_image: K, or None for a single label map without the K axis.
         expose_target: put the target in ``info`` and into the rendering: for evaluation, never for an agent.
-        render_mode: None or ``"rgb_array"``: image | label map (| target), uint8.
+        render_mode: None or ``"rgb_array"``: image | label map (| target) (| pixel reward) above a legend, uint8.
         **dataset_options: the data set's own options, such as ``num_classes``.
 
     Raises:
@@ -116,7 +116,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         self._running = False
         self._index: np.ndarray = np.zeros(1, np.int64)
         self._flipped: np.ndarray = np.zeros(1, bool)
-        self._label_map: np.ndarray | None = None  # the first of the last step's label maps, for rendering
+        # For rendering: the first of the last step's label maps, and its pixel reward.
+        self._label_map: np.ndarray | None = None
+        self._pixel_reward: np.ndarray | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -135,7 +137,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
             self._index, coin = self._stream.draw()
             self._flipped = coin & (self.task.augment == "flip")
         self._running = True
-        self._label_map = None
+        self._label_map = self._pixel_reward = None
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -153,16 +155,30 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         self._running = False
         if self.render_mode is not None:
             self._label_map = label_maps[0, 0].copy()
+            if "pixel_reward" in details:
+                self._pixel_reward = details["pixel_reward"].reshape(label_maps.shape)[0, 0].copy()
         info = self._info() | {key: value[0] for key, value in details.items()}
         return self._observation(), float(rewards[0]), True, False, info
 
     def render(self) -> np.ndarray | None:
-        """Image | label map (| target with ``expose_target``), uint8; the label map is blank before the step."""
+        """Image | label map | target | pixel reward above a legend, uint8; what the step gives is grey before it.
+
+        The target is there with ``expose_target``; the pixel reward at pixel level, and with ``expose_target`` at image
+        level too, as right and wrong. All pictures of an environment have the same size.
+        """
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
         target = self.task.targets(self._index, self._flipped)[0] if self.task.expose_target else None
-        return rendering.panels(self._observation(), self._label_map, target, self.task.dataset.palette)
+        return rendering.panels(
+            self._observation(),
+            self._label_map,
+            target,
+            self.task.dataset.palette,
+            self.task.dataset.class_names,
+            level=self.task.level,
+            pixel_reward=self._pixel_reward,
+        )
 
     def _observation(self) -> np.ndarray:
         return self.task.images(self._index, self._flipped)[0]

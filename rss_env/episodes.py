@@ -12,6 +12,7 @@ from rss_env.errors import OptionError
 
 ORDERS = ("random", "sequential")
 AUGMENTS = ("none", "flip")
+AHEAD = 64  # episodes computed at once: the hash of one costs as much as that of many
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -44,16 +45,19 @@ class EpisodeStream:
         self.num_envs = num_envs
         self.keys: np.ndarray = np.zeros(num_envs, np.uint64)
         self.episodes: np.ndarray = np.zeros(num_envs, np.uint64)  # episodes begun so far
+        self._ahead: list[tuple[np.ndarray, np.ndarray]] = []  # what the next draws of all give, last one first
 
     def restart(self, keys: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Starts the environments in ``mask``, bool (B,), at episode 0 with the new keys, uint64 (B,); None: all."""
         chosen = np.True_ if mask is None else mask
         self.keys = np.where(chosen, keys, self.keys)
         self.episodes = np.where(chosen, np.uint64(0), self.episodes)
+        self._ahead = []
 
     def jump(self, episode: int, mask: np.ndarray | None = None) -> None:
         """Makes ``episode`` (counted from 0) the next one of the environments in ``mask``, bool (B,); None: all."""
         self.episodes = np.where(np.True_ if mask is None else mask, np.uint64(episode), self.episodes)
+        self._ahead = []
 
     def draw(self, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Begins the next episode of the environments in ``mask``, bool (B,); None means all.
@@ -61,14 +65,26 @@ class EpisodeStream:
         Returns:
             int64 (B,) image indices and bool (B,) coin tosses; entries outside the mask mean nothing.
         """
-        bits = _mix(self.keys + (self.episodes + np.uint64(1)) * _GOLDEN)
+        if mask is not None:
+            self._ahead = []
+            indices, coins = self._look(self.episodes)
+            self.episodes = self.episodes + mask.astype(np.uint64)
+            return indices, coins
+        if not self._ahead:
+            steps = np.arange(AHEAD, dtype=np.uint64)[:, None]
+            self._ahead = list(zip(*self._look(self.episodes + steps), strict=True))[::-1]
+        self.episodes = self.episodes + np.uint64(1)
+        return self._ahead.pop()
+
+    def _look(self, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and coins of the episodes with these numbers, uint64 (..., B)."""
+        bits = _mix(self.keys + (episodes + np.uint64(1)) * _GOLDEN)
         coins = (bits >> np.uint64(63)).astype(bool)
         if self.order == "random":
             indices = (bits & np.uint64((1 << 62) - 1)) % np.uint64(self.num_images)
         else:
             place = np.arange(self.num_envs, dtype=np.uint64)
-            indices = (self.episodes * np.uint64(self.num_envs) + place) % np.uint64(self.num_images)
-        self.episodes = self.episodes + (np.uint64(1) if mask is None else mask.astype(np.uint64))
+            indices = (episodes * np.uint64(self.num_envs) + place) % np.uint64(self.num_images)
         return indices.astype(np.int64), coins
 
 

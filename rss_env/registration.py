@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
+from gymnasium.vector import VectorEnv
 
 from rss_env.datasets import DATASETS
 from rss_env.rewards import LEVELS
@@ -30,6 +33,22 @@ def register() -> None:
                 gym.register(
                     id=name,
                     entry_point="rss_env.env:SegmentationEnv",
-                    vector_entry_point="rss_env.vector:SegmentationVectorEnv",
+                    vector_entry_point="rss_env.registration:make_vector_env",
                     kwargs={"dataset": dataset, "level": level},
                 )
+
+
+def make_vector_env(device: str | None = None, **options: Any) -> VectorEnv:
+    """What ``gym.make_vec`` makes: tensors in and out where ``device`` is given, else NumPy arrays.
+
+    Args:
+        device: torch device, such as ``"cuda"`` or ``"cpu"``; None for ``SegmentationVectorEnv``.
+        **options: those of ``SegmentationVectorEnv`` or ``TorchSegmentationVectorEnv``.
+    """
+    if device is None:
+        from rss_env.vector import SegmentationVectorEnv
+
+        return SegmentationVectorEnv(**options)
+    from rss_env.torch_vector import TorchSegmentationVectorEnv  # needs torch, which NumPy's users need not have
+
+    return TorchSegmentationVectorEnv(device=device, **options)

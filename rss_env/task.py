@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ from gymnasium import spaces
 
 from rss_env.datasets import load_dataset
 from rss_env.episodes import check_augment, check_order
-from rss_env.errors import InvalidAction, OptionError
-from rss_env.rewards import count_labels, count_targets, get_reward
+from rss_env.errors import DatasetError, InvalidAction, OptionError
+from rss_env.rewards import count_classes, count_labels, get_reward
+from rss_env.rewards.arrays import Array, tree_sum
+from rss_env.rewards.callables import check_callable, score_by_calling
+from rss_env.rewards.counts import narrow
 
 
 class SegmentationTask:
@@ -31,13 +34,18 @@ class SegmentationTask:
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
         augment: str = "none",
-        reward: str | None = None,
+        reward: str | Callable[..., float] | None = None,
+        reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
         samples_per_image: int | None = None,
         expose_target: bool = False,
         **dataset_options: Any,
     ) -> None:
-        self.reward = get_reward(reward, level)
+        self.judge = reward if callable(reward) else None
+        if callable(reward):
+            check_callable(level, reward_options)
+        else:
+            self.reward = get_reward(reward, level)
         check_order(order)
         check_augment(augment)
         if samples_per_image is not None and not is_count(samples_per_image):
@@ -50,6 +58,9 @@ class SegmentationTask:
         self.dataset = load_dataset(
             dataset, root=root, split=split, image_size=image_size, resize=resize, **dataset_options
         )
+        if self.judge is None:
+            self.reward = self.reward.bind(self.dataset.num_classes, reward_options)
+        self._check_targets()
         self.map_shape = (
             self.dataset.image_size
             if samples_per_image is None
@@ -65,59 +76,85 @@ class SegmentationTask:
     def _attach(self) -> None:
         """Makes the arrays that follow from the data set, which copies and pickles of the task leave out."""
         # Plain ndarray views: indexing np.memmap itself costs a Python call of __array_finalize__ every time.
-        self._images = np.asarray(self.dataset.images)
-        self._targets = np.asarray(self.dataset.targets)
-        self._target_counts: np.ndarray = np.zeros((len(self.dataset), self.dataset.num_classes), np.int64)
-        self._counted: np.ndarray = np.zeros(len(self.dataset), bool)
+        self._images: Array = np.asarray(self.dataset.images)
+        self._targets: Array = None if self.dataset.targets is None else np.asarray(self.dataset.targets)
+        self._target_counts: Array = np.zeros((len(self.dataset), self.dataset.num_classes), np.int64)
+        self._counted: np.ndarray = np.zeros(len(self.dataset), bool)  # images that _target_counts knows
+        self._all_counted = False
+        self._views: np.ndarray | None = None  # every image by itself
+
+    def _check_targets(self) -> None:
+        if self.dataset.targets is not None:
+            return
+        if self.judge is None:
+            raise DatasetError(
+                f"{self.dataset.name} has no masks, which reward={self.reward.name!r} needs. Add them, or pass as "
+                "reward a callable (image, label_map, target) -> float, which gets None as the target."
+            )
+        if self.expose_target:
+            raise DatasetError(f"{self.dataset.name} has no masks, so there is no target to expose.")
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("_images", "_targets", "_target_counts", "_counted")
+        derived = ("_images", "_targets", "_target_counts", "_counted", "_all_counted", "_views")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._attach()
 
-    def images(self, indices: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+    def images(self, indices: np.ndarray, flipped: np.ndarray) -> Array:
         """Copies of images, uint8 (B, H, W, 3); ``flipped``, bool (B,), mirrors left and right."""
-        return _flip(self._images[indices], flipped)
+        return self._gather(self._images, indices, flipped)
 
-    def targets(self, indices: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+    def targets(self, indices: np.ndarray, flipped: np.ndarray) -> Array:
         """Copies of targets, uint8 (B, H, W), mirrored like their images."""
-        return _flip(self._targets[indices], flipped)
+        return self._gather(self._targets, indices, flipped)
 
-    def image_view(self, index: int, flipped: bool) -> np.ndarray:
-        """One image, uint8 (H, W, 3), as a read-only view of the data set."""
-        image = self._images[index]
-        return image[:, ::-1] if flipped else image
+    def _gather(self, data: Array, indices: np.ndarray, flipped: np.ndarray) -> Array:
+        batch = data[indices]
+        if flipped.any():
+            batch[flipped] = batch[flipped, :, ::-1]
+        return batch
 
-    def check_label_maps(self, actions: Any, batch: tuple[int, ...]) -> np.ndarray:
+    def final_images(self, indices: np.ndarray, flipped: np.ndarray) -> Array:
+        """The images as Gymnasium passes on final observations: an object array of B read-only views."""
+        if self._views is None:
+            self._views = np.empty(len(self.dataset), object)
+            for index, image in enumerate(self._images):
+                self._views[index] = image
+        views = self._views[indices]
+        for b in np.flatnonzero(flipped):
+            views[b] = views[b][:, ::-1]
+        return views
+
+    def check_label_maps(self, actions: Any, batch: tuple[int, ...]) -> Array:
         """Turns actions of shape ``batch + map_shape`` into label maps, uint8 (B, K, H, W).
 
         Raises:
             InvalidAction: wrong shape, a dtype that is not integer, or a value outside 0..C-1.
         """
         maps = np.asarray(actions)
-        expected = (*batch, *self.map_shape)
-        if maps.dtype.kind not in "iu":
+        self._check_form(maps.shape, maps.dtype, maps.dtype.kind in "iu", batch)
+        label_maps = narrow(maps, self.dataset.num_classes)
+        if label_maps is None:
+            raise self._outside(maps.min(), maps.max())
+        return label_maps.reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
+
+    def _check_form(self, shape: tuple[int, ...], dtype: Any, integer: bool, batch: tuple[int, ...]) -> None:
+        if not integer:
             raise InvalidAction(
-                f"A label map must have an integer dtype, got {maps.dtype}. Convert class scores with "
+                f"A label map must have an integer dtype, got {dtype}. Convert class scores with "
                 "argmax, or whole numbers with .astype(int)."
             )
-        if maps.shape != expected:
-            raise InvalidAction(f"Expected label maps of shape {expected}, got {maps.shape}.")
-        classes = self.dataset.num_classes
-        unsigned_type = f"{maps.dtype.str[0]}u{maps.dtype.itemsize}"  # of the same byte order
-        unsigned = np.ascontiguousarray(maps).view(unsigned_type)  # a negative label becomes a huge one
-        if unsigned.max() >= classes:
-            raise InvalidAction(
-                f"A label map holds classes 0..{classes - 1}, got values from {maps.min()} to {maps.max()}."
-            )
-        return unsigned.astype(np.uint8, copy=False).reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
+        if tuple(shape) != (*batch, *self.map_shape):
+            raise InvalidAction(f"Expected label maps of shape {(*batch, *self.map_shape)}, got {tuple(shape)}.")
 
-    def score(
-        self, label_maps: np.ndarray, indices: np.ndarray, flipped: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _outside(self, least: Any, most: Any) -> InvalidAction:
+        return InvalidAction(
+            f"A label map holds classes 0..{self.dataset.num_classes - 1}, got values from {least} to {most}."
+        )
+
+    def score(self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray) -> tuple[Array, dict[str, Array]]:
         """Scores label maps, uint8 (B, K, H, W), of the images ``indices`` (B,), mirrored where ``flipped`` (B,).
 
         Returns:
@@ -125,24 +162,37 @@ class SegmentationTask:
             ``"scores"`` (B, K) if ``samples_per_image`` is set; at pixel level ``"pixel_reward"``,
             float32 (B, H, W), or (B, K, H, W) if ``samples_per_image`` is set.
         """
-        targets = self.targets(indices, flipped)
-        counts = count_labels(label_maps, targets, self.dataset.num_classes, self._count_targets(indices))
-        scores = self.reward.image_score(counts)
+        targets = None if self._targets is None else self.targets(indices, flipped)
+        if self.judge is not None:
+            scores = score_by_calling(self.judge, self.images(indices, flipped), label_maps, targets)
+        else:
+            known = self._count_targets(indices)
+            counts = count_labels(label_maps, targets, self.dataset.num_classes, known)
+            scores = self.reward.image_score(counts, label_maps, targets)
         details = {}
         if self.samples_per_image is not None:
             details["scores"] = scores
         if self.level == "pixel":
             assert self.reward.pixel_score is not None
-            pixel_reward = self.reward.pixel_score(label_maps, targets)
+            pixel_reward = self.reward.pixel_score(counts, label_maps, targets)
             details["pixel_reward"] = pixel_reward if self.samples_per_image is not None else pixel_reward[:, 0]
-        return scores.mean(axis=1), details
+        return tree_sum(scores) / scores.shape[1], details
 
-    def _count_targets(self, indices: np.ndarray) -> np.ndarray:
+    def _count_targets(self, indices: np.ndarray) -> Array:
         """Pixels of every class in the targets ``indices``, int64 (B, C), counted when an image is first scored."""
-        new = np.unique(indices[~self._counted[indices]])
-        if new.size:
-            self._target_counts[new] = count_targets(self._targets[new], self.dataset.num_classes)
-            self._counted[new] = True
+        if not self._all_counted:
+            new = np.unique(indices[~self._counted[indices]])
+            if new.size:
+                counts = count_classes(self.targets(new, np.zeros(len(new), bool)), self.dataset.num_classes)
+                self._remember_counts(new, counts)
+                self._counted[new] = True
+                self._all_counted = bool(self._counted.all())
+        return self._known_counts(indices)
+
+    def _remember_counts(self, indices: np.ndarray, counts: Array) -> None:
+        self._target_counts[indices] = counts
+
+    def _known_counts(self, indices: np.ndarray) -> Array:
         return self._target_counts[indices]
 
     def check_reset_options(
@@ -182,9 +232,3 @@ class SegmentationTask:
 def is_count(value: Any, least: int = 1) -> bool:
     """Whether ``value`` is an integer, no bool, from ``least`` to 2**63 - 1."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= int(value) < 1 << 63
-
-
-def _flip(batch: np.ndarray, flipped: np.ndarray) -> np.ndarray:
-    if flipped.any():
-        batch[flipped] = batch[flipped, :, ::-1]
-    return batch

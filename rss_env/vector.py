@@ -56,6 +56,8 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         ((3, 32, 32, 3), (3,), (3, 4))
     """
 
+    task_class: type[SegmentationTask] = SegmentationTask
+
     def __init__(
         self,
         dataset: str = "Shapes",
@@ -76,7 +78,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise OptionError(f"Unknown autoreset_mode {autoreset_mode!r}; valid: {valid}.") from None
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": self.autoreset_mode}
         rendering.check_render_mode(render_mode, ["rgb_array"])
-        self.task = SegmentationTask(dataset, level, root=root, **task_options)
+        self.task = self.task_class(dataset, level, root=root, **task_options)
         self.num_envs = int(num_envs)
         self.render_mode = render_mode
         self.single_observation_space = self.task.observation_space
@@ -91,8 +93,9 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._running: np.ndarray = np.zeros(self.num_envs, bool)
         self._index: np.ndarray = np.zeros(self.num_envs, np.int64)
         self._flipped: np.ndarray = np.zeros(self.num_envs, bool)
-        # For rendering: the first of each environment's last label maps, and which images they belong to.
+        # For rendering: the first of each environment's last label maps, its pixel reward, and the images they are of.
         self._label_maps: list[np.ndarray | None] = [None] * self.num_envs
+        self._pixel_rewards: list[np.ndarray | None] = [None] * self.num_envs
         self._shown = self._index, self._flipped
 
     def reset(
@@ -142,23 +145,23 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.reward_queries += label_maps.shape[0] * label_maps.shape[1]
         self._shown = self._index, self._flipped
         if self.render_mode is not None:
-            self._label_maps = list(label_maps[:, 0].copy())
+            self._label_maps = list(self._host_copy(label_maps[:, 0]))
+            if "pixel_reward" in details:
+                self._pixel_rewards = list(self._host_copy(details["pixel_reward"].reshape(label_maps.shape)[:, 0]))
         self._running = np.zeros(self.num_envs, bool)
         infos = self._infos(self._all, details)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            final_obs = np.empty(self.num_envs, object)
-            for i, (index, flipped) in enumerate(zip(self._index.tolist(), self._flipped.tolist(), strict=True)):
-                final_obs[i] = self.task.image_view(index, flipped)
+            final_obs = self.task.final_images(self._index, self._flipped)
             self._begin()
             infos = {
                 "final_obs": final_obs,
-                "_final_obs": self._all.copy(),
+                "_final_obs": self._give(self._all),
                 "final_info": infos,
-                "_final_info": self._all.copy(),
+                "_final_info": self._give(self._all),
                 **self._infos(self._all),
             }
         observations = self.task.images(self._index, self._flipped)
-        return observations, rewards, self._all.copy(), np.zeros(self.num_envs, bool), infos
+        return observations, rewards, self._give(self._all), self._give(~self._all), infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture an environment, as ``SegmentationEnv.render`` gives it.
@@ -168,14 +171,17 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
-        images = self.task.images(*self._shown)
-        targets = self.task.targets(*self._shown) if self.task.expose_target else None
+        images = self._host_copy(self.task.images(*self._shown))
+        targets = self._host_copy(self.task.targets(*self._shown)) if self.task.expose_target else None
         return tuple(
             rendering.panels(
                 images[i],
                 self._label_maps[i],
                 None if targets is None else targets[i],
                 self.task.dataset.palette,
+                self.task.dataset.class_names,
+                level=self.task.level,
+                pixel_reward=self._pixel_rewards[i],
             )
             for i in range(self.num_envs)
         )
@@ -218,14 +224,15 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """The step of NEXT_STEP mode that ignores its actions and begins the next episodes."""
         self._begin()
         self._show_begun(self._all)
-        ended = np.zeros(self.num_envs, bool)
         observations = self.task.images(self._index, self._flipped)
-        return observations, np.zeros(self.num_envs), ended, ended.copy(), self._infos(self._all)
+        rewards = self._give(np.zeros(self.num_envs))
+        return observations, rewards, self._give(~self._all), self._give(~self._all), self._infos(self._all)
 
     def _show_begun(self, mask: np.ndarray) -> None:
         """Makes the pictures those of the episodes going on; the environments in ``mask`` have no label map yet."""
         self._shown = self._index, self._flipped
-        self._label_maps = [None if begun else last for begun, last in zip(mask, self._label_maps, strict=True)]
+        for b in np.flatnonzero(mask):
+            self._label_maps[b] = self._pixel_rewards[b] = None
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if self.autoreset_mode is not AutoresetMode.DISABLED:
@@ -243,11 +250,19 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _infos(self, mask: np.ndarray, details: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
         """Gymnasium's form of a vector environment's info: for each key its array, and under ``_key`` who has it."""
-        values: dict[str, np.ndarray] = {"index": self._index.copy()}
+        values: dict[str, Any] = {"index": self._give(self._index)}
         if self.task.expose_target:
             values["target"] = self.task.targets(self._index, self._flipped)
         infos: dict[str, Any] = {}
         for key, value in (values | (details or {})).items():
             infos[key] = value
-            infos[f"_{key}"] = mask.copy()
+            infos[f"_{key}"] = self._give(mask)
         return infos
+
+    def _give(self, array: np.ndarray) -> Any:
+        """An array of B numbers in the form in which this environment gives everything out, sharing no memory."""
+        return array.copy()
+
+    def _host_copy(self, array: Any) -> np.ndarray:
+        """A NumPy copy of an array that the task gave, for pictures."""
+        return np.array(array)

@@ -1,8 +1,9 @@
-"""The decoded cache: photos and label maps, decoded and resized once into two memory-mapped uint8 arrays.
+"""The decoded cache: photos and label maps, decoded and resized once into memory-mapped uint8 arrays.
 
-A cache entry is a folder ``KEY/`` with ``images.npy``, ``targets.npy`` and ``meta.json``. KEY is a hash of the bytes of
-every file that went in and of every option that shaped the result, so a stale entry is never read. An entry is built
-in a temporary folder and appears by one rename: it is there whole or not at all, also with two builders at once.
+A cache entry is a folder ``KEY/`` with ``images.npy``, ``targets.npy`` (if there are masks) and ``meta.json``. KEY is a
+hash of the bytes of every file that went in and of every option that shaped the result, so a stale entry is never read.
+An entry is built in a temporary folder and appears by one rename: it is there whole or not at all, also with two
+builders at once.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -
         [FORMAT_VERSION, content_digest(source.files()), image_size, resize, source.num_classes, source.relabel]
     )
     folder = cache_dir() / f"{source.name.lower()}-{source.split.replace('/', '-')}-{key[:32]}"
-    arrays = _open(folder)
+    names = ("images", "targets") if source.masks else ("images",)
+    arrays = _open(folder, names)
     if arrays is None:
-        _build(folder, source, image_size, resize)
-        arrays = _open(folder)
+        _build(folder, source, image_size, resize, names)
+        arrays = _open(folder, names)
         if arrays is None:
             raise DatasetError(
                 f"The cache entry {folder} is not readable right after it was written; is the disk sound?"
@@ -65,8 +67,8 @@ def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -
     return SegmentationDataset(
         name=source.name,
         split=source.split,
-        images=arrays[0],
-        targets=arrays[1],
+        images=arrays["images"],
+        targets=arrays.get("targets"),
         ids=source.ids,
         class_names=source.class_names,
         palette=source.palette,
@@ -105,12 +107,12 @@ def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _open(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The two arrays of an entry, or None if it is missing, cut short or of another format."""
+def _open(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    """The arrays of an entry by name, or None if it is missing, cut short or of another format."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        arrays = []
-        for name in ("images", "targets"):
+        arrays = {}
+        for name in names:
             path = folder / f"{name}.npy"
             if meta["version"] != FORMAT_VERSION or path.stat().st_size != meta[f"{name}_bytes"]:
                 return None
@@ -119,14 +121,14 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
                 return None
             if array.offset + array.nbytes != meta[f"{name}_bytes"]:
                 return None
-            arrays.append(array)
+            arrays[name] = array
     # The last three: what NumPy's parser of a header raises on a damaged one.
     except (OSError, ValueError, KeyError, TypeError, SyntaxError, OverflowError, tokenize.TokenError):
         return None
-    return arrays[0], arrays[1]
+    return arrays
 
 
-def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resize: str) -> None:
+def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resize: str, names: tuple[str, ...]) -> None:
     count, (height, width) = len(source.ids), image_size
     with _writing_to(folder.parent):
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -135,13 +137,16 @@ def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resiz
             arrays = {
                 name: np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.uint8, shape)
                 for name, shape in shapes.items()
+                if name in names
             }
             for array in arrays.values():
                 _reserve(array)
 
             def decode(i: int) -> None:
                 image, target = decode_pair(source, i, image_size, resize)
-                arrays["images"][i], arrays["targets"][i] = image, target
+                arrays["images"][i] = image
+                if target is not None:
+                    arrays["targets"][i] = target
 
             with ThreadPoolExecutor() as pool:
                 for _ in pool.map(decode, range(count)):
@@ -153,7 +158,7 @@ def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resiz
                 meta[f"{name}_bytes"] = (temporary / f"{name}.npy").stat().st_size
             (temporary / "meta.json").write_text(json.dumps(meta))
             temporary.chmod(0o755)
-            _publish(temporary, folder)
+            _publish(temporary, folder, names)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -165,12 +170,12 @@ def _reserve(array: np.memmap) -> None:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
-def _publish(temporary: Path, folder: Path) -> None:
+def _publish(temporary: Path, folder: Path, names: tuple[str, ...]) -> None:
     """Renames a finished entry into place; one that another process finished first is kept, a damaged one replaced."""
     try:
         temporary.rename(folder)
     except OSError:
-        if _open(folder) is not None:
+        if _open(folder, names) is not None:
             return
         # File by file: every builder of an entry writes the same bytes, so two of them may do this at once.
         for file in temporary.iterdir():

@@ -22,7 +22,7 @@ class SegmentationDataset:
         name: registry name, such as ``"VOC"``.
         split: name of the split.
         images: uint8 (n, H, W, 3), RGB, read-only, possibly memory-mapped.
-        targets: uint8 (n, H, W), class of each pixel, 0..C-1 or ``IGNORE_INDEX``; read-only.
+        targets: uint8 (n, H, W), class of each pixel, 0..C-1 or ``IGNORE_INDEX``; read-only. None without masks.
         ids: n names, one an image.
         class_names: C names.
         palette: uint8 (C, 3), the colour of each class.
@@ -32,7 +32,7 @@ class SegmentationDataset:
     name: str
     split: str
     images: np.ndarray
-    targets: np.ndarray
+    targets: np.ndarray | None
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
     palette: np.ndarray

@@ -24,18 +24,23 @@ def check_resize(resize: str) -> None:
 
 def decode_pair(
     source: PhotoSource, index: int, image_size: tuple[int, int], resize: str
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Decodes pair ``index`` of a source at (H, W).
 
     Returns:
-        The image, uint8 (H, W, 3), and the target, uint8 (H, W), values 0..C-1 or 255.
+        The image, uint8 (H, W, 3), and the target, uint8 (H, W), values 0..C-1 or 255; None where there are no masks.
 
     Raises:
         DatasetError: a file is corrupt, the mask is not 8-bit or not of the photo's size, or a label is too large;
             the file is named.
     """
-    image_path, mask_path = source.images[index], source.masks[index]
-    image, mask = read_image(image_path), read_mask(mask_path)
+    image_path = source.images[index]
+    image = read_image(image_path)
+    fitted = np.asarray(fit(image, image_size, resize, Image.Resampling.BILINEAR, 0))
+    if not source.masks:
+        return fitted, None
+    mask_path = source.masks[index]
+    mask = read_mask(mask_path)
     if image.size != mask.size:
         raise DatasetError(
             f"{mask_path} is {mask.width}×{mask.height} pixels, "
@@ -51,10 +56,8 @@ def decode_pair(
             f"{mask_path} holds label {int(bad.max())}, but {source.name} has {source.num_classes} classes "
             f"(0..{source.num_classes - 1}, {IGNORE_INDEX} = ignored)."
         )
-    return (
-        np.asarray(fit(image, image_size, resize, Image.Resampling.BILINEAR, 0)),
-        np.asarray(fit(Image.fromarray(labels), image_size, resize, Image.Resampling.NEAREST, IGNORE_INDEX)),
-    )
+    target = fit(Image.fromarray(labels), image_size, resize, Image.Resampling.NEAREST, IGNORE_INDEX)
+    return fitted, np.asarray(target)
 
 
 def read_image(path: Path) -> Image.Image:

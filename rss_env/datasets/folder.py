@@ -7,6 +7,9 @@ Layout below ``root``::
     splits/SPLIT.txt        optional, one ID a line
     classes.json            optional: {"classes": [names], "ignore_label": 255, "palette": [[r, g, b], ...]} or [names]
 
+Without ``masks/`` the photos have no targets: then the reward must be a callable, and ``classes.json`` or
+``num_classes=`` must tell the number of classes.
+
 Without ``splits/`` an image belongs to ``val`` if the SHA-256 of its ID is divisible by 5, else to ``train``; the split
 ``all`` is every image. Without ``classes.json`` pass ``num_classes=``, or the number of classes is one more than the
 largest label in any mask.
@@ -28,17 +31,18 @@ from rss_env.datasets.decode import read_mask
 from rss_env.datasets.photos import (
     PhotoSource,
     bit_palette,
+    find_images,
+    find_masks,
     list_photos,
     need_root,
     not_found,
-    pair_files,
     read_split,
 )
 from rss_env.errors import DatasetError
 
 LAYOUT = """\
   images/ID.jpg (or .jpeg .png .bmp .webp .tif .tiff)
-  masks/ID.png
+  masks/ID.png (may be left out where the reward is a callable)
   splits/{train,val,test}.txt (optional)
   classes.json (optional)"""
 
@@ -47,7 +51,7 @@ def locate(root: str | Path | None, split: str, *, num_classes: int | None = Non
     """Finds the files of one split.
 
     Args:
-        root: the folder that holds ``images/`` and ``masks/``.
+        root: the folder that holds ``images/`` and, unless the photos have no targets, ``masks/``.
         split: a file in ``splits/``, or ``"all"``; without ``splits/``: ``"train"``, ``"val"`` or ``"all"``.
         num_classes: number of classes C, 2 to 255, where there is no ``classes.json``.
 
@@ -56,11 +60,11 @@ def locate(root: str | Path | None, split: str, *, num_classes: int | None = Non
         DatasetError: unknown or empty split, a missing photo or mask, a bad ``classes.json``.
     """
     base = need_root("Folder", root, LAYOUT)
-    for name in ("images", "masks"):
-        if not (base / name).is_dir():
-            raise not_found("Folder", base / name, base, LAYOUT)
+    if not (base / "images").is_dir():
+        raise not_found("Folder", base / "images", base, LAYOUT)
     ids = _split_ids(base, split)
-    images, masks = pair_files("Folder", ids, base / "images", base / "masks")
+    images = find_images("Folder", ids, base / "images")
+    masks = find_masks("Folder", ids, images, base / "masks") if (base / "masks").is_dir() else ()
     names, palette, relabel = _classes(base, num_classes)
     return PhotoSource("Folder", split, tuple(ids), images, masks, names, palette, relabel)
 
@@ -116,6 +120,12 @@ def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.n
 
 
 def _count_classes(base: Path) -> int:
+    if not (base / "masks").is_dir():
+        raise DatasetError(
+            f"Folder: {base} has no masks/, so the classes cannot be counted in them. Put the masks there, or, if the "
+            f"reward is a callable that needs none, pass num_classes= or write {base / 'classes.json'}."
+        )
+
     def largest(path: Path) -> int:
         labels = np.asarray(read_mask(path))
         return int(labels.max(initial=0, where=labels != IGNORE_INDEX))

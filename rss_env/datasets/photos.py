@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,7 @@ import numpy as np
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
 from rss_env.errors import DatasetError, DatasetNotFoundError
 
+MUST_EXIST = ContextVar("MUST_EXIST", default=True)  # False: locating a split passes over missing photos and masks
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -23,7 +25,7 @@ class PhotoSource:
         split: name of the split.
         ids: n names, one an image.
         images: n paths of photos.
-        masks: n paths of 8-bit label maps (grey values or palette indices are the classes).
+        masks: n paths of 8-bit label maps (grey values or palette indices are the classes); empty if there are none.
         class_names: C names.
         palette: uint8 (C, 3).
         relabel: mask value -> class (or 255, ignored) for the values that differ; the others stay.
@@ -57,33 +59,52 @@ def pair_files(
     image_ending: str = "",
     mask_ending: str = ".png",
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Paths of the photo and the mask of each id.
+    """Paths of the photo and the mask of each id; see ``find_images`` and ``find_masks``."""
+    images = find_images(dataset, ids, image_dir, image_ending)
+    return images, find_masks(dataset, ids, images, mask_dir, mask_ending)
+
+
+def find_images(dataset: str, ids: list[str], folder: Path, ending: str = "") -> tuple[Path, ...]:
+    """Path of the photo of each id.
 
     Args:
         dataset: name of the data set, for errors.
         ids: one an image, possibly with sub-folders.
-        image_dir: folder of the photos.
-        mask_dir: folder of the masks.
-        image_ending: what follows the id in a photo's name, before the suffix.
-        mask_ending: what follows the id in a mask's name, suffix included.
+        folder: where the photos are.
+        ending: what follows the id in a photo's name, before the suffix.
 
     Raises:
-        DatasetError: a photo or a mask is missing (the first is named, the others are counted).
+        DatasetError: a photo is missing (the first is named, the others are counted).
     """
-    images = [find_image(image_dir, i + image_ending) for i in ids]
-    masks = [mask_dir / f"{i}{mask_ending}" for i in ids]
-    missing = [
-        f"{image_dir / i}{image_ending}{{{','.join(IMAGE_SUFFIXES)}}}"
-        for i, p in zip(ids, images, strict=True)
-        if p is None
-    ]
-    if missing:
-        raise DatasetError(f"{dataset}: no image {missing[0]}{_and_more(missing)}, but the split lists it.")
-    unmasked = [(p, m) for p, m in zip(images, masks, strict=True) if not m.is_file()]
-    if unmasked:
+    images = [find_image(folder, i + ending) for i in ids]
+    missing = [i for i, image in zip(ids, images, strict=True) if image is None]
+    if missing and MUST_EXIST.get():
+        name = f"{folder / missing[0]}{ending}{{{','.join(IMAGE_SUFFIXES)}}}"
+        raise DatasetError(f"{dataset}: no image {name}{_and_more(missing)}, but the split lists it.")
+    return tuple(image or folder / f"{i}{ending}{IMAGE_SUFFIXES[0]}" for i, image in zip(ids, images, strict=True))
+
+
+def find_masks(
+    dataset: str, ids: list[str], images: tuple[Path, ...], folder: Path, ending: str = ".png"
+) -> tuple[Path, ...]:
+    """Path of the mask of each id.
+
+    Args:
+        dataset: name of the data set, for errors.
+        ids: one an image, possibly with sub-folders.
+        images: the photo of each id, for errors.
+        folder: where the masks are.
+        ending: what follows the id in a mask's name, suffix included.
+
+    Raises:
+        DatasetError: a mask is missing (the first is named, the others are counted).
+    """
+    masks = tuple(folder / f"{i}{ending}" for i in ids)
+    unmasked = [(image, mask) for image, mask in zip(images, masks, strict=True) if not mask.is_file()]
+    if unmasked and MUST_EXIST.get():
         image, mask = unmasked[0]
         raise DatasetError(f"{dataset}: image {image} has no mask: expected {mask}{_and_more(unmasked)}.")
-    return tuple(p for p in images if p is not None), tuple(masks)
+    return masks
 
 
 def find_image(folder: Path, image_id: str) -> Path | None:

@@ -1,23 +1,30 @@
-"""Rewards by name: pure, batched functions from label maps and targets to scores in [0, 1]."""
+"""Rewards by name: pure, batched functions from label maps and targets to scores in [0, 1], for NumPy and torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from rss_env.errors import OptionError
-from rss_env.rewards import mean_iou, pixel_accuracy
-from rss_env.rewards.counts import Counts, count_labels, count_targets
+from rss_env.rewards.arrays import Array
+from rss_env.rewards.boundary_f1 import boundary_f1
+from rss_env.rewards.counts import Counts, count_classes, count_labels
+from rss_env.rewards.mean_dice import mean_dice
+from rss_env.rewards.mean_iou import frequency_weighted_iou, mean_iou
+from rss_env.rewards.options import OPTION_CHECKS
+from rss_env.rewards.pixel_accuracy import pixel_accuracy, right_pixels
 
 __all__ = [
     "LEVELS",
     "REWARDS",
     "Counts",
     "Reward",
+    "count_classes",
     "count_labels",
-    "count_targets",
     "get_reward",
     "score_images",
     "score_pixels",
@@ -32,24 +39,53 @@ class Reward:
 
     Attributes:
         name: key in ``REWARDS``.
-        image_score: Counts -> float64 (B, K), the score of each label map.
-        pixel_score: (label maps, targets) -> float32 (B, K, H, W), the score of each pixel; None if it has none.
+        image_score: (Counts, label maps, targets, **options) -> float64 (B, K), the score of each label map.
+        pixel_score: the same to float32 (B, K, H, W), the score of each pixel, whose mean over the counted pixels is
+            ``image_score``; None if the reward has none.
     """
 
     name: str
-    image_score: Callable[[Counts], np.ndarray]
-    pixel_score: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    image_score: Callable[..., Array]
+    pixel_score: Callable[..., Array] | None = None
 
     def has_level(self, level: str) -> bool:
         """Whether the reward is defined at ``"image"`` or ``"pixel"`` level."""
         return level == "image" or self.pixel_score is not None
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the reward's own options."""
+        parameters = inspect.signature(self.image_score).parameters.items()
+        return tuple(name for name, p in parameters if p.kind is p.KEYWORD_ONLY)
+
+    def bind(self, num_classes: int, options: Mapping[str, Any] | None) -> Reward:
+        """The same reward with its own options checked and bound, for C classes.
+
+        Raises:
+            OptionError: an unknown option (the valid ones are listed), or a wrong value.
+        """
+        if not isinstance(options, Mapping | None):
+            raise OptionError(f"reward_options must be a dict of the reward's own options, got {options!r}.")
+        unknown = sorted(set(options or {}) - set(self.options))
+        if unknown:
+            valid = ", ".join(self.options) or "(none)"
+            raise OptionError(f"Unknown option {unknown[0]!r} of reward {self.name!r}; its options: {valid}.")
+        checked = {key: OPTION_CHECKS[key](value, num_classes) for key, value in (options or {}).items()}
+        return dataclasses.replace(
+            self,
+            image_score=functools.partial(self.image_score, **checked),
+            pixel_score=self.pixel_score and functools.partial(self.pixel_score, **checked),
+        )
+
 
 REWARDS = {
     reward.name: reward
     for reward in (
-        Reward("mean_iou", mean_iou.image_score),
-        Reward("pixel_accuracy", pixel_accuracy.image_score, pixel_accuracy.pixel_score),
+        Reward("mean_iou", mean_iou),
+        Reward("frequency_weighted_iou", frequency_weighted_iou),
+        Reward("mean_dice", mean_dice),
+        Reward("boundary_f1", boundary_f1),
+        Reward("pixel_accuracy", pixel_accuracy, right_pixels),
     )
 }
 DEFAULT_REWARD = {"image": "mean_iou", "pixel": "pixel_accuracy"}
@@ -70,17 +106,18 @@ def get_reward(name: str | None, level: str) -> Reward:
     return REWARDS[chosen]
 
 
-def score_images(reward: str, label_maps: np.ndarray, targets: np.ndarray, num_classes: int) -> np.ndarray:
+def score_images(reward: str, label_maps: Array, targets: Array, num_classes: int, **options: Any) -> Array:
     """Scores K label maps of each of B images.
 
     Args:
         reward: name of an image-level reward.
-        label_maps: uint8 (B, K, H, W), values 0..C-1.
-        targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored).
+        label_maps: uint8 (B, K, H, W), values 0..C-1, a NumPy array or a torch tensor.
+        targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored), of the same kind.
         num_classes: C.
+        **options: the reward's own options.
 
     Returns:
-        float64 (B, K) in [0, 1].
+        float64 (B, K) in [0, 1], of the same kind; equal bit for bit whatever the kind and the device.
 
     Example:
         >>> maps = np.array([[[[0, 1], [1, 1]]]], np.uint8)
@@ -88,20 +125,18 @@ def score_images(reward: str, label_maps: np.ndarray, targets: np.ndarray, num_c
         >>> score_images("mean_iou", maps, target, num_classes=3)  # class 0: 1/2, class 1: 1/2, class 2 absent
         array([[0.5]])
     """
-    return get_reward(reward, "image").image_score(count_labels(label_maps, targets, num_classes))
+    chosen = get_reward(reward, "image").bind(num_classes, options)
+    return chosen.image_score(count_labels(label_maps, targets, num_classes), label_maps, targets)
 
 
-def score_pixels(reward: str, label_maps: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def score_pixels(reward: str, label_maps: Array, targets: Array, num_classes: int, **options: Any) -> Array:
     """Scores every pixel of K label maps of each of B images.
 
-    Args:
-        reward: name of a pixel-level reward.
-        label_maps: uint8 (B, K, H, W).
-        targets: uint8 (B, H, W), 255 = ignored.
+    Args: see ``score_images``; ``reward`` is the name of a pixel-level one.
 
     Returns:
-        float32 (B, K, H, W) in [0, 1]; ignored pixels score 0.
+        float32 (B, K, H, W), at least 0; ignored pixels score 0.
     """
-    pixel_score = get_reward(reward, "pixel").pixel_score
-    assert pixel_score is not None
-    return pixel_score(label_maps, targets)
+    chosen = get_reward(reward, "pixel").bind(num_classes, options)
+    assert chosen.pixel_score is not None
+    return chosen.pixel_score(count_labels(label_maps, targets, num_classes), label_maps, targets)

@@ -1,12 +1,23 @@
-"""Exact integer counts of how label maps meet their targets: all that the image-level scores are made of."""
+"""Exact integer counts of how label maps meet their targets: all that most scores are made of.
+
+The counting itself is done by ``count_torch`` on tensors of an accelerator and, for everything on the host, by
+``count_numba`` where Numba is installed (``pip install 'rss-env[fast]'``), else by ``count_numpy``.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import os
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from rss_env.datasets.dataset import IGNORE_INDEX
+from rss_env.errors import OptionError
+from rss_env.rewards.arrays import Array
+
+BACKENDS = ("numba", "numpy")
 
 
 class Counts(NamedTuple):
@@ -18,81 +29,71 @@ class Counts(NamedTuple):
         target: int64 (B, 1, C), pixels where the target is the class.
     """
 
-    intersection: np.ndarray
-    predicted: np.ndarray
-    target: np.ndarray
+    intersection: Array
+    predicted: Array
+    target: Array
 
 
-def count_labels(
-    label_maps: np.ndarray, targets: np.ndarray, num_classes: int, target_counts: np.ndarray | None = None
-) -> Counts:
-    """Counts intersections, predictions and targets of every class in one pass over the label maps.
-
-    Each pixel gets one of 2C + 1 codes: its class if the label map is right there, C + its class if it is wrong, 2C if
-    the target ignores it. One histogram of the codes per label map then holds both counts.
+def count_labels(label_maps: Array, targets: Array, num_classes: int, target_counts: Array | None = None) -> Counts:
+    """Counts intersections, predictions and targets of every class.
 
     Args:
         label_maps: uint8 (B, K, H, W), values 0..C-1.
         targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored).
         num_classes: C, 2 to 255.
-        target_counts: int64 (B, C), what ``count_targets`` gives for the targets, if it is known already.
+        target_counts: int64 (B, C), what ``count_classes`` gives for the targets, if it is known already.
     """
-    batch, samples, height, width = label_maps.shape
-    pixels = height * width
-    maps = label_maps.reshape(batch, samples, pixels)
-    truth = targets.reshape(batch, 1, pixels)
-    code_type = np.uint8 if 2 * num_classes < 256 else np.uint16
-    code = maps + np.multiply(maps != truth, num_classes, dtype=code_type)  # (B, K, H·W)
-    ignored = truth == IGNORE_INDEX
-    if ignored.any():
-        np.copyto(code, code_type(2 * num_classes), where=ignored)
-    codes = histogram(code.reshape(batch * samples, pixels), 2 * num_classes + 1)
-    codes = codes.reshape(batch, samples, -1)[..., : 2 * num_classes]
-    intersection = codes[..., :num_classes]
     if target_counts is None:
-        target_counts = count_targets(targets, num_classes)
-    return Counts(intersection, intersection + codes[..., num_classes:], target_counts[:, None])
+        target_counts = count_classes(targets, num_classes)
+    maps, truth = label_maps.reshape(*label_maps.shape[:2], -1), targets.reshape(len(targets), -1)
+    if isinstance(maps, np.ndarray):
+        intersection, predicted = _backend().count_labels(maps, truth, num_classes)
+        return Counts(intersection, predicted, target_counts[:, None])
+    from rss_env.rewards import count_torch
+
+    if maps.is_cpu:
+        import torch
+
+        counted = _backend().count_labels(maps.numpy(), truth.numpy(), num_classes)
+        intersection, predicted = (torch.from_numpy(count) for count in counted)
+    else:
+        intersection, predicted = count_torch.count_labels(maps, truth, num_classes)
+    return Counts(intersection, predicted, target_counts[:, None])
 
 
-def count_targets(targets: np.ndarray, num_classes: int) -> np.ndarray:
+def count_classes(labels: Array, num_classes: int) -> Array:
     """Pixels of every class.
 
     Args:
-        targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored).
+        labels: uint8 (..., H, W), values 0..C-1 or 255 (not counted).
         num_classes: C.
 
     Returns:
-        int64 (B, C).
+        int64 (..., C).
     """
-    flat = np.minimum(targets, num_classes).reshape(len(targets), -1)
-    return histogram(flat, num_classes + 1)[:, :num_classes]
+    rows = labels.reshape(-1, labels.shape[-2] * labels.shape[-1])
+    if isinstance(rows, np.ndarray):
+        counts = _backend().count_classes(rows, num_classes)
+    elif rows.is_cpu:
+        import torch
+
+        counts = torch.from_numpy(_backend().count_classes(rows.numpy(), num_classes))
+    else:
+        from rss_env.rewards import count_torch
+
+        counts = count_torch.count_classes(rows, num_classes)
+    return counts.reshape(*labels.shape[:-2], num_classes)
 
 
-def histogram(values: np.ndarray, bins: int) -> np.ndarray:
-    """Counts the values of each row.
-
-    Where the square of ``bins`` is small beside a row, two values are counted at a time as one of bins² pairs: half as
-    many increments, whose latency is what a histogram costs.
-
-    Args:
-        values: unsigned integers (n, pixels), each below ``bins``.
-        bins: number of bins.
-
-    Returns:
-        int64 (n, bins).
-    """
-    pixels = values.shape[1]
-    if pixels % 2 == 0 and 8 * bins * bins <= pixels and bins * bins < 1 << 16:
-        pair_type = np.uint8 if bins * bins <= 256 else np.uint16
-        half = pixels // 2
-        pairs = np.multiply(values[:, :half], bins, dtype=pair_type, casting="unsafe") + values[:, half:]
-        counts = _bincount_rows(pairs, bins * bins).reshape(-1, bins, bins)
-        return counts.sum(axis=1) + counts.sum(axis=2)
-    return _bincount_rows(values, bins)
+def narrow(maps: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """Integers of any shape and integer dtype as uint8; None if one of them is outside 0..C-1."""
+    return _backend().narrow(maps, num_classes)
 
 
-def _bincount_rows(values: np.ndarray, bins: int) -> np.ndarray:
-    rows = len(values)
-    places = values.astype(np.intp)
-    places += np.arange(rows, dtype=np.intp)[:, None] * bins
-    return np.bincount(places.ravel(), minlength=rows * bins).reshape(rows, bins)
+@functools.cache
+def _backend() -> ModuleType:
+    """What counts on the host: ``$RSS_COUNTS`` if it is set, else Numba if it is installed, else NumPy."""
+    chosen = os.environ.get("RSS_COUNTS") or ("numba" if importlib.util.find_spec("numba") else "numpy")
+    if chosen not in BACKENDS:
+        raise OptionError(f"Unknown RSS_COUNTS={chosen!r}; valid: {', '.join(BACKENDS)}.")
+    return importlib.import_module(f"rss_env.rewards.count_{chosen}")

@@ -1,24 +1,47 @@
-"""Mean intersection over union of one image."""
+"""Mean intersection over union of one image, plain, weighted by class, or weighted by frequency."""
 
 from __future__ import annotations
 
-import numpy as np
-
+from rss_env.rewards.arrays import Array, ratio, tree_sum
+from rss_env.rewards.classes import class_mean, present
 from rss_env.rewards.counts import Counts
 
 
-def image_score(counts: Counts) -> np.ndarray:
-    """Mean IoU of every label map, over the classes present in the label map or the target.
-
-    IoU_c = |map = c and target = c| / |map = c or target = c|, ignored pixels left out on both sides.
+def mean_iou(
+    counts: Counts,
+    label_maps: Array,
+    targets: Array,
+    *,
+    classes: str = "union",
+    class_weights: tuple[float, ...] | None = None,
+) -> Array:
+    """Mean IoU of every label map: IoU_c = |map = c and target = c| / |map = c or target = c|.
 
     Args:
         counts: of B images with K label maps each.
+        label_maps: not needed.
+        targets: not needed.
+        classes: the mean is over the classes in the label map or the target (``"union"``) or in the target alone
+            (``"target"``).
+        class_weights: C weights of the mean; None: all equal.
 
     Returns:
         float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored.
     """
-    union = counts.predicted + counts.target - counts.intersection  # (B, K, C)
-    iou = counts.intersection / np.maximum(union, 1)
-    present = np.count_nonzero(union, axis=-1)
-    return iou.sum(-1) / np.maximum(present, 1)
+    return class_mean(_iou(counts), present(counts, classes), class_weights)
+
+
+def frequency_weighted_iou(counts: Counts, label_maps: Array, targets: Array) -> Array:
+    """IoU of every class, weighted by the class's share of the target's pixels (Long et al., CVPR 2015).
+
+    Args: see ``mean_iou``.
+
+    Returns:
+        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored.
+    """
+    return ratio(tree_sum(counts.target * _iou(counts)), counts.target.sum(-1))
+
+
+def _iou(counts: Counts) -> Array:
+    """IoU of every class, float64 (B, K, C); 0 for an absent one."""
+    return ratio(counts.intersection, counts.predicted + counts.target - counts.intersection)

@@ -6,11 +6,14 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
 
+import rss_env  # noqa: F401  (registers the ids)
 from rss_env.datasets import load_dataset
 from rss_env.datasets.dataset import SegmentationDataset
 from rss_env.errors import DatasetError, DatasetNotFoundError, OptionError
@@ -206,12 +209,55 @@ def test_an_unknown_option_is_refused_with_the_valid_one(tmp_path: Path):
         _load(tmp_path, classes=3)
 
 
-@pytest.mark.parametrize("missing", ["images", "masks"])
-def test_a_folder_without_photos_or_masks_is_not_found(tmp_path: Path, missing: str):
+def test_a_folder_without_photos_is_not_found(tmp_path: Path):
     root = tiny_folder(tmp_path, 1)
-    shutil.rmtree(root / missing)
-    with pytest.raises(DatasetNotFoundError, match=rf"Folder was not found: looked for .*{missing}, but .* holds"):
+    shutil.rmtree(root / "images")
+    with pytest.raises(DatasetNotFoundError, match=r"Folder was not found: looked for .*images, but .* holds"):
         _load(root)
+
+
+# Photos without masks
+
+
+@pytest.fixture
+def unmasked(tmp_path: Path) -> Path:
+    root = tiny_folder(tmp_path, 2)
+    shutil.rmtree(root / "masks")
+    return root
+
+
+def test_without_masks_there_are_photos_and_no_targets(unmasked: Path, tmp_path: Path):
+    data = load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8), num_classes=4)
+    assert data.targets is None
+    assert (len(data), data.num_classes) == (2, 4)
+    masked = load_dataset("Folder", root=tiny_folder(tmp_path / "again", 2), split="all", image_size=(8, 8))
+    np.testing.assert_array_equal(data.images, masked.images)
+    again = load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8), num_classes=4)  # from the cache
+    assert again.targets is None
+    np.testing.assert_array_equal(again.images, data.images)
+
+
+def test_without_masks_somebody_must_tell_the_number_of_classes(unmasked: Path):
+    with pytest.raises(DatasetError, match=r"no masks/, so the classes cannot be counted.* pass num_classes="):
+        load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8))
+    (unmasked / "classes.json").write_text('["sky", "ground", "tree"]')
+    assert load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8)).num_classes == 3
+
+
+def test_a_masks_folder_that_misses_a_mask_is_an_error_still(tmp_path: Path):
+    root = tiny_folder(tmp_path, 2)
+    sorted((root / "masks").iterdir())[0].unlink()
+    with pytest.raises(DatasetError, match="has no mask: expected"):
+        load_dataset("Folder", root=root, split="all", image_size=(8, 8), num_classes=4)
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_without_masks_a_reward_by_name_and_an_exposed_target_are_refused(unmasked: Path, make: Any):
+    options: dict[str, Any] = {"root": unmasked, "split": "all", "image_size": (8, 8), "num_classes": 4}
+    with pytest.raises(DatasetError, match=r"Folder has no masks, which reward='mean_iou' needs"):
+        make("RSS-Folder-ImageReward-v0", **options)
+    with pytest.raises(DatasetError, match=r"no masks, so there is no target to expose"):
+        make("RSS-Folder-ImageReward-v0", reward=lambda *_: 0.5, expose_target=True, **options)
 
 
 # Real photos

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"image_size": (40, 48), "num_images": 4}
     [
         ({"level": "patch"}, "Unknown reward level 'patch'; valid: image, pixel"),
         ({"level": None}, "Unknown reward level None; valid: image, pixel"),
-        ({"reward": "dice"}, "Unknown image-level reward 'dice'; valid: mean_iou, pixel_accuracy"),
+        ({"reward": "dice"}, "Unknown image-level reward 'dice'; valid: mean_iou, frequency_weighted_iou, mean_dice, "),
         ({"level": "pixel", "reward": "mean_iou"}, "Unknown pixel-level reward 'mean_iou'; valid: pixel_accuracy"),
         ({"order": "shuffled"}, "Unknown order 'shuffled'; valid: random, sequential"),
         ({"augment": "rotate"}, "Unknown augment 'rotate'; valid: none, flip"),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from sklearn.metrics import confusion_matrix
 
-from rss_env.rewards import Counts, count_labels, count_targets
-from rss_env.rewards.counts import histogram
+from rss_env.rewards import Counts, count_classes, count_labels
+from rss_env.rewards.count_numpy import histogram
 from tests.rewards.cases import Case, cases, random_case
 
 
@@ -81,7 +81,7 @@ def test_counts_add_up_to_the_counted_pixels(case: Case):
 @given(cases)
 @settings(deadline=None)
 def test_known_target_counts_change_nothing(case: Case):
-    known = count_targets(case.targets, case.classes)
+    known = count_classes(case.targets, case.classes)
     np.testing.assert_array_equal(known, counts_by_loops(case).target[:, 0])
     assert_equal_counts(count_labels(case.label_maps, case.targets, case.classes, known), counts_of(case))
 

@@ -1,67 +1,112 @@
-"""Scores against plain loops, scikit-learn and cases worked out by hand."""
+"""Scores against plain loops, scikit-learn, torchmetrics and cases worked out by hand."""
 
 from __future__ import annotations
 
 import itertools
-from fractions import Fraction
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, jaccard_score
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_jaccard_index
 
 from rss_env.errors import OptionError
 from rss_env.rewards import DEFAULT_REWARD, LEVELS, REWARDS, get_reward, score_images, score_pixels
 from tests.rewards.cases import Case, cases, random_case
+from tests.rewards.oracles import ORACLES
 
 PIXEL_REWARDS = [name for name, reward in REWARDS.items() if reward.has_level("pixel")]
+PLACELESS = [name for name in REWARDS if name != "boundary_f1"]  # it alone asks where a pixel is, and forgives a little
 every_reward = pytest.mark.parametrize("name", REWARDS)
+every_placeless_reward = pytest.mark.parametrize("name", PLACELESS)
 every_pixel_reward = pytest.mark.parametrize("name", PIXEL_REWARDS)
 
 
-def score(name: str, case: Case) -> np.ndarray:
-    return score_images(name, case.label_maps, case.targets, case.classes)
+def score(name: str, case: Case, **options: Any) -> np.ndarray:
+    return score_images(name, case.label_maps, case.targets, case.classes, **options)
 
 
-def mean_iou_by_loops(label_map: np.ndarray, target: np.ndarray) -> Fraction:
-    """Class by class, pixel by pixel, as a fraction."""
-    pixels = [(int(a), int(b)) for a, b in zip(label_map.flat, target.flat, strict=True) if b != 255]
-    present = {label for pixel in pixels for label in pixel}
-    iou = [
-        Fraction(sum(a == b == label for a, b in pixels), sum(label in pixel for pixel in pixels)) for label in present
-    ]
-    return sum(iou, Fraction(0)) / len(iou) if iou else Fraction(0)
+@st.composite
+def reward_options(draw: Callable, name: str, classes: int) -> dict[str, Any]:
+    """Some of a reward's own options."""
+    weights = st.lists(st.sampled_from([0.0, 0.25, 1.0, 3.0, 1e-3]), min_size=classes, max_size=classes).filter(any)
+    values = {
+        "classes": st.sampled_from(["union", "target"]),
+        "class_weights": st.none() | weights,
+        "tolerance": st.none() | st.sampled_from([0, 1, 1.5, 2.9, 100]),
+    }
+    return draw(st.fixed_dictionaries({}, optional={key: values[key] for key in REWARDS[name].options}))
 
 
-def pixel_accuracy_by_loops(label_map: np.ndarray, target: np.ndarray) -> Fraction:
-    pixels = [a == b for a, b in zip(label_map.flat, target.flat, strict=True) if b != 255]
-    return Fraction(int(sum(pixels)), len(pixels)) if pixels else Fraction(0)
+def present(guess: np.ndarray, truth: np.ndarray) -> list[int]:
+    return sorted({*guess.tolist(), *truth.tolist()})
 
 
-LOOPS = {"mean_iou": mean_iou_by_loops, "pixel_accuracy": pixel_accuracy_by_loops}
-SKLEARN = {
+SKLEARN: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mean_iou": lambda guess, truth: jaccard_score(truth, guess, average="macro"),
+    "frequency_weighted_iou": lambda guess, truth: jaccard_score(truth, guess, average="weighted", zero_division=0),
+    "mean_dice": lambda guess, truth: f1_score(truth, guess, average="macro"),
     "pixel_accuracy": lambda guess, truth: accuracy_score(truth, guess),
 }
 
 
 def test_every_reward_has_its_oracles():
-    assert set(LOOPS) == set(SKLEARN) == set(REWARDS)
+    assert set(ORACLES) == set(REWARDS)
+    assert set(SKLEARN) == set(TORCHMETRICS) == set(PLACELESS)
 
 
 @every_reward
-@given(case=cases)
+@given(data=st.data(), case=cases)
 @settings(deadline=None, max_examples=100)
-def test_scores_are_those_of_plain_loops_and_of_scikit_learn(name: str, case: Case):
-    scores = score(name, case)
+def test_scores_are_those_of_plain_loops_for_every_option(name: str, data: st.DataObject, case: Case):
+    options = data.draw(reward_options(name, case.classes))
+    scores = score(name, case, **options)
     assert (scores.dtype, scores.shape) == (np.float64, case.label_maps.shape[:2])
     for b, k in np.ndindex(scores.shape):
-        label_map, target = case.label_maps[b, k], case.targets[b]
-        assert scores[b, k] == pytest.approx(float(LOOPS[name](label_map, target)), rel=1e-12)
-        counted = target != 255
+        expected = ORACLES[name](case.label_maps[b, k], case.targets[b], **options)
+        assert scores[b, k] == pytest.approx(float(expected), rel=1e-12)
+
+
+@every_placeless_reward
+@given(case=cases)
+@settings(deadline=None, max_examples=50)
+def test_scores_are_those_of_scikit_learn(name: str, case: Case):
+    scores = score(name, case)
+    for b, k in np.ndindex(scores.shape):
+        counted = case.targets[b] != 255
         if counted.any():
-            assert scores[b, k] == pytest.approx(SKLEARN[name](label_map[counted], target[counted]), rel=1e-12)
+            expected = SKLEARN[name](case.label_maps[b, k][counted], case.targets[b][counted])
+            assert scores[b, k] == pytest.approx(expected, rel=1e-12)
+
+
+def mean_present(values: torch.Tensor, guess: torch.Tensor, truth: torch.Tensor) -> float:
+    return values[present(guess.numpy(), truth.numpy())].mean().item()
+
+
+TORCHMETRICS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], float]] = {
+    "mean_iou": lambda g, t, c: mean_present(multiclass_jaccard_index(g, t, c, average="none"), g, t),
+    "frequency_weighted_iou": lambda g, t, c: multiclass_jaccard_index(g, t, c, average="weighted").item(),
+    "mean_dice": lambda g, t, c: mean_present(multiclass_f1_score(g, t, c, average="none"), g, t),
+    "pixel_accuracy": lambda g, t, c: multiclass_accuracy(g, t, c, average="micro").item(),
+}
+
+
+@every_placeless_reward
+@pytest.mark.parametrize("seed", range(12))
+def test_scores_are_those_of_torchmetrics(name: str, seed: int):
+    case = random_case(seed, (2, 2, 9, 11), 2 + seed * 3, 0.2, "int64")
+    scores = score(name, case)
+    for b, k in np.ndindex(scores.shape):
+        counted = case.targets[b] != 255
+        if counted.any():
+            guess, truth = (
+                torch.from_numpy(a[counted].astype(np.int64)) for a in (case.label_maps[b, k], case.targets[b])
+            )
+            assert scores[b, k] == pytest.approx(TORCHMETRICS[name](guess, truth, case.classes), rel=1e-5)
 
 
 @every_reward
@@ -69,31 +114,72 @@ def test_scores_are_those_of_plain_loops_and_of_scikit_learn(name: str, case: Ca
 def test_every_map_of_four_pixels_against_every_target(name: str, classes: int):
     label_maps = np.array(list(itertools.product(range(classes), repeat=4)), np.uint8).reshape(1, -1, 2, 2)
     targets = np.array(list(itertools.product([*range(classes), 255], repeat=4)), np.uint8).reshape(-1, 2, 2)
+    targets = targets[:: 1 if classes == 2 else 5]
     scores = score_images(name, np.repeat(label_maps, len(targets), axis=0), targets, classes)
     for b, target in enumerate(targets):
-        expected = [float(LOOPS[name](label_map, target)) for label_map in label_maps[0]]
+        expected = [float(ORACLES[name](label_map, target)) for label_map in label_maps[0]]
         np.testing.assert_allclose(scores[b], expected, rtol=1e-15)
 
 
 @pytest.mark.parametrize(
-    ("label_map", "target", "mean_iou", "accuracy"),
+    ("label_map", "target", "mean_iou", "mean_dice", "frequency_weighted_iou", "accuracy"),
     [
-        ([[0, 1], [1, 1]], [[0, 1], [0, 1]], (1 / 2 + 2 / 3) / 2, 3 / 4),
-        ([[0, 1], [1, 1]], [[0, 1], [0, 255]], (1 / 2 + 1 / 2) / 2, 2 / 3),
-        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 1, 1),
-        ([[2, 2], [2, 2]], [[0, 0], [0, 0]], 0, 0),
-        ([[0, 0], [0, 2]], [[0, 0], [0, 0]], (3 / 4 + 0) / 2, 3 / 4),  # a class in the label map alone counts as 0
-        ([[0, 0], [0, 0]], [[0, 0], [0, 2]], (3 / 4 + 0) / 2, 3 / 4),  # as does one in the target alone
-        ([[0, 0], [0, 2]], [[0, 0], [0, 255]], 1, 1),  # predicted where ignored: not present
-        ([[0, 1], [2, 0]], [[1, 2], [0, 1]], 0, 0),
-        ([[0, 1], [2, 2]], [[0, 1], [2, 2]], 1, 1),
-        ([[0, 1], [2, 2]], [[255, 255], [255, 255]], 0, 0),
+        ([[0, 1], [1, 1]], [[0, 1], [0, 1]], (1 / 2 + 2 / 3) / 2, (2 / 3 + 4 / 5) / 2, (1 / 2 + 2 / 3) / 2, 3 / 4),
+        ([[0, 1], [1, 1]], [[0, 1], [0, 255]], (1 / 2 + 1 / 2) / 2, (2 / 3 + 2 / 3) / 2, 1 / 2, 2 / 3),
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 1, 1, 1, 1),
+        ([[2, 2], [2, 2]], [[0, 0], [0, 0]], 0, 0, 0, 0),
+        # A class in the label map alone counts as 0, except where classes weigh by their pixels in the target
+        ([[0, 0], [0, 2]], [[0, 0], [0, 0]], (3 / 4 + 0) / 2, (6 / 7 + 0) / 2, 3 / 4, 3 / 4),
+        # as does one in the target alone.
+        ([[0, 0], [0, 0]], [[0, 0], [0, 2]], (3 / 4 + 0) / 2, (6 / 7 + 0) / 2, 3 / 4 * 3 / 4, 3 / 4),
+        ([[0, 0], [0, 2]], [[0, 0], [0, 255]], 1, 1, 1, 1),  # predicted where ignored: not present
+        ([[0, 1], [2, 0]], [[1, 2], [0, 1]], 0, 0, 0, 0),
+        ([[0, 1], [2, 2]], [[0, 1], [2, 2]], 1, 1, 1, 1),
+        ([[0, 1], [2, 2]], [[255, 255], [255, 255]], 0, 0, 0, 0),
     ],
 )
-def test_scores_worked_out_by_hand(label_map: list, target: list, mean_iou: float, accuracy: float):
+def test_scores_worked_out_by_hand(
+    label_map: list, target: list, mean_iou: float, mean_dice: float, frequency_weighted_iou: float, accuracy: float
+):
     maps, targets = np.array([[label_map]], np.uint8), np.array([target], np.uint8)
     assert score_images("mean_iou", maps, targets, 3).tolist() == [[mean_iou]]
+    assert score_images("mean_dice", maps, targets, 3) == pytest.approx(mean_dice, rel=1e-15)
+    assert score_images("frequency_weighted_iou", maps, targets, 3) == pytest.approx(frequency_weighted_iou, rel=1e-15)
     assert score_images("pixel_accuracy", maps, targets, 3).tolist() == [[accuracy]]
+
+
+@pytest.mark.parametrize(
+    ("label_map", "target", "tolerance", "expected"),
+    [
+        ([[0, 0, 1, 1]], [[0, 0, 1, 1]], 0, 1.0),
+        ([[0, 1, 1, 1]], [[0, 0, 1, 1]], 0, 0.0),  # class 0: pixel 0 against pixel 1; class 1: 1 against 2
+        ([[0, 1, 1, 1]], [[0, 0, 1, 1]], 1, 1.0),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0]], 0, 1.0),  # no border in either, and class 0 in both
+        ([[1, 1, 1, 1]], [[0, 0, 0, 0]], 9, 0.0),
+        ([[0, 0, 0, 0]], [[0, 0, 1, 1]], 9, 0.0),  # a border in the target alone
+        ([[0, 0, 255, 1]], [[0, 0, 255, 1]], 0, 1.0),  # what is next to an ignored pixel is no border
+        ([[0, 0, 0, 1, 0]], [[0, 0, 0, 1, 1]], 0, (2 / 3 + 1) / 2),  # class 0: precision 1/2, recall 1
+        ([[0, 1], [1, 1]], [[1, 1], [1, 0]], 1, (0 + 1) / 2),  # the diagonal is √2 pixels long
+        ([[0, 1], [1, 1]], [[1, 1], [1, 0]], 1.5, 1.0),
+    ],
+)
+def test_boundary_f1_worked_out_by_hand(label_map: list, target: list, tolerance: float, expected: float):
+    maps, targets = np.array([[label_map]], np.uint8), np.array([target], np.uint8)
+    maps[maps == 255] = 0
+    assert score_images("boundary_f1", maps, targets, 2, tolerance=tolerance) == pytest.approx(expected, rel=1e-15)
+
+
+def test_weights_and_classes_worked_out_by_hand():
+    maps, targets = np.array([[[[0, 0], [0, 2]]]], np.uint8), np.array([[[0, 0], [1, 1]]], np.uint8)
+    # IoU: 2/3 of class 0, 0 of class 1, 0 of class 2, which the label map alone holds
+    assert score_images("mean_iou", maps, targets, 3).item() == pytest.approx(2 / 9)
+    assert score_images("mean_iou", maps, targets, 3, classes="target").item() == pytest.approx(1 / 3)
+    assert score_images("mean_iou", maps, targets, 3, class_weights=[3, 1, 2]).item() == pytest.approx(1 / 3)
+    assert score_images("mean_iou", maps, targets, 3, classes="target", class_weights=[3, 1, 2]).item() == 0.5
+    assert score_images("pixel_accuracy", maps, targets, 3, class_weights=[3, 1, 2]).item() == 0.75
+    assert score_images("pixel_accuracy", maps, targets, 3, class_weights=[0, 0, 2]).item() == 0.0
+    pixels = score_pixels("pixel_accuracy", maps, targets, 3, class_weights=[3, 1, 2])
+    assert pixels.tolist() == [[[[1.5, 1.5], [0, 0]]]]  # 3 over the mean weight, 2
 
 
 # Properties of every reward
@@ -108,7 +194,7 @@ def test_scores_lie_between_0_and_1(name: str, case: Case):
     assert (scores <= 1).all()
 
 
-@every_reward
+@every_placeless_reward
 @given(case=cases, share=st.sampled_from([0.0, 0.02, 0.3]), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None)
 def test_a_score_is_1_exactly_where_every_counted_pixel_is_right(name: str, case: Case, share: float, seed: int):
@@ -159,7 +245,7 @@ def test_the_batch_does_not_change_a_score(name: str, case: Case):
         assert score(name, alone).tolist() == [[whole[b, k]]]
 
 
-@every_reward
+@every_placeless_reward
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None)
 def test_moving_pixels_and_renaming_classes_changes_no_score(name: str, case: Case, seed: int):
@@ -189,7 +275,7 @@ def test_classes_that_occur_nowhere_change_no_score(name: str, case: Case, more:
 @given(case=cases)
 @settings(deadline=None)
 def test_a_pixel_scores_1_where_it_is_right_and_0_where_it_is_wrong_or_ignored(name: str, case: Case):
-    pixels = score_pixels(name, case.label_maps, case.targets)
+    pixels = score_pixels(name, case.label_maps, case.targets, case.classes)
     assert (pixels.dtype, pixels.shape) == (np.float32, case.label_maps.shape)
     for b, k, y, x in itertools.islice(np.ndindex(pixels.shape), 300):
         assert pixels[b, k, y, x] == float(case.label_maps[b, k, y, x] == case.targets[b, y, x])
@@ -201,7 +287,7 @@ def test_a_pixel_scores_1_where_it_is_right_and_0_where_it_is_wrong_or_ignored(n
 @given(case=cases)
 @settings(deadline=None)
 def test_the_image_score_is_the_mean_of_the_pixel_scores_over_counted_pixels(name: str, case: Case):
-    pixels = score_pixels(name, case.label_maps, case.targets).astype(np.float64)
+    pixels = score_pixels(name, case.label_maps, case.targets, case.classes).astype(np.float64)
     counted = (case.targets != 255).sum(axis=(1, 2))[:, None]
     expected = pixels.sum(axis=(2, 3)) / np.maximum(counted, 1)
     np.testing.assert_array_equal(score(name, case), expected)
@@ -222,9 +308,9 @@ def test_every_level_has_a_default_that_is_defined_there():
 def test_unknown_names_and_levels_list_the_valid_ones():
     with pytest.raises(OptionError, match="Unknown reward level 'video'; valid: image, pixel"):
         get_reward("mean_iou", "video")
-    with pytest.raises(OptionError, match="Unknown image-level reward 'iou'; valid: mean_iou, pixel_accuracy"):
+    with pytest.raises(OptionError, match="Unknown image-level reward 'iou'; valid: mean_iou, frequency_"):
         get_reward("iou", "image")
     with pytest.raises(OptionError, match="Unknown pixel-level reward 'mean_iou'; valid: pixel_accuracy"):
-        score_pixels("mean_iou", np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8))
+        score_pixels("mean_iou", np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), 2)
     with pytest.raises(OptionError, match="Unknown image-level reward 'iou'"):
         score_images("iou", np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), 2)

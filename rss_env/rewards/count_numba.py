@@ -1,0 +1,167 @@
+"""Counting compiled by Numba: the label maps are read once, 64 pixels at a time.
+
+With few classes every class is compared with 64 pixels at once; the comparison gives 64 bits, and the hits are a
+population count of them. With many classes a histogram costs less: one increment a pixel, in four tables, so that equal
+neighbours do not wait for each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from rss_env.rewards import count_numpy
+
+LANES = 64
+FEW_CLASSES = 40  # up to here comparing every class is the faster way
+IGNORED = np.uint8(255)
+_BYTE, _WORD, _PLACE = ir.IntType(8), ir.IntType(64), ir.IntType(32)
+_PIXELS = ir.VectorType(_BYTE, LANES)
+
+
+def count_labels(maps: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Intersections and predictions of every class.
+
+    Args:
+        maps: unsigned integers (B, K, pixels), values 0..C-1.
+        truth: uint8 (B, pixels), values 0..C-1 or 255 (ignored).
+        num_classes: C.
+
+    Returns:
+        Two int64 (B, K, C).
+    """
+    maps, truth = _bytes(maps), _bytes(truth)
+    counts: np.ndarray = np.zeros((2, *maps.shape[:2], num_classes), np.int64)
+    kernel = _compare_labels if num_classes <= FEW_CLASSES else _tally_labels
+    kernel(maps, truth, num_classes, counts[0], counts[1])
+    return counts[0], counts[1]
+
+
+def count_classes(rows: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels of every class: uint8 (n, pixels), values 0..C-1 or 255 (not counted) -> int64 (n, C)."""
+    counts: np.ndarray = np.zeros((len(rows), num_classes), np.int64)
+    _tally_classes(_bytes(rows), num_classes, counts)
+    return counts
+
+
+def narrow(maps: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """Integers of any shape as uint8; None if one of them is outside 0..C-1. One pass for check and conversion."""
+    if maps.dtype == np.uint8:  # nothing to convert, and NumPy's maximum is as fast as the memory
+        return count_numpy.narrow(maps, num_classes)
+    flat: np.ndarray = np.ascontiguousarray(maps, maps.dtype.newbyteorder("=")).reshape(-1)
+    out: np.ndarray = np.empty(flat.shape, np.uint8)
+    return None if _narrow(flat, num_classes, out) else out.reshape(maps.shape)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.uint8)
+
+
+def _load(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> Any:
+    """64 bytes of an array, from byte ``start`` on."""
+    data = context.make_array(array_type)(context, builder, array).data
+    vector = builder.load(builder.bitcast(builder.gep(data, [start]), _PIXELS.as_pointer()))
+    vector.align = 1
+    return vector
+
+
+@intrinsic
+def _equal(typing_context: Any, first: Any, second: Any, start: Any) -> Any:
+    """(uint8 array, uint8 array, start) -> uint64: bit i tells whether they agree at ``start + i``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        left = _load(context, builder, signature.args[0], args[0], args[2])
+        right = _load(context, builder, signature.args[1], args[1], args[2])
+        return builder.bitcast(builder.icmp_unsigned("==", left, right), _WORD)
+
+    return types.uint64(first, second, types.intp), generate
+
+
+@intrinsic
+def _is(typing_context: Any, array: Any, start: Any, value: Any) -> Any:
+    """(uint8 array, start, value) -> uint64: bit i tells whether the array holds ``value`` at ``start + i``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pixels = _load(context, builder, signature.args[0], args[0], args[1])
+        nothing = ir.Constant(_PIXELS, ir.Undefined)
+        first = builder.insert_element(nothing, args[2], ir.Constant(_PLACE, 0))
+        everywhere = ir.Constant(ir.VectorType(_PLACE, LANES), [0] * LANES)
+        value = builder.shuffle_vector(first, nothing, everywhere)
+        return builder.bitcast(builder.icmp_unsigned("==", pixels, value), _WORD)
+
+    return types.uint64(array, types.intp, types.uint8), generate
+
+
+@intrinsic
+def _popcount(typing_context: Any, bits: Any) -> Any:
+    """uint64 -> int64, the number of bits that are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+@njit(cache=True, nogil=True)
+def _compare_labels(maps, truth, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
+    batch, samples, pixels = maps.shape
+    whole = pixels - pixels % LANES
+    for b in range(batch):
+        target = truth[b]
+        for k in range(samples):
+            label_map = maps[b, k]
+            for start in range(0, whole, LANES):
+                right = _equal(label_map, target, start)
+                counted = ~_is(target, start, IGNORED)
+                for label in range(num_classes):
+                    here = _is(label_map, start, np.uint8(label))
+                    intersection[b, k, label] += _popcount(here & right)
+                    predicted[b, k, label] += _popcount(here & counted)
+            for i in range(whole, pixels):
+                if target[i] != IGNORED:
+                    predicted[b, k, label_map[i]] += 1
+                    intersection[b, k, label_map[i]] += label_map[i] == target[i]
+
+
+@njit(cache=True, nogil=True)
+def _tally_labels(maps, truth, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
+    batch, samples, pixels = maps.shape
+    tables = np.empty(
+        (4, 1024), np.int64
+    )  # of each: right pixels from 0 on, wrong ones from 256, ignored ones from 512
+    for b in range(batch):
+        for k in range(samples):
+            tables[:] = 0
+            for i in range(pixels):
+                label, target = maps[b, k, i], truth[b, i]
+                tables[i & 3, label + 256 * (label != target) + 512 * (target == IGNORED)] += 1
+            for table in tables:
+                for label in range(num_classes):
+                    intersection[b, k, label] += table[label]
+                    predicted[b, k, label] += table[label] + table[256 + label]
+
+
+@njit(cache=True, nogil=True)
+def _tally_classes(rows, num_classes, counts):  # type: ignore[no-untyped-def]
+    tables = np.empty((4, 256), np.int64)
+    for row in range(len(rows)):
+        tables[:] = 0
+        for i in range(rows.shape[1]):
+            tables[i & 3, rows[row, i]] += 1
+        for table in tables:
+            for label in range(num_classes):
+                counts[row, label] += table[label]
+
+
+@njit(cache=True, nogil=True)
+def _narrow(values, num_classes, out):  # type: ignore[no-untyped-def]
+    outside = False
+    for i in range(values.size):
+        value = values[i]
+        outside |= (value < 0) | (value >= num_classes)
+        out[i] = np.uint8(value)
+    return outside

@@ -1,0 +1,67 @@
+"""The vector environment on a torch device: tensors in and out, and the decoded data set beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rss_env.torch_task import TorchSegmentationTask
+from rss_env.vector import SegmentationVectorEnv
+
+
+class TorchSegmentationVectorEnv(SegmentationVectorEnv):
+    """``SegmentationVectorEnv`` with torch tensors: under the same seed the same images, and rewards equal to the bit.
+
+    ``gym.make_vec(id, num_envs=B, device="cuda")`` makes it. Observations, rewards, terminations and all arrays in
+    ``infos`` are tensors on ``device``; ``infos["final_obs"]`` is one too, uint8 (B, H, W, 3). Label maps may be
+    tensors of any device or NumPy arrays; those that are already on the device and uint8 cost least. Which images come
+    next is decided on the host (torch's random generators are neither used nor changed), so no step waits for the
+    device. Hence on an accelerator an ``InvalidAction`` for labels outside 0..C-1 comes with a later call.
+
+    Args:
+        dataset: name of the data set.
+        level: ``"image"`` or ``"pixel"``.
+        device: torch device, such as ``"cuda"`` or ``"cpu"``.
+        cache: ``"device"`` keeps the decoded data set on the device; ``"host"`` keeps it in host memory and copies each
+            step's images through pinned memory, for data sets larger than the device's memory.
+        **options: as for ``SegmentationVectorEnv``.
+
+    Raises:
+        OptionError: an argument is not among the valid values, no such device, or no room on it for the data set.
+        DatasetError: the data set is missing, incomplete or corrupt.
+
+    Example:
+        >>> envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=3, device="cpu", image_size=(32, 32))
+        >>> images, _ = envs.reset(seed=0)
+        >>> images, rewards, *_ = envs.step(torch.zeros(3, 32, 32, dtype=torch.uint8))
+        >>> images.shape, rewards.dtype
+        (torch.Size([3, 32, 32, 3]), torch.float64)
+    """
+
+    task_class = TorchSegmentationTask
+    task: TorchSegmentationTask
+
+    def __init__(self, dataset: str = "Shapes", level: str = "image", *, device: str = "cpu", **options: Any) -> None:
+        super().__init__(dataset, level, device=device, **options)
+        self.device = self.task.device
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As ``SegmentationVectorEnv.reset``; the options may be tensors, which are copied to the host."""
+        self.task.check_earlier()
+        return super().reset(seed=seed, options=options and {key: _host(value) for key, value in options.items()})
+
+    def close(self, **kwargs: Any) -> None:
+        """Closes; the last chance to hear of labels outside 0..C-1."""
+        super().close(**kwargs)
+        self.task.check_earlier()
+
+    def _give(self, array: np.ndarray) -> torch.Tensor:
+        if array.dtype == bool and (array.all() or not array.any()):
+            return torch.full(array.shape, bool(array[0]), device=self.device)  # cheaper than a copy from the host
+        return self.task.to_device(torch.from_numpy(array.copy()))
+
+
+def _host(value: Any) -> Any:
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
