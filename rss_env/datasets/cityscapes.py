@@ -4,9 +4,6 @@ Layout below ``root``::
 
     leftImg8bit/{train,val,test}/CITY/ID_leftImg8bit.png            train 2,975, val 500 images with fine labels
     gtFine/{train,val,test}/CITY/ID_gtFine_labelIds.png             or ID_gtFine_labelTrainIds.png (0..18, 255)
-
-Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016. For non-commercial use, after
-registration; the frames may not be passed on.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
+from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import PhotoSource, list_photos, need_root, not_found, pair_files
 
 # Class: (value in labelIds, colour).
@@ -47,6 +45,22 @@ LAYOUT = """\
   leftImg8bit/{train,val,test}/CITY/ID_leftImg8bit.png
   gtFine/{train,val,test}/CITY/ID_gtFine_labelIds.png or ID_gtFine_labelTrainIds.png"""
 
+PALETTE = np.array([colour for _, colour in CLASSES.values()], np.uint8)
+INFO = DatasetInfo(
+    title="Cityscapes",
+    homepage="https://www.cityscapes-dataset.com",
+    citation='Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016',
+    licence="For non-commercial purposes, after registration; the frames may not be passed on.",
+    layout=LAYOUT,
+    class_names=tuple(CLASSES),
+    palette=PALETTE,
+    splits={"train": 2975, "val": 500, "test": 1525},
+    ignore="in labelIds all but the 19 classes that are evaluated; in labelTrainIds 255",
+    steps="1. Register at https://www.cityscapes-dataset.com.\n"
+    "2. Download leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (0.2 GB).\n"
+    "3. Extract both into the same folder, which is root.",
+)
+
 
 def locate(root: str | Path | None, split: str) -> PhotoSource:
     """Finds the files of one split. The published labels of ``test`` ignore every pixel.
@@ -71,5 +85,4 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     if not converted:
         relabel = dict.fromkeys(range(LARGEST_ID + 1), IGNORE_INDEX)
         relabel |= {value: label for label, (value, _) in enumerate(CLASSES.values())}
-    palette = np.array([colour for _, colour in CLASSES.values()], np.uint8)
-    return PhotoSource("Cityscapes", split, tuple(ids), images, masks, tuple(CLASSES), palette, relabel)
+    return PhotoSource("Cityscapes", split, tuple(ids), images, masks, tuple(CLASSES), PALETTE, relabel)

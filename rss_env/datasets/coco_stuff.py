@@ -5,9 +5,6 @@ Layout below ``root``::
     images/{train2017,val2017}/ID.jpg        train 118,287, val 5,000 images
     annotations/{train2017,val2017}/ID.png   the published pixel maps (0..181, 11 of them unused; 255 = unlabelled)
                                              or ID_labelTrainIds.png (0..170, 255)
-
-Caesar, Uijlings and Ferrari, "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018. Annotations: CC BY 4.0; the
-photos come from flickr, and their use must respect flickr's terms.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
+from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import PhotoSource, bit_palette, list_photos, need_root, not_found, pair_files
 
 CLASSES = (
@@ -196,6 +194,24 @@ LAYOUT = """\
   images/{train2017,val2017}/ID.jpg
   annotations/{train2017,val2017}/ID.png or ID_labelTrainIds.png"""
 
+PALETTE = bit_palette(len(CLASSES))
+INFO = DatasetInfo(
+    title="COCO-Stuff 164k",
+    homepage="https://github.com/nightrome/cocostuff",
+    citation='Caesar, Uijlings and Ferrari, "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018',
+    licence="Annotations: CC BY 4.0. The photos come from flickr; their use must respect flickr's terms of use.",
+    layout=LAYOUT,
+    class_names=CLASSES,
+    palette=PALETTE,
+    splits={"train": 118287, "val": 5000},
+    ignore="255, unlabelled, and the 11 values of the published pixel maps that stand for no class",
+    steps="1. Download http://images.cocodataset.org/zips/train2017.zip and val2017.zip (19 GB) and extract them into "
+    "images/.\n"
+    "2. Download stuffthingmaps_trainval2017.zip (0.7 GB), to which https://github.com/nightrome/cocostuff links, and "
+    "extract it into annotations/.",
+    aliases=("coco", "coco-stuff"),
+)
+
 
 def locate(root: str | Path | None, split: str) -> PhotoSource:
     """Finds the files of one split, ``"train"`` or ``"val"``.
@@ -219,4 +235,4 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     relabel = {}
     if not converted:
         relabel = dict.fromkeys(UNUSED, IGNORE_INDEX) | {value: label for label, value in enumerate(used)}
-    return PhotoSource("COCOStuff", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)), relabel)
+    return PhotoSource("COCOStuff", split, tuple(ids), images, masks, CLASSES, PALETTE, relabel)

@@ -28,6 +28,7 @@ import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES, check_split
 from rss_env.datasets.decode import read_mask
+from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import (
     PhotoSource,
     bit_palette,
@@ -45,6 +46,14 @@ LAYOUT = """\
   masks/ID.png (may be left out where the reward is a callable)
   splits/{train,val,test}.txt (optional)
   classes.json (optional)"""
+
+INFO = DatasetInfo(
+    title="Any photos with label maps beside them",
+    layout=LAYOUT,
+    licence="That of your photos.",
+    ignore='255, and the "ignore_label" of classes.json',
+    steps="Put your photos and label maps into the layout above; rss-env check tells what is wrong with them.",
+)
 
 
 def locate(root: str | Path | None, split: str, *, num_classes: int | None = None) -> PhotoSource:

@@ -5,15 +5,13 @@ Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
     VOCdevkit/VOC2010/JPEGImages/ID.jpg
     VOCdevkit/VOC2010/SegmentationClassContext/ID.png          0 = background, 1..59 the classes
     VOCdevkit/VOC2010/ImageSets/SegmentationContext/SPLIT.txt  train 4,998, val 5,105 images
-
-Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014. The photos
-come from flickr; their use must respect flickr's terms.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, ignore_zero, pair_files, read_devkit_split
 
 CLASSES = (
@@ -82,6 +80,26 @@ LAYOUT = """\
   VOCdevkit/VOC2010/JPEGImages/ID.jpg
   VOCdevkit/VOC2010/SegmentationClassContext/ID.png
   VOCdevkit/VOC2010/ImageSets/SegmentationContext/{train,val}.txt"""
+
+PALETTE = bit_palette(len(CLASSES))
+INFO = DatasetInfo(
+    title="PASCAL-Context",
+    homepage="https://cs.stanford.edu/~roozbeh/pascal-context/",
+    citation='Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", '
+    "CVPR 2014",
+    licence="The photos come from flickr; their use must respect flickr's terms of use.",
+    layout=LAYOUT,
+    class_names=CLASSES,
+    palette=PALETTE,
+    splits={"train": 4998, "val": 5105},
+    ignore="0, background; with background=True it is class 0 of 60 and nothing is ignored",
+    steps="1. Get the photos, VOCtrainval_03-May-2010.tar, from http://host.robots.ox.ac.uk/pascal/VOC/voc2010/ and "
+    "extract them.\n"
+    "2. Get the annotations from https://cs.stanford.edu/~roozbeh/pascal-context/ and convert those of the 59 most "
+    "frequent classes to PNG files of the values 0..59, for example with MMSegmentation's converter.\n"
+    "3. Put them and the lists of the splits into the layout above.",
+    aliases=("context", "pascal-context"),
+)
 
 
 def locate(root: str | Path | None, split: str, *, background: bool = False) -> PhotoSource:

@@ -27,7 +27,7 @@ class PhotoSource:
         images: n paths of photos.
         masks: n paths of 8-bit label maps (grey values or palette indices are the classes); empty if there are none.
         class_names: C names.
-        palette: uint8 (C, 3).
+        palette: uint8 (C, 3), the colours of the classes.
         relabel: mask value -> class (or 255, ignored) for the values that differ; the others stay.
     """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rss_env.datasets.dataset import SegmentationDataset, check_split
+from rss_env.datasets.info import DatasetInfo
 from rss_env.errors import DatasetError
 
 KINDS = ("disk", "square", "triangle", "cross", "ring", "bar", "crescent", "ell")
@@ -41,6 +42,13 @@ DIFFICULTIES = {
     "medium": Difficulty(objects=(2, 4), radius=(0.14, 0.28), hue_jitter=0.15, noise=12.0, clutter=2),
     "hard": Difficulty(objects=(3, 6), radius=(0.10, 0.24), hue_jitter=0.50, noise=22.0, clutter=6),
 }
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """Colours of the classes, uint8 (C, 3): black background, then evenly spaced hues."""
+    hues = (_hue(c, num_classes) for c in range(1, num_classes))
+    colours = [(0.0, 0.0, 0.0), *(colorsys.hsv_to_rgb(h, 0.75, 0.95) for h in hues)]
+    return np.round(np.array(colours) * 255).astype(np.uint8)
 
 
 def load(
@@ -101,13 +109,6 @@ def load(
         class_names=("background", *KINDS[: num_classes - 1]),
         palette=palette(num_classes),
     )
-
-
-def palette(num_classes: int) -> np.ndarray:
-    """Colours of the classes, uint8 (C, 3): black background, then evenly spaced hues."""
-    hues = (_hue(c, num_classes) for c in range(1, num_classes))
-    colours = [(0.0, 0.0, 0.0), *(colorsys.hsv_to_rgb(h, 0.75, 0.95) for h in hues)]
-    return np.round(np.array(colours) * 255).astype(np.uint8)
 
 
 def draw_scene(
@@ -173,3 +174,13 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if kind == "crescent":
         return (r2 <= 1.0) & ((u - 0.55) ** 2 + v * v >= 0.64)
     return ((a <= 0.9) & (b <= 0.9)) & ~((u > -0.2) & (v > -0.2))  # ell
+
+
+INFO = DatasetInfo(
+    title="Procedural shapes",
+    licence="MIT, that of this package; the images are generated and nobody else's.",
+    class_names=("background", *KINDS[:4]),
+    palette=palette(5),
+    splits=SPLIT_SIZES,
+    ignore="nothing",
+)

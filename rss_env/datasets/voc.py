@@ -8,15 +8,13 @@ Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
 
 The augmented split of Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011, is ``trainaug`` (10,582
 images): a list of that name, and the masks of every split that ends in ``aug`` in ``SegmentationClassAug/ID.png``.
-
-Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015. The photos come from
-flickr; their use must respect flickr's terms.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from rss_env.datasets.info import Archive, DatasetInfo
 from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, pair_files, read_devkit_split
 
 CLASSES = (
@@ -49,6 +47,30 @@ LAYOUT = """\
   VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val,trainval}.txt
   and for the split trainaug: SegmentationClassAug/ID.png, ImageSets/Segmentation/trainaug.txt"""
 
+PALETTE = bit_palette(len(CLASSES))
+INFO = DatasetInfo(
+    title="PASCAL VOC 2012",
+    homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    citation='Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015',
+    licence="The photos come from flickr; their use must respect flickr's terms of use.",
+    layout=LAYOUT,
+    class_names=CLASSES,
+    palette=PALETTE,
+    splits={"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582},
+    ignore="255, the border around objects",
+    archives=(
+        Archive(
+            url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            checksum="md5:6cd6e144f989b92b3379bac3b3de84fd",
+            gigabytes=2.0,
+            provides="VOCdevkit/VOC2012",
+        ),
+    ),
+    steps="For the split trainaug put the masks of Hariharan et al. into VOCdevkit/VOC2012/SegmentationClassAug/ and "
+    "the list of its images into VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt.",
+    aliases=("voc2012", "pascal-voc"),
+)
+
 
 def locate(root: str | Path | None, split: str) -> PhotoSource:
     """Finds the files of one split.
@@ -61,4 +83,4 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     ids = read_devkit_split("VOC", home / LISTS, split)
     labels = home / ("SegmentationClassAug" if split.endswith("aug") else "SegmentationClass")
     images, masks = pair_files("VOC", ids, home / "JPEGImages", labels)
-    return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, bit_palette(len(CLASSES)))
+    return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, PALETTE)

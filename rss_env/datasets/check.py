@@ -1,0 +1,304 @@
+"""Validation of a data set's files, not of the cache: every problem of every file, and what the masks hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rss_env.datasets import DATASETS, load_dataset
+from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES
+from rss_env.datasets.decode import read_image, read_mask
+from rss_env.datasets.photos import IMAGE_SUFFIXES, MUST_EXIST, PhotoSource
+from rss_env.errors import DatasetError, DatasetNotFoundError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one file.
+
+    Attributes:
+        kind: ``"problem"`` (the data set cannot be used like this) or ``"warning"``.
+        file: path of the file, or of the split's folder.
+        message: says what is wrong and names the file.
+    """
+
+    kind: Literal["problem", "warning"]
+    file: str
+    message: str
+
+
+@dataclass
+class SplitReport:
+    """What one split holds.
+
+    Attributes:
+        split: its name.
+        images: number of images.
+        sizes: (H, W) of the photos -> how many of them.
+        pixels: int64 (C,), pixels of each class in the masks at their own size.
+        ignored: pixels that are ignored.
+        images_with: int64 (C,), masks in which each class occurs.
+        findings: problems and warnings by file, in the order of the split.
+    """
+
+    split: str
+    images: int
+    sizes: Counter[tuple[int, int]]
+    pixels: np.ndarray
+    ignored: int
+    images_with: np.ndarray
+    findings: list[Finding]
+
+
+@dataclass
+class DatasetReport:
+    """What a data set's folder holds.
+
+    Attributes:
+        dataset: registry name.
+        root: folder that was read; None for a procedural data set.
+        class_names: C names.
+        splits: one report each.
+        absent: official splits that are not there.
+    """
+
+    dataset: str
+    root: str | None
+    class_names: tuple[str, ...]
+    splits: list[SplitReport]
+    absent: list[str]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Problems and warnings of all splits, each once."""
+        return list(dict.fromkeys(finding for split in self.splits for finding in split.findings))
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is no problem; warnings do not count."""
+        return all(finding.kind != "problem" for finding in self.findings)
+
+
+@dataclass
+class _Decoded:
+    """What is kept of one pair: the photo's size, and the labels that occur with their numbers of pixels."""
+
+    size: tuple[int, int] | None = None
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    findings: list[Finding] = field(default_factory=list)
+
+
+def official_splits(name: str, root: str | Path | None) -> list[str]:
+    """Names of a data set's splits, whether they are on disk or not; of a Folder those that it has."""
+    official = list(DATASETS[name].info.splits)
+    if official or root is None:
+        return official
+    found = sorted(path.stem for path in (Path(root) / "splits").glob("*.txt"))
+    usual = ["train", "val", "test"]
+    return [*(s for s in usual if s in found), *(s for s in found if s not in usual)] or ["train", "val"]
+
+
+def locate_splits(
+    name: str, root: str | Path, splits: Iterable[str], *, must_exist: bool = True, **options: Any
+) -> dict[str, PhotoSource | DatasetError]:
+    """The files of each split that is below ``root``, without decoding any; splits that are not there are left out.
+
+    Args:
+        name: a key of ``DATASETS``, not of a procedural data set.
+        root: folder of the data set.
+        splits: names of the splits to look for.
+        must_exist: whether a split that misses a photo or a mask is an error; else it is among the files regardless.
+        **options: the data set's own options.
+
+    Returns:
+        split -> its files, or the error that keeps them from being listed.
+    """
+    locate = DATASETS[name].locate
+    assert locate is not None
+    if name == "Folder" and "num_classes" not in options and not (Path(root) / "classes.json").is_file():
+        options = {"num_classes": MAX_CLASSES, **options}  # else every mask would be decoded to count the classes
+    found: dict[str, PhotoSource | DatasetError] = {}
+    token = MUST_EXIST.set(must_exist)
+    try:
+        for split in splits:
+            try:
+                found[split] = locate(root, split, **options)
+            except DatasetNotFoundError:
+                continue
+            except DatasetError as error:
+                if not str(error).startswith("Unknown split"):
+                    found[split] = error
+    finally:
+        MUST_EXIST.reset(token)
+    return found
+
+
+def find_layouts(root: str | Path) -> list[str]:
+    """Names of the data sets whose layout is below a folder; ``"Folder"``, the plainest, only if it is the only one."""
+    photos = [name for name, entry in DATASETS.items() if entry.locate is not None]
+    found = [name for name in photos if locate_splits(name, root, official_splits(name, root), must_exist=False)]
+    return [name for name in found if name != "Folder"] or found
+
+
+def check_dataset(
+    name: str,
+    root: str | Path | None,
+    splits: Sequence[str] | None = None,
+    *,
+    progress: Callable[[Iterator[_Decoded], int], Iterable[_Decoded]] | None = None,
+    **options: Any,
+) -> DatasetReport:
+    """Reads every file of a data set and reports all that is wrong with them.
+
+    Args:
+        name: a key of ``DATASETS``.
+        root: folder of the data set; procedural ones take none.
+        splits: names of the splits; None for all official ones that are there.
+        progress: wraps (iterator over the pairs, their number), as tqdm does.
+        **options: the data set's own options.
+
+    Raises:
+        DatasetNotFoundError: the layout is not below ``root``.
+        DatasetError: one of ``splits`` is unknown or cannot be listed.
+
+    Example:
+        >>> report = check_dataset("Shapes", None, ["val"])
+        >>> report.splits[0].images, report.clean
+        (128, True)
+    """
+    wanted = official_splits(name, root) if splits is None else list(dict.fromkeys(splits))
+    if DATASETS[name].generate is not None:
+        return _check_procedural(name, wanted, options)
+    locate = DATASETS[name].locate
+    assert locate is not None
+    sources = locate_splits(name, root, wanted, must_exist=False, **options) if root is not None else {}
+    unlisted = [split for split in wanted if not isinstance(sources.get(split), PhotoSource)]
+    if unlisted and (splits is not None or not sources):
+        locate(root, unlisted[0], **options)  # raises, and says why
+    listed = [source for source in sources.values() if isinstance(source, PhotoSource)]
+    pairs = {pair: source for source in listed for pair in _pairs(source)}
+    with ThreadPoolExecutor() as pool:
+        results: Iterable[_Decoded] = pool.map(_decode, pairs, pairs.values())
+        if progress is not None:
+            results = progress(iter(results), len(pairs))
+        decoded = dict(zip(pairs, results, strict=True))
+    names = _class_names(listed[0], decoded.values()) if listed else ()
+    return DatasetReport(
+        name,
+        str(root),
+        names,
+        [_summarise(split, source, decoded, len(names), str(root)) for split, source in sources.items()],
+        [split for split in wanted if split not in sources],
+    )
+
+
+def _pairs(source: PhotoSource) -> list[tuple[Path, Path | None]]:
+    return list(zip(source.images, source.masks or [None] * len(source.images), strict=True))
+
+
+def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
+    """Reads a photo and its mask; what is wrong with one does not hide what is wrong with the other."""
+    image_path, mask_path = pair
+    found = _Decoded()
+
+    def report(path: Path, message: str, kind: Literal["problem", "warning"] = "problem") -> None:
+        found.findings.append(Finding(kind, str(path), message))
+
+    if not image_path.exists():
+        others = ", ".join(IMAGE_SUFFIXES[1:])
+        report(image_path, f"{image_path} is missing (and so is one that ends in {others}), but the split lists it.")
+    else:
+        try:
+            image = read_image(image_path)
+            found.size = image.height, image.width
+        except DatasetError as error:
+            report(image_path, str(error))
+    if mask_path is None:
+        return found
+    if not mask_path.exists():
+        report(mask_path, f"{mask_path} is missing, the mask of {image_path}.")
+        return found
+    try:
+        mask = read_mask(mask_path)
+    except DatasetError as error:
+        report(mask_path, str(error))
+        return found
+    if found.size not in (None, (mask.height, mask.width)):
+        assert found.size is not None
+        report(
+            mask_path,
+            f"{mask_path} is {mask.width}×{mask.height} pixels, but its image {image_path} is "
+            f"{found.size[1]}×{found.size[0]}.",
+        )
+    values = np.bincount(np.frombuffer(mask.tobytes(), np.uint8), minlength=256)
+    pixels = np.zeros(256, np.int64)
+    np.add.at(pixels, [source.relabel.get(value, value) for value in range(256)], values)
+    stored = [v for v in np.flatnonzero(values).tolist() if _outside(source.relabel.get(v, v), source.num_classes)]
+    if stored:
+        report(
+            mask_path,
+            f"{mask_path} holds {', '.join(map(str, stored))} in {values[stored].sum()} pixels, which is no class of "
+            f"{source.name}'s {source.num_classes} and not ignored.",
+        )
+    elif pixels[IGNORE_INDEX] == pixels.sum():
+        report(mask_path, f"{mask_path} has no pixel that counts: all are ignored.", "warning")
+    found.labels = np.flatnonzero(pixels).astype(np.uint8)
+    found.counts = pixels[found.labels]
+    return found
+
+
+def _outside(label: int, num_classes: int) -> bool:
+    return label >= num_classes and label != IGNORE_INDEX
+
+
+def _class_names(source: PhotoSource, decoded: Iterable[_Decoded]) -> tuple[str, ...]:
+    """The names of the classes; of a Folder that does not say how many there are, up to the largest label seen."""
+    if source.name != "Folder" or source.num_classes < MAX_CLASSES:
+        return source.class_names
+    largest = max((int(one.labels[one.labels != IGNORE_INDEX].max(initial=0)) for one in decoded), default=0)
+    return source.class_names[: max(2, largest + 1)]
+
+
+def _summarise(
+    split: str,
+    source: PhotoSource | DatasetError,
+    decoded: dict[tuple[Path, Path | None], _Decoded],
+    num_classes: int,
+    root: str,
+) -> SplitReport:
+    if isinstance(source, DatasetError):
+        nothing: np.ndarray = np.zeros(num_classes, np.int64)
+        return SplitReport(split, 0, Counter(), nothing, 0, nothing, [Finding("problem", root, str(source))])
+    parts = [decoded[pair] for pair in _pairs(source)]
+    pixels, images_with = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for part in parts:
+        pixels[part.labels] += part.counts
+        images_with[part.labels] += 1
+    sizes = Counter(part.size for part in parts if part.size is not None)
+    findings = [finding for part in parts for finding in part.findings]
+    ignored = int(pixels[IGNORE_INDEX])
+    return SplitReport(split, len(parts), sizes, pixels[:num_classes], ignored, images_with[:num_classes], findings)
+
+
+def _check_procedural(name: str, splits: Sequence[str], options: dict[str, Any]) -> DatasetReport:
+    """Generates the splits and tells what they hold."""
+    reports: list[SplitReport] = []
+    names: tuple[str, ...] = ()
+    for split in splits:
+        data = load_dataset(name, split=split, **options)
+        assert data.targets is not None
+        counts = np.stack([np.bincount(target.ravel(), minlength=256) for target in data.targets])
+        pixels, images_with = counts.sum(0), (counts > 0).sum(0)
+        sizes = Counter({data.image_size: len(data)})
+        ignored, num_classes, names = int(pixels[IGNORE_INDEX]), data.num_classes, data.class_names
+        reports.append(
+            SplitReport(split, len(data), sizes, pixels[:num_classes], ignored, images_with[:num_classes], [])
+        )
+    return DatasetReport(name, None, names, reports, [])
