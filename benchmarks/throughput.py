@@ -4,8 +4,8 @@
 
 The *floor* is the work that no implementation can leave out: one copy of the observations and one pass over the label
 maps. It is measured twice: with observations that lie in the processor's cache already (*floor*), and read from the
-data set in the order of random episodes (*gather floor*), which is where they come from. The contenders take turns within
-one run and each number is the median over the rounds; only their ratios mean something on a busy machine.
+data set in the order of random episodes (*gather floor*), which is where they come from. The contenders take turns
+within one run and each number is the median over the rounds; only their ratios mean something on a busy machine.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _contenders(level: str, side: int, num_envs: int) -> Iterator[dict[str, Call
         "gather floor": gather_floor,
         "SegmentationVectorEnv": lambda: native.step(actions),
         "SegmentationVectorEnv, uint8": lambda: native.step(small),
-        "TorchSegmentationVectorEnv, uint8": lambda: on_torch.step(tensors),  # type: ignore[arg-type]
+        "TorchSegmentationVectorEnv, uint8": lambda: on_torch.step(tensors),
         "SyncVectorEnv": lambda: sync.step(actions),
     }
     processes = None

@@ -21,6 +21,7 @@ def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+@functools.lru_cache(maxsize=4096)
 def text_width(text: str, size: int) -> int:
     """Width of one line of text in pixels."""
     return int(np.ceil(font_of(size).getlength(text)))
@@ -91,7 +92,8 @@ class ClassLegend:
         """As many of the classes as there is room for, the most frequent ones, in order."""
         frequent = sorted(present, key=lambda c: (-counts[c], c))
         ignored = ["ignored"] * bool(counts[IGNORE_INDEX])
-        for kept in range(len(present), -1, -1):
+        room = MAX_ROWS * self.width - np.cumsum([0, *(entry_width(self.names[c], self.size) for c in frequent)])
+        for kept in range(np.count_nonzero(room >= 0) - 1, -1, -1):
             shown = sorted(frequent[:kept])
             more = [_more(len(present) - kept)] * (kept < len(present))
             places = self._places([*(self.names[c] for c in shown), *ignored, *more])

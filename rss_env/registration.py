@@ -8,6 +8,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from rss_env.datasets import DATASETS
+from rss_env.errors import OptionError
 from rss_env.rewards import LEVELS
 
 
@@ -44,11 +45,18 @@ def make_vector_env(device: str | None = None, **options: Any) -> VectorEnv:
     Args:
         device: torch device, such as ``"cuda"`` or ``"cpu"``; None for ``SegmentationVectorEnv``.
         **options: those of ``SegmentationVectorEnv`` or ``TorchSegmentationVectorEnv``.
+
+    Raises:
+        OptionError: ``device`` without torch.
     """
     if device is None:
         from rss_env.vector import SegmentationVectorEnv
 
         return SegmentationVectorEnv(**options)
-    from rss_env.torch_vector import TorchSegmentationVectorEnv  # needs torch, which NumPy's users need not have
-
+    try:
+        from rss_env.torch_vector import TorchSegmentationVectorEnv
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise OptionError(f"device={device!r} needs torch: pip install 'rss-env[torch]'.") from None
     return TorchSegmentationVectorEnv(device=device, **options)

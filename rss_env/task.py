@@ -48,6 +48,12 @@ class SegmentationTask:
             self.reward = get_reward(reward, level)
         check_order(order)
         check_augment(augment)
+        for name in ("device", "cache"):
+            if name in dataset_options:
+                raise OptionError(
+                    f"{name}={dataset_options[name]!r} is for tensors: gym.make_vec(id, device=...) gives them, and "
+                    "cache= goes with device=; elsewhere leave both out."
+                )
         if samples_per_image is not None and not is_count(samples_per_image):
             raise OptionError(f"samples_per_image must be None or an integer of at least 1, got {samples_per_image!r}.")
         self.level = level
@@ -144,7 +150,7 @@ class SegmentationTask:
         if not integer:
             raise InvalidAction(
                 f"A label map must have an integer dtype, got {dtype}. Convert class scores with "
-                "argmax, or whole numbers with .astype(int)."
+                "argmax, or whole numbers with .astype(int) (tensors: .long())."
             )
         if tuple(shape) != (*batch, *self.map_shape):
             raise InvalidAction(f"Expected label maps of shape {(*batch, *self.map_shape)}, got {tuple(shape)}.")

@@ -12,7 +12,8 @@ from rss_env.errors import InvalidAction, OptionError
 from rss_env.task import SegmentationTask
 
 CACHES = ("device", "host")
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch stores and converts them, and does little else
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *WIDE_UNSIGNED)
 
 
 class TorchSegmentationTask(SegmentationTask):
@@ -37,56 +38,70 @@ class TorchSegmentationTask(SegmentationTask):
         self.cache = cache
         super().__init__(dataset, level, **options)
 
+    @property
+    def on_host(self) -> bool:
+        """Whether the device is the CPU, where looking at values waits for nothing."""
+        return self.device.type == "cpu"
+
+    @torch.inference_mode(False)  # a tensor made in inference mode could not be changed outside it
     def _attach(self) -> None:
         super()._attach()
-        self._waits = self.device.type == "cpu"  # there a check of values costs no wait for the device
         self._sent: tuple[np.ndarray, torch.Tensor] | None = None
         self._images, self._targets = (None if a is None else _wrap(a) for a in (self._images, self._targets))
         self._target_counts = torch.from_numpy(self._target_counts).to(self.device)
         self._outside_seen = torch.zeros((), dtype=torch.bool, device=self.device)
-        self._outside_known = torch.zeros((), dtype=torch.bool, pin_memory=not self._waits)
-        if self.cache == "device" and not self._waits:
+        self._outside_known = self._staging((), torch.bool).fill_(False)
+        if self.cache == "device" and not self.on_host:
             self._check_memory()
             self._images, self._targets = (
                 None if a is None else a.to(self.device) for a in (self._images, self._targets)
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("_waits", "_sent", "_outside_seen", "_outside_known")
+        derived = ("_sent", "_outside_seen", "_outside_known")
         return {name: value for name, value in super().__getstate__().items() if name not in derived}
 
     def _check_memory(self) -> None:
+        if self.device.type != "cuda":
+            return
         needed = sum(array.nbytes for array in (self._images, self._targets) if array is not None)
-        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else needed
+        free = torch.cuda.mem_get_info(self.device)[0]
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # kept by torch
         if needed > free:
             raise OptionError(
                 f"{self.dataset.name} takes {needed / 2**30:.1f} GiB decoded, but {self.device} has "
                 f"{free / 2**30:.1f} GiB free. Pass cache='host' to keep it in host memory, or a smaller image_size."
             )
 
+    def _staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Fresh host memory from which, or to which, the device copies without anyone waiting."""
+        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=self.device.type == "cuda")
+
+    def to_device(self, array: np.ndarray) -> torch.Tensor:
+        """A copy of a host array on the device; on CUDA nothing waits for it, and the array may change at once."""
+        if self.on_host:
+            return torch.from_numpy(np.array(array))
+        host = _wrap(array)
+        # Not pin_memory(): of memory that is pinned already it makes no copy, and the owner may overwrite it too early.
+        return self._staging(host.shape, host.dtype).copy_(host).to(self.device, non_blocking=True)
+
     def send(self, array: np.ndarray) -> torch.Tensor:
-        """A host array on the device, copied asynchronously; the one sent last is not sent again."""
-        if self._sent is None or self._sent[0] is not array:
-            self._sent = array, self.to_device(torch.from_numpy(array.copy()))
+        """As ``to_device``, for reading only: what equals the array sent last is not sent again."""
+        if self._sent is None or not np.array_equal(self._sent[0], array):
+            self._sent = array.copy(), self.to_device(array)
         return self._sent[1]
 
-    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A host tensor on the device, copied asynchronously."""
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
-
     def _gather(self, data: torch.Tensor, indices: np.ndarray, flipped: np.ndarray) -> torch.Tensor:
-        if self._waits:
+        if self.on_host:
             return torch.from_numpy(super()._gather(data.numpy(), indices, flipped))
-        if data.device == self.device:
+        if self.cache == "device":
             batch = data.index_select(0, self.send(indices))
         else:
-            pinned = torch.empty((len(indices), *data.shape[1:]), dtype=data.dtype, pin_memory=True)
-            torch.index_select(data, 0, torch.from_numpy(indices), out=pinned)
-            batch = pinned.to(self.device, non_blocking=True)
+            staged = self._staging((len(indices), *data.shape[1:]), data.dtype)
+            torch.index_select(data, 0, torch.from_numpy(indices), out=staged)
+            batch = staged.to(self.device, non_blocking=True)
         if flipped.any():
-            mirrored = self.to_device(torch.from_numpy(flipped.copy())).view(-1, *[1] * (batch.ndim - 1))
+            mirrored = self.to_device(flipped).view(-1, *[1] * (batch.ndim - 1))
             batch = torch.where(mirrored, batch.flip(2), batch)
         return batch
 
@@ -103,29 +118,42 @@ class TorchSegmentationTask(SegmentationTask):
     def check_label_maps(self, actions: Any, batch: tuple[int, ...]) -> torch.Tensor:
         """Turns actions of shape ``batch + map_shape`` into label maps, uint8 (B, K, H, W), on the device.
 
-        On an accelerator nothing waits for the values: labels outside 0..C-1 are scored as the nearest class, and the
-        error comes with a later call.
+        Nothing waits for the values of tensors on an accelerator: labels outside 0..C-1 are scored as the nearest
+        class, and the error comes with a later call. Those on the host are checked at once.
 
         Raises:
             InvalidAction: wrong shape, a dtype that is not integer, or a value outside 0..C-1, here or before.
         """
         self.check_earlier()
-        maps = actions if isinstance(actions, torch.Tensor) else torch.as_tensor(np.asarray(actions))
-        self._check_form(maps.shape, maps.dtype, maps.dtype in INTEGERS, batch)
-        if self._waits:
-            return torch.from_numpy(super().check_label_maps(maps.cpu().numpy(), batch))
-        maps = maps.to(self.device, non_blocking=True)
-        last = self.dataset.num_classes - 1
-        self._outside_seen |= ((maps < 0) | (maps > last)).any()
-        self._outside_known.copy_(self._outside_seen, non_blocking=True)
-        maps = maps.clamp(0, last)
-        return maps.to(torch.uint8).reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
+        if isinstance(actions, torch.Tensor):
+            self._check_form(actions.shape, actions.dtype, actions.dtype in INTEGERS, batch)
+            if not self.on_host and not actions.is_cpu:
+                return self._check_later(actions)
+            actions = actions.cpu().numpy()
+        label_maps = super().check_label_maps(actions, batch)
+        return _wrap(label_maps) if self.on_host else self.to_device(label_maps)
 
-    def check_earlier(self) -> None:
-        """Raises ``InvalidAction`` if the labels of an earlier step are known to have been outside 0..C-1."""
+    def _check_later(self, actions: torch.Tensor) -> torch.Tensor:
+        maps = actions.to(self.device, non_blocking=True)
+        if maps.dtype in WIDE_UNSIGNED:
+            maps = maps.long()  # the highest uint64 become negative, so they stay outside
+        last = min(self.dataset.num_classes - 1, torch.iinfo(maps.dtype).max)
+        label_maps = maps.clamp(0, last)
+        self._outside_seen |= (label_maps != maps).any()
+        self._outside_known.copy_(self._outside_seen, non_blocking=True)
+        return label_maps.to(torch.uint8).reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
+
+    def check_earlier(self, wait: bool = False) -> None:
+        """Raises ``InvalidAction`` if the labels of an earlier step are known to have been outside 0..C-1.
+
+        Args:
+            wait: wait for the device, so that every earlier step is known.
+        """
+        if wait:
+            self._outside_known.copy_(self._outside_seen)
         if self._outside_known:
-            self._outside_seen.zero_()
-            self._outside_known.zero_()
+            # Waits: a copy that is still under way would report the same labels again.
+            self._outside_known.copy_(self._outside_seen.zero_())
             raise InvalidAction(
                 f"A label map of an earlier step held values outside 0..{self.dataset.num_classes - 1}. "
                 'Make the environment with device="cpu" to see which.'
@@ -135,17 +163,19 @@ class TorchSegmentationTask(SegmentationTask):
 def _check_device(device: Any) -> torch.device:
     try:
         checked = torch.device(device)
-        torch.empty(0, device=checked)
+        torch.zeros(1, dtype=torch.float64, device=checked).cpu()  # some hold no float64, and "meta" nothing at all
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise OptionError(f"device={device!r} cannot be used here: {reason}") from None
+        raise OptionError(f"device={device!r} cannot be used here (device='cpu' can): {reason}") from None
     if checked.type == "cuda" and checked.index is None:
         checked = torch.device("cuda", torch.cuda.current_device())
     return checked
 
 
 def _wrap(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the memory of a read-only array; nothing here writes to it."""
+    """A tensor over the memory of an array, which may be read-only: nothing here writes to it."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(array)

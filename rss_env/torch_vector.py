@@ -48,20 +48,23 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
         self.device = self.task.device
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As ``SegmentationVectorEnv.reset``; the options may be tensors, which are copied to the host."""
+        """As ``SegmentationVectorEnv.reset``; seeds and options may be tensors, which are copied to the host."""
         self.task.check_earlier()
-        return super().reset(seed=seed, options=options and {key: _host(value) for key, value in options.items()})
+        return super().reset(seed=_host(seed), options=options and {key: _host(v) for key, v in options.items()})
 
     def close(self, **kwargs: Any) -> None:
-        """Closes; the last chance to hear of labels outside 0..C-1."""
+        """Closes, waits for the device, and raises ``InvalidAction`` for labels outside 0..C-1 not yet heard of."""
         super().close(**kwargs)
-        self.task.check_earlier()
+        self.task.check_earlier(wait=True)
 
     def _give(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype == bool and (array.all() or not array.any()):
             return torch.full(array.shape, bool(array[0]), device=self.device)  # cheaper than a copy from the host
-        return self.task.to_device(torch.from_numpy(array.copy()))
+        return self.task.to_device(array)
+
+    def _host_copy(self, array: torch.Tensor) -> np.ndarray:
+        return super()._host_copy(array.cpu().numpy())
 
 
 def _host(value: Any) -> Any:
-    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
+    return value.cpu().numpy()[()] if isinstance(value, torch.Tensor) else value  # [()]: a number where it has no axes

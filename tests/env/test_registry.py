@@ -214,18 +214,26 @@ def test_pictures_show_the_target_only_if_it_is_exposed(env_id: str, options: Ca
     given = options(env_id) | {"render_mode": "rgb_array"}
     hidden, exposed = gym.make(env_id, **given), gym.make(env_id, **given, expose_target=True)
     many = gym.make_vec(env_id, num_envs=2, **given)
-    palette = hidden.unwrapped.task.dataset.palette  # type: ignore[attr-defined]
     (image, _), (_, info) = hidden.reset(seed=0), exposed.reset(seed=0)
     images, _ = many.reset(seed=0)
-    np.testing.assert_array_equal(hidden.render(), rendering.panels(image, None, None, palette))
-    np.testing.assert_array_equal(exposed.render(), rendering.panels(image, None, info["target"], palette))
+    target = info["target"]
+    np.testing.assert_array_equal(hidden.render(), picture(hidden, image, None, None))
+    np.testing.assert_array_equal(exposed.render(), picture(hidden, image, None, target))
     for frame, shown in zip(many.render(), images, strict=True):
-        np.testing.assert_array_equal(frame, rendering.panels(shown, None, None, palette))
+        np.testing.assert_array_equal(frame, picture(hidden, shown, None, None))
     maps = random_maps(hidden)
-    hidden.step(maps)
+    scored = hidden.step(maps)[4].get("pixel_reward")
     exposed.step(maps)
-    many.step(np.stack([maps, maps]))
-    np.testing.assert_array_equal(hidden.render(), rendering.panels(image, maps, None, palette))
-    np.testing.assert_array_equal(exposed.render(), rendering.panels(image, maps, info["target"], palette))
-    for frame, shown in zip(many.render(), images, strict=True):
-        np.testing.assert_array_equal(frame, rendering.panels(shown, maps, None, palette))
+    details = many.step(np.stack([maps, maps]))[4]["final_info"]
+    np.testing.assert_array_equal(hidden.render(), picture(hidden, image, maps, None, scored))
+    np.testing.assert_array_equal(exposed.render(), picture(hidden, image, maps, target, scored))
+    rewards = details.get("pixel_reward", [None, None])
+    for frame, shown, reward in zip(many.render(), images, rewards, strict=True):
+        np.testing.assert_array_equal(frame, picture(hidden, shown, maps, None, reward))
+
+
+def picture(env: gym.Env, image: Any, label_map: Any, target: Any, pixel_reward: Any = None) -> np.ndarray:
+    """The picture that holds these panels and no other, with the classes of the environment."""
+    task = env.unwrapped.task  # type: ignore[attr-defined]
+    palette, names = task.dataset.palette, task.dataset.class_names
+    return rendering.panels(image, label_map, target, palette, names, level=task.level, pixel_reward=pixel_reward)

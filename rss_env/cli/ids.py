@@ -1,0 +1,56 @@
+"""From what a person types to an environment id or a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from rss_env.datasets import DATASETS, find_dataset
+from rss_env.errors import OptionError
+from rss_env.registration import env_id
+from rss_env.rewards import LEVELS
+
+IDS = {env_id(dataset, level).lower(): (dataset, level) for dataset in DATASETS for level in LEVELS}
+
+
+def resolve(word: str) -> tuple[str, str]:
+    """(data set, level) of an id, or of a data set's name, which stands for its image-level id.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if word.lower() in IDS:
+        return IDS[word.lower()]
+    try:
+        return find_dataset(word), "image"
+    except OptionError as error:
+        raise OptionError(f"{word!r} is no environment id (`rss-env list` lists them). {error}") from None
+
+
+def dataset_root(dataset: str, root: str) -> str | None:
+    """The folder to read a data set from; None for a procedural one."""
+    return root if DATASETS[dataset].locate is not None else None
+
+
+def num_classes(dataset: str) -> int | None:
+    """C with default arguments; None where the user's files decide."""
+    return len(DATASETS[dataset].info.class_names) or None
+
+
+def parse_env_kwargs(text: str, valid: Collection[str]) -> dict[str, Any]:
+    """Reads ``--env-kwargs``.
+
+    Raises:
+        OptionError: it is not a JSON object, or holds an argument that is not among the valid ones.
+    """
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise OptionError(f"--env-kwargs must be JSON, got {text!r}: {error}.") from None
+    if not isinstance(options, dict):
+        raise OptionError(f"--env-kwargs must be a JSON object, got {text!r}.")
+    unknown = sorted(set(options) - set(valid))
+    if unknown:
+        raise OptionError(f"--env-kwargs takes {', '.join(valid) or 'nothing here'}; got {unknown[0]!r}.")
+    return options

@@ -1,0 +1,1 @@
+"""The environments in the form in which other libraries want them."""

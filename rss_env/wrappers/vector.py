@@ -1,0 +1,165 @@
+"""The wrappers of ``rss_env.wrappers`` for vector environments, NumPy or torch, under the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import InvalidAction
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+
+from rss_env.rewards.arrays import Array
+from rss_env.wrappers import feedback as kinds
+from rss_env.wrappers.actions import coarse_space, flat_space, upsample
+from rss_env.wrappers.rewards import refuse_pixel_level, refuse_single_samples
+
+__all__ = [
+    "BaselineReward",
+    "CoarseAction",
+    "DelayedReward",
+    "FlattenAction",
+    "NoisyReward",
+    "PreferenceReward",
+    "ShapedReward",
+    "StarReward",
+    "ThresholdReward",
+]
+
+
+class FlattenAction(VectorActionWrapper, RecordConstructorArgs):
+    """Vector twin of ``rss_env.wrappers.FlattenAction``: actions (B, H·W), or (B, K·H·W)."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        self._shape = env.single_action_space.shape or ()
+        self.single_action_space = flat_space(env.single_action_space)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def actions(self, actions: Array) -> Array:
+        """(B, H·W) -> (B, H, W), or (B, K·H·W) -> (B, K, H, W)."""
+        return _as_array(actions).reshape(self.num_envs, *self._shape)
+
+
+class CoarseAction(VectorActionWrapper, RecordConstructorArgs):
+    """Vector twin of ``rss_env.wrappers.CoarseAction``: actions (B, h, w), or (B, K, h, w)."""
+
+    def __init__(self, env: VectorEnv, cell: int) -> None:
+        RecordConstructorArgs.__init__(self, cell=cell)
+        super().__init__(env)
+        self.single_action_space = coarse_space(env.single_action_space, cell)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.cell = cell
+        self._size = (env.single_action_space.shape or ())[-2:]
+
+    def actions(self, actions: Array) -> Array:
+        """(B, h, w) -> (B, H, W), or (B, K, h, w) -> (B, K, H, W)."""
+        coarse = _as_array(actions)
+        if tuple(coarse.shape) != self.action_space.shape:
+            raise InvalidAction(
+                f"Expected coarse label maps of shape {self.action_space.shape}, got {tuple(coarse.shape)}."
+            )
+        return upsample(coarse, self.cell, self._size)
+
+
+class FeedbackWrapper(VectorWrapper, RecordConstructorArgs):
+    """Vector twin of ``rss_env.wrappers.rewards.FeedbackWrapper``.
+
+    The scores are where the autoreset mode puts them: in ``infos["final_info"]`` for SAME_STEP, else in ``infos``. A
+    step of NEXT_STEP that only begins new episodes passes unchanged.
+    """
+
+    def __init__(self, env: VectorEnv, kind: kinds.Feedback, **arguments: Any) -> None:
+        RecordConstructorArgs.__init__(self, **arguments)
+        super().__init__(env)
+        refuse_pixel_level(self, env)
+        self.feedback = kind
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As the environment's; of several seeds the first that is given seeds the wrapper's own draws."""
+        given = [s for s in (seed if isinstance(seed, (Sequence, np.ndarray)) else [seed]) if s is not None]
+        if given:
+            self.feedback.restart(int(given[0]))
+        return super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As the environment's, with other scores."""
+        observations, rewards, terminated, truncated, infos = super().step(actions)
+        same_step = "final_info" in infos
+        if not same_step and self.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP and not terminated.any():
+            return observations, rewards, terminated, truncated, infos
+        ended = infos["final_info"] if same_step else infos
+        scores = ended["scores"] if "scores" in ended else rewards[:, None]
+        given = self.feedback(scores)
+        if "scores" in ended:
+            ended = ended | {"scores": given}
+            infos = infos | {"final_info": ended} if same_step else ended
+        return observations, given.mean(1), terminated, truncated, infos
+
+
+class NoisyReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.NoisyReward``."""
+
+    def __init__(self, env: VectorEnv, std: float = 0.05) -> None:
+        super().__init__(env, kinds.Noise(std), std=std)
+
+
+class StarReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.StarReward``."""
+
+    def __init__(self, env: VectorEnv, stars: int = 5) -> None:
+        super().__init__(env, kinds.Stars(stars), stars=stars)
+
+
+class ThresholdReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.ThresholdReward``."""
+
+    def __init__(self, env: VectorEnv, threshold: float = 0.5) -> None:
+        super().__init__(env, kinds.Threshold(threshold), threshold=threshold)
+
+
+class DelayedReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.DelayedReward``: every sub-environment is paid by itself."""
+
+    def __init__(self, env: VectorEnv, episodes: int = 4) -> None:
+        super().__init__(env, kinds.Delay(episodes), episodes=episodes)
+
+
+class BaselineReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.BaselineReward``: a baseline for each sub-environment."""
+
+    def __init__(self, env: VectorEnv, decay: float = 0.9, initial: float = 0.0) -> None:
+        super().__init__(env, kinds.Baseline(decay, initial), decay=decay, initial=initial)
+
+
+class PreferenceReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.PreferenceReward``."""
+
+    def __init__(self, env: VectorEnv, temperature: float = 0.0) -> None:
+        refuse_single_samples(self, env)
+        super().__init__(env, kinds.Preference(temperature), temperature=temperature)
+
+
+class ShapedReward(FeedbackWrapper):
+    """Vector twin of ``rss_env.wrappers.ShapedReward``."""
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        shape: str = "affine",
+        scale: float = 1.0,
+        shift: float = 0.0,
+        exponent: float = 1.0,
+        epsilon: float = 1e-3,
+    ) -> None:
+        arguments = {"shape": shape, "scale": scale, "shift": shift, "exponent": exponent, "epsilon": epsilon}
+        super().__init__(env, kinds.Shaping(**arguments), **arguments)  # type: ignore[arg-type]
+
+
+def _as_array(actions: Any) -> Array:
+    return actions if hasattr(actions, "reshape") else np.asarray(actions)

@@ -1,0 +1,48 @@
+"""TorchRL's own wrappers, checker and rollouts on the environments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import rss_env  # noqa: F401  (registers the ids)
+from rss_env.rewards import score_images
+from rss_env.wrappers import FlattenAction
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # TorchRL's, which are many and not ours
+SMALL: dict[str, Any] = {"image_size": (8, 10), "num_classes": 3, "num_images": 8}
+ID = "RSS-Shapes-ImageReward-v0"
+
+
+def checked(env: gym.Env | gym.vector.VectorEnv, **options: Any) -> Any:
+    from torchrl.envs import GymWrapper
+    from torchrl.envs.utils import check_env_specs
+
+    wrapped = GymWrapper(env, categorical_action_encoding=True, **options)
+    check_env_specs(wrapped, seed=0)
+    return wrapped
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, FlattenAction])
+def test_a_single_environment(wrap: Any):
+    env = checked(wrap(gym.make(ID, **SMALL)), from_pixels=False)
+    rollout = env.rollout(3)
+    assert rollout.batch_size == (1,)  # an episode has one step
+    assert rollout["next", "terminated"].all()
+    assert 0 <= rollout["next", "reward"].item() <= 1
+
+
+def test_the_native_vector_environment_rolls_out_with_the_rewards_of_its_actions():
+    envs = gym.make_vec(ID, 4, **SMALL)
+    env = checked(envs)
+    rollout = env.rollout(5, break_when_any_done=False)
+    assert rollout.batch_size == (4, 5)
+    assert rollout["next", "terminated"].all()
+    data = envs.unwrapped.task.dataset
+    targets = data.targets[rollout["index"].reshape(-1).numpy()]
+    label_maps = rollout["action"].reshape(20, 1, 8, 10).numpy().astype(np.uint8)
+    expected = score_images("mean_iou", label_maps, targets, 3)
+    np.testing.assert_allclose(rollout["next", "reward"].reshape(20, 1).numpy(), expected, rtol=1e-6)
