@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint format bench build clean
+.PHONY: install demo test lint format docs bench build clean
 
 install: $(STAMP)
 
@@ -27,6 +27,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: install
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.agent_step
@@ -35,4 +38,4 @@ build: install
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv dist build runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist build runs site .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import tyro
@@ -42,13 +43,30 @@ def convergence(path: Path = RESULTS / "convergence.csv", dataset: str = "camvid
     return lines
 
 
-def throughput() -> list[list[str]]:
-    """Milliseconds a step of each contender."""
-    lines = [["", "ms a step", "episodes/s", "times its floor", "times SyncVectorEnv's speed"]]
+def throughput(level: str = "image", side: int = 64, num_envs: int = 64) -> list[list[str]]:
+    """Milliseconds a step of each contender, for one size and number of environments."""
+    lines = [["", "ms a step", "episodes/s", "× floor", "× gather floor", "× SyncVectorEnv", "KiB an environment"]]
     for row in read_rows(RESULTS / "throughput.csv"):
+        if (row["level"], int(row["image_size"]), int(row["num_envs"])) != (level, side, num_envs):
+            continue
         speed = f"{int(row['episodes_per_second']):,}"
-        factors = [f"{float(row[key]):.1f}" for key in ("times_floor", "speedup_over_sync")]
-        lines.append([row["contender"], f"{float(row['ms_per_step']):.2f}", speed, *factors])
+        keys = ("times_floor", "times_gather_floor", "speedup_over_sync")
+        factors = [f"{float(row[key]):.1f}" for key in keys]
+        memory = f"{float(row['kib_per_env']):,.0f}" if row["kib_per_env"] else "–"
+        lines.append([row["contender"], f"{float(row['ms_per_step']):.2f}", speed, *factors, memory])
+    return lines
+
+
+def throughput_growth(contender: str = "SegmentationVectorEnv, uint8") -> list[list[str]]:
+    """Nanoseconds a pixel of the vector environment, by size, reward level and number of environments."""
+    rows = [row for row in read_rows(RESULTS / "throughput.csv") if row["contender"] == contender]
+    counts = list(dict.fromkeys(row["num_envs"] for row in rows))
+    lines = [["", *(f"{int(count):,}" for count in counts)]]
+    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        cells[row["level"], row["image_size"]][row["num_envs"]] = f"{float(row['ns_per_pixel']):.2f}"
+    for (level, side), by_count in cells.items():
+        lines.append([f"{level} level, {side}×{side}", *(by_count[count] for count in counts)])
     return lines
 
 
@@ -62,7 +80,12 @@ def agent_step() -> list[list[str]]:
     return lines
 
 
-TABLES = {"convergence": convergence, "throughput": throughput, "agent_step": agent_step}
+TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "convergence": convergence,
+    "throughput": throughput,
+    "throughput_growth": throughput_growth,
+    "agent_step": agent_step,
+}
 
 
 def fill(text: str) -> str:

@@ -195,7 +195,9 @@ def _memory(contender: str, mode: str | None, num_envs: int) -> int:
     options: dict[str, Any] = {"image_size": (MEMORY_SIDE, MEMORY_SIDE)}
     _step(gym.make_vec(env_id, 1, **options, **KINDS.get(contender, {})))  # the data set and imports, which are shared
     before = _private_bytes(os.getpid())
-    vector_kwargs = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    vector_kwargs: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    if mode == "async":
+        vector_kwargs["context"] = "fork"  # this process was spawned, and would spawn its own
     more: dict[str, Any] = (
         KINDS[contender] if mode is None else {"vectorization_mode": mode, "vector_kwargs": vector_kwargs}
     )

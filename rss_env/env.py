@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Info
     - ``index``: number of the image in the data set.
     - ``scores``: float64 (K,), if ``samples_per_image`` is set; after the step.
-    - ``pixel_reward``: float32 (H, W) or (K, H, W), 1 right, 0 wrong or ignored; pixel level, after the step.
+    - ``pixel_reward``: float32 (H, W) or (K, H, W), 1 right (more or less with class weights), 0 wrong or ignored;
+    pixel
+      level, after the step.
     - ``target``: uint8 (H, W); only with ``expose_target=True``.
 
     ## Reset options
@@ -51,7 +54,10 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         image_size: (H, W) in pixels; None for the data set's default.
         resize: how photos reach that size: ``"pad"``, ``"crop"`` or ``"stretch"``.
         augment: ``"none"`` or ``"flip"`` (mirror image and target left and right in half of the episodes).
-        reward: name of the reward; None for the level's default.
+        reward: name of the reward (a key of ``rss_env.rewards.REWARDS``), None for the level's default, or at image
+            level
+            a callable (image, label map, target or None) -> float.
+        reward_options: the named reward's own options, such as ``{"class_weights": [...]}``.
         order: ``"random"`` (independent uniform draws) or ``"sequential"`` (0, 1, 2, … and again).
         samples_per_image: K, or None for a single label map without the K axis.
         expose_target: put the target in ``info`` and into the rendering: for evaluation, never for an agent.
@@ -84,7 +90,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
         augment: str = "none",
-        reward: str | None = None,
+        reward: str | Callable[..., float] | None = None,
+        reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
         samples_per_image: int | None = None,
         expose_target: bool = False,
@@ -101,6 +108,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
             resize=resize,
             augment=augment,
             reward=reward,
+            reward_options=reward_options,
             order=order,
             samples_per_image=samples_per_image,
             expose_target=expose_target,

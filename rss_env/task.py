@@ -169,20 +169,25 @@ class SegmentationTask:
             float32 (B, H, W), or (B, K, H, W) if ``samples_per_image`` is set.
         """
         targets = None if self._targets is None else self.targets(indices, flipped)
+        details = {}
         if self.judge is not None:
             scores = score_by_calling(self.judge, self.images(indices, flipped), label_maps, targets)
         else:
-            known = self._count_targets(indices)
-            counts = count_labels(label_maps, targets, self.dataset.num_classes, known)
-            scores = self.reward.image_score(counts, label_maps, targets)
-        details = {}
+            scores, pixel_reward = self._grade(label_maps, targets, self._count_targets(indices))
+            if pixel_reward is not None:
+                details["pixel_reward"] = pixel_reward if self.samples_per_image is not None else pixel_reward[:, 0]
         if self.samples_per_image is not None:
             details["scores"] = scores
-        if self.level == "pixel":
-            assert self.reward.pixel_score is not None
-            pixel_reward = self.reward.pixel_score(counts, label_maps, targets)
-            details["pixel_reward"] = pixel_reward if self.samples_per_image is not None else pixel_reward[:, 0]
         return tree_sum(scores) / scores.shape[1], details
+
+    def _grade(self, label_maps: Array, targets: Array, known: Array) -> tuple[Array, Array | None]:
+        """The scores, float64 (B, K), and at pixel level the pixel reward, float32 (B, K, H, W)."""
+        counts = count_labels(label_maps, targets, self.dataset.num_classes, known)
+        scores = self.reward.image_score(counts, label_maps, targets)
+        if self.level == "image":
+            return scores, None
+        assert self.reward.pixel_score is not None
+        return scores, self.reward.pixel_score(counts, label_maps, targets)
 
     def _count_targets(self, indices: np.ndarray) -> Array:
         """Pixels of every class in the targets ``indices``, int64 (B, C), counted when an image is first scored."""

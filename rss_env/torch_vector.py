@@ -18,7 +18,9 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
     ``infos`` are tensors on ``device``; ``infos["final_obs"]`` is one too, uint8 (B, H, W, 3). Label maps may be
     tensors of any device or NumPy arrays; those that are already on the device and uint8 cost least. Which images come
     next is decided on the host (torch's random generators are neither used nor changed), so no step waits for the
-    device. Hence on an accelerator an ``InvalidAction`` for labels outside 0..C-1 comes with a later call.
+    device. Hence labels outside 0..C-1 in tensors on an accelerator raise ``InvalidAction`` in a later call; those of
+    host arrays do at once. Only ``close``, pictures (a ``render_mode``) and callable rewards wait. All work goes to the
+    stream that is current; whoever changes it between calls has to order the streams, as with any module.
 
     Args:
         dataset: name of the data set.

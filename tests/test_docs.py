@@ -1,22 +1,287 @@
-"""The docs name what the code has."""
+"""The docs name what the code has, their programs run, their links lead somewhere, and the site builds."""
 
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+import os
 import re
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import pytest
+
+from docs.generate import source
+from docs.generate.environment_page import VERSIONS, environment_page, example, slug
+from docs.generate.links import markdown_files, section, to_site
+from docs.generate.overview import link_data_sets
+from docs.generate.pictures import TEXT_SIZE, legend
+from docs.generate.reward_sections import reward_sections
 from rss_env.datasets import DATASETS
+from rss_env.env import SegmentationEnv
+from rss_env.registration import ENV_IDS, make_vector_env
+from rss_env.rewards import LEVELS, REWARDS
+from rss_env.task import SegmentationTask
+from rss_env.torch_task import TorchSegmentationTask
+from rss_env.vector import SegmentationVectorEnv
+from tests.trees import dataset_kwargs
 
 ROOT = Path(__file__).parent.parent
 LOGGED = r"(?:reward|policy|train|time|val)/[a-z_]+"
+FIXED_BY_ID = {"dataset", "level"}
+TAKING_ARGUMENTS = (SegmentationTask, TorchSegmentationTask, SegmentationVectorEnv, SegmentationEnv, make_vector_env)
+PROGRAMS = [
+    pytest.param(program, id=f"{path.stem}-{number}")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for number, program in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
+]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows(markdown: str) -> list[list[str]]:
+    """The cells of every table row, header and ruler left out."""
+    lines = re.findall(r"(?:^\|.*\|\n)+", markdown + "\n", flags=re.MULTILINE)
+    return [[cell.strip() for cell in line[1:-1].split(" |")] for block in lines for line in block.splitlines()[2:]]
+
+
+def named(parameters: dict[str, inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name: p for name, p in parameters.items() if p.kind in kinds and name not in {"self", *FIXED_BY_ID}}
+
+
+def arguments_of(*things: object) -> dict[str, inspect.Parameter]:
+    """Every argument that can be named in the calls of ``things``; the last one's default holds."""
+    return {name: p for thing in things for name, p in named(dict(inspect.signature(thing).parameters)).items()}
 
 
 def test_every_logged_number_is_defined_and_every_defined_one_is_logged():
     code = "".join(path.read_text() for path in (ROOT / "agents").glob("*.py"))
     logged = set(re.findall(rf'"({LOGGED})"', code))
-    defined = set(re.findall(rf"^\| `({LOGGED})` \|", (ROOT / "docs" / "metrics.md").read_text(), flags=re.MULTILINE))
+    defined = set(re.findall(rf"^\| `({LOGGED})` \|", page("metrics"), flags=re.MULTILINE))
     assert len(logged) > 10
     assert logged == defined
 
 
 def test_every_data_set_has_a_row_in_the_environments_page():
-    rows = re.findall(r"^\| `(\w+)` \| \S", (ROOT / "docs" / "environments.md").read_text(), flags=re.MULTILINE)
-    assert set(DATASETS) <= set(rows)
+    names = re.findall(r"^\| `(\w+)` \| \S", page("environments"), flags=re.MULTILINE)
+    assert set(DATASETS) <= set(names)
+
+
+def test_the_environments_page_has_every_argument_with_its_default():
+    table = {row[0].strip("`"): row for row in rows(section(page("environments"), "Arguments"))}
+    arguments = arguments_of(*TAKING_ARGUMENTS)
+    assert set(table) == set(arguments)
+    literal = {name: row[1].strip("`") for name, row in table.items() if re.fullmatch("`[^`]+`", row[1])}
+    assert len(literal) > 10
+    for name, default in literal.items():
+        expected = arguments[name].default
+        assert ast.literal_eval(default) == getattr(expected, "value", expected), name
+
+
+def test_the_rewards_page_has_every_reward_with_its_levels_and_options():
+    table = {row[0].strip("`"): row for row in rows(page("rewards").partition("## A callable")[0])}
+    assert list(table) == list(REWARDS)
+    for name, reward in REWARDS.items():
+        assert [level for level in LEVELS if level in table[name][1]] == [
+            level for level in LEVELS if reward.has_level(level)
+        ]
+        assert tuple(re.findall("`(.+?)`", table[name][2])) == reward.options
+    explained = re.findall(r"^- `(\w+)`: ", page("rewards"), flags=re.MULTILINE)
+    assert set(explained) == {option for reward in REWARDS.values() for option in reward.options}
+
+
+def test_the_generated_part_of_the_rewards_page_has_every_docstring_and_explains_every_option():
+    parts = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", reward_sections(), flags=re.MULTILINE | re.DOTALL))
+    assert list(parts) == list(REWARDS)
+    for name, reward in REWARDS.items():
+        for score in (reward.image_score, reward.pixel_score):
+            if score is not None:
+                assert (inspect.getdoc(score) or "").partition("\n")[0] in parts[name]
+        assert [row[0].strip("`") for row in rows(parts[name])] == list(reward.options)
+        assert all(row[2] for row in rows(parts[name]))
+        assert "Args:" not in parts[name]
+
+
+def test_the_pages_of_the_data_sets_have_every_id():
+    pages = {name: environment_page(name, {}) for name in DATASETS}
+    for env_id in ENV_IDS:
+        assert [name for name, text in pages.items() if f"`{env_id}`" in text] == [env_id.split("-")[1]]
+        assert env_id.rpartition("-")[2] in VERSIONS
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_sets_page_tells_all_of_its_environments(name: str):
+    entry, text = DATASETS[name], environment_page(name, {"a/b.png": "What is seen."})
+    headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    contract = re.findall(r"^ *## (.+)$", SegmentationEnv.__doc__ or "", flags=re.MULTILINE)
+    assert headings == ["Example", *contract, "Arguments", "Data", "Version history"]
+    assert "![What is seen.](a/b.png)" in text
+    assert all(said in text for said in (entry.info.citation, entry.info.licence, entry.info.ignore, entry.info.steps))
+    assert "*Args" not in text
+    assert "::\n" not in text
+
+    tables = {row[0].strip("`"): row for row in rows(section(text, "Arguments"))}
+    arguments = arguments_of(*TAKING_ARGUMENTS)
+    procedural = {"root", "resize"} if entry.generate else set()
+    assert set(tables) == set(arguments) - procedural | set(entry.options)
+    for argument, (_, default, meaning) in tables.items():
+        assert meaning, argument
+        if argument in arguments and argument != "image_size":
+            expected = arguments[argument].default
+            assert ast.literal_eval(default.strip("`")) == getattr(expected, "value", expected), argument
+    assert tables["image_size"][1] == f"`{entry.image_size}`"
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_example_on_a_data_sets_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    dataset_kwargs(name, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    exec(example(name), {})
+    assert capsys.readouterr().out.startswith("mean IoU: 0.")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_programs_on_the_pages_run(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=lambda path: path.name)
+def test_relative_links_lead_to_a_file_and_a_heading(path: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)):
+        address = urlsplit(target)
+        if address.scheme:
+            continue
+        file = (path.parent / unquote(address.path)) if address.path else path
+        assert file.exists(), target
+        if address.fragment:
+            assert address.fragment in anchors(file.read_text()), target
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors of the headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("markdown", "folder", "expected", "copies"),
+    [
+        ("[a](docs/agent.md)", "", "[a](agent.md)", set()),
+        ("[a](docs/environments.md#data-sets)", "", "[a](environments.md#data-sets)", set()),
+        ("[a](agent.md)", "docs", "[a](agent.md)", set()),
+        ("[a](../CHANGELOG.md) [b](../README.md)", "docs", "[a](changelog.md) [b](index.md)", set()),
+        ("[the licence](LICENSE)", "", "[the licence](files/LICENSE)", {"LICENSE"}),
+        ("![x](../pyproject.toml)", "docs", "![x](files/pyproject.toml)", {"pyproject.toml"}),
+        ("[rows](benchmarks/results)", "", "rows", set()),
+        ("[a](https://example.org/x.md)", "", "[a](https://example.org/x.md)", set()),
+        ("[a](#here)", "", "[a](#here)", set()),
+        ("[a](missing.md)", "", "[a](missing.md)", set()),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(markdown, folder, expected, copies):
+    assert to_site(markdown, folder) == (expected, copies)
+
+
+def test_a_section_ends_at_the_next_heading_of_its_rank():
+    text = "# T\n\n## A\n\none\n\n### B\n\ntwo\n\n## C\n\nthree\n"
+    assert section(text, "A") == "one\n\n### B\n\ntwo"
+    assert section(text, "C") == "three"
+    with pytest.raises(LookupError, match="'## D'"):
+        section(text, "D")
+
+
+def test_names_of_data_sets_link_to_their_pages_and_other_cells_do_not():
+    table = "| `VOC` | 21 |\n| `root` | `VOC` |\n"
+    assert link_data_sets(table) == "| [`VOC`](environments/voc.md) | 21 |\n| `root` | `VOC` |\n"
+
+
+def test_a_table_keeps_pipes_as_text():
+    made = source.table(("a", "b"), [("x | y", "`x | y` | z")])
+    assert made.splitlines()[2] == "| x \\| y | `x | y` \\| z |"
+
+
+@pytest.mark.parametrize("count", [1, 7, 150])
+def test_a_legend_shows_a_whole_square_of_each_colour(count: int):
+    palette = np.arange(count * 3, dtype=np.uint8).reshape(count, 3) ^ 0xA5
+    picture = legend(tuple(f"class of number {c}" for c in range(count)), palette)
+    number = np.array([1 << 16, 1 << 8, 1])
+    pixels = dict(zip(*np.unique(picture @ number, return_counts=True), strict=True))
+    assert min(pixels.get(colour, 0) for colour in palette @ number) >= (TEXT_SIZE - 2) ** 2
+    assert picture.shape[1] <= 1400
+
+
+def test_the_examples_in_the_generator_run():
+    assert doctest.testmod(source) == (0, 1)
+
+
+class Resources(HTMLParser):
+    """What a browser would fetch to show a page, and the targets of its links."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value for name, value in attrs if value}
+        if "id" in found:
+            self.ids.append(found["id"])
+        if "src" in found:
+            self.fetched.append(found["src"])
+        if "href" in found:
+            (self.fetched if tag == "link" else self.links).append(found["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_has_a_page_with_a_picture_for_every_data_set(site: Path):
+    for name in DATASETS:
+        shown = Resources(site / "environments" / f"{slug(name)}.html")
+        assert [source for source in shown.fetched if source.startswith(f"{slug(name)}/")]
+        address = f"environments/{slug(name)}.html"
+        in_navigation = Resources(site / "index.html").links.count(address)
+        assert in_navigation > 0
+        assert Resources(site / "environments.html").links.count(address) == in_navigation + 1
+
+
+def test_the_site_needs_no_other_server_and_none_of_its_links_is_broken(site: Path):
+    pages = {path: Resources(path) for path in site.rglob("*.html") if path.name != "404.html"}
+    assert len(pages) > len(DATASETS)
+    for path, found in pages.items():
+        for address in found.fetched:
+            assert not urlsplit(address).netloc, f"{path.name} fetches {address}"
+        for link in [*found.links, *found.fetched]:
+            parts = urlsplit(link)
+            if parts.netloc or parts.scheme:
+                continue
+            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert file.exists(), f"{path.name} links to {link}"
+            if parts.fragment and file in pages and not parts.fragment.startswith("__"):
+                assert unquote(parts.fragment) in pages[file].ids, f"{path.name} links to {link}"
+
+
+def test_no_code_of_the_site_generator_is_published(site: Path):
+    assert [path for path in site.rglob("*.py*") if path.is_file()] == []

@@ -61,10 +61,17 @@ def decode_pair(
 
 
 def read_image(path: Path) -> Image.Image:
-    """A photo as 8-bit RGB, turned upright by its EXIF orientation; transparency is dropped."""
+    """A photo as 8-bit RGB, turned upright by its EXIF orientation; transparency is dropped.
+
+    Of 16 bits a channel the upper 8 are kept; of several frames or pages the first.
+    """
     image = _read(path)
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255 instead of scaling them
-        raise DatasetError(f"{path} is a photo of Pillow mode {image.mode!r}; a photo must have 8 bits a channel.")
+    if image.mode.startswith("I;16"):  # Pillow would clip these to 255 instead of scaling them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode.startswith(("I", "F")):
+        raise DatasetError(
+            f"{path} is a photo of Pillow mode {image.mode!r}; a photo must have 8 or 16 bits a channel."
+        )
     return image.convert("RGB")
 
 
@@ -103,6 +110,8 @@ def _read(path: Path, upright: bool = True) -> Image.Image:
                     f"{image.width}×{image.height} pixels, PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}."
                 )
             image.load()
+            if image.mode == "I" and image.format == "PNG":  # how older Pillow reads 16-bit grey
+                image = Image.fromarray(np.asarray(image).astype(np.uint16))
             return ImageOps.exif_transpose(image) if upright else image
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise DatasetError(f"Cannot read {path}: {error.strerror}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -76,7 +77,13 @@ def find_images(dataset: str, ids: list[str], folder: Path, ending: str = "") ->
     Raises:
         DatasetError: a photo is missing (the first is named, the others are counted).
     """
-    images = [find_image(folder, i + ending) for i in ids]
+    listed: dict[Path, dict[str, Path]] = {}  # folder -> name without suffix -> photo
+    images = []
+    for image_id in ids:
+        place = folder / f"{image_id}{ending}"
+        if place.parent not in listed:
+            listed[place.parent] = _photos_in(place.parent)
+        images.append(listed[place.parent].get(place.name))
     missing = [i for i, image in zip(ids, images, strict=True) if image is None]
     if missing and MUST_EXIST.get():
         name = f"{folder / missing[0]}{ending}{{{','.join(IMAGE_SUFFIXES)}}}"
@@ -107,13 +114,15 @@ def find_masks(
     return masks
 
 
-def find_image(folder: Path, image_id: str) -> Path | None:
-    """The photo called ``image_id`` in a folder, whatever its suffix; None if there is none."""
-    for suffix in IMAGE_SUFFIXES:
-        for candidate in (folder / f"{image_id}{suffix}", folder / f"{image_id}{suffix.upper()}"):
-            if candidate.is_file():
-                return candidate
-    return None
+def _photos_in(folder: Path) -> dict[str, Path]:
+    """The photos of one folder by their names without suffix, which may be of any case; of two the commoner format."""
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        paths = [Path(entry.path) for entry in entries if entry.is_file()]
+    photos = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    photos.sort(key=lambda path: (-IMAGE_SUFFIXES.index(path.suffix.lower()), path.suffix))
+    return {path.stem: path for path in photos}
 
 
 def list_photos(dataset: str, split: str, folder: Path) -> list[str]:
@@ -122,7 +131,7 @@ def list_photos(dataset: str, split: str, folder: Path) -> list[str]:
     Raises:
         DatasetError: there is none, or two share a name.
     """
-    photos = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    photos = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     names = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in photos)
     check_one_photo(folder, names)
     if not names:

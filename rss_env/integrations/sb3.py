@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -104,26 +104,32 @@ class SegmentationVecEnv(VecEnv):
         return [None] * self.num_envs if pictures is None else list(pictures)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the vector environment, which all its parts share."""
-        owner = self.envs if hasattr(self.envs, attr_name) else self.envs.unwrapped
-        return [getattr(owner, attr_name)] * len(self._indices(indices))
+        """An attribute of the vector environment or of the outermost wrapper that has it; all parts share it."""
+        return [getattr(self._owner(attr_name), attr_name)] * len(self._indices(indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Sets an attribute of the vector environment, for all its parts: single ones have none of their own."""
+        """Sets an attribute where ``get_attr`` finds it, for all parts: single ones have none of their own."""
         if len(self._indices(indices)) != self.num_envs:
             raise OptionError("The environments share their attributes: set_attr() needs indices=None.")
-        setattr(self.envs.unwrapped, attr_name, value)
+        setattr(self._owner(attr_name), attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """Calls a method of the vector environment once; its result stands for each of its parts."""
-        owner = self.envs if hasattr(self.envs, method_name) else self.envs.unwrapped
-        return [getattr(owner, method_name)(*method_args, **method_kwargs)] * len(self._indices(indices))
+        method = getattr(self._owner(method_name), method_name)
+        return [method(*method_args, **method_kwargs)] * len(self._indices(indices))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """True for SB3's Monitor, whose episode statistics are given, else False: wrappers are those of the whole."""
         return [issubclass(Monitor, wrapper_class)] * len(self._indices(indices))
+
+    def _owner(self, name: str) -> VectorEnv:
+        """The outermost layer that has the attribute, else the environment itself: vector wrappers pass none on."""
+        layer = self.envs
+        while isinstance(layer, VectorWrapper) and not hasattr(layer, name):
+            layer = layer.env
+        return layer
 
     def _indices(self, indices: VecEnvIndices) -> Sequence[int]:
         return list(self._get_indices(indices))

@@ -29,7 +29,9 @@ class FlattenAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Recor
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """(H·W,) -> (H, W), or (K·H·W,) -> (K, H, W)."""
-        return np.asarray(action).reshape(self._shape)
+        flat = np.asarray(action)
+        check_shape("flat label maps", flat, self.action_space)
+        return flat.reshape(self._shape)
 
 
 class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], RecordConstructorArgs):
@@ -53,7 +55,7 @@ class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Record
     """
 
     def __init__(self, env: gym.Env, cell: int) -> None:
-        RecordConstructorArgs.__init__(self, cell=cell)
+        RecordConstructorArgs.__init__(self, cell=cell.item() if isinstance(cell, np.generic) else cell)
         super().__init__(env)
         self.action_space = coarse_space(env.action_space, cell)
         self.cell = cell
@@ -62,10 +64,7 @@ class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Record
     def action(self, action: np.ndarray) -> np.ndarray:
         """(h, w) -> (H, W), or (K, h, w) -> (K, H, W)."""
         coarse = np.asarray(action)
-        if coarse.shape != self.action_space.shape:
-            raise gym.error.InvalidAction(
-                f"Expected coarse label maps of shape {self.action_space.shape}, got {coarse.shape}."
-            )
+        check_shape("coarse label maps", coarse, self.action_space)
         return upsample(coarse, self.cell, self._shape[-2:])
 
 
@@ -85,10 +84,17 @@ def coarse_space(space: spaces.Space, cell: int) -> spaces.MultiDiscrete:
     return spaces.MultiDiscrete(space.nvec[..., ::cell, ::cell], dtype=space.dtype.type)
 
 
+def check_shape(what: str, actions: Array, space: spaces.Space) -> None:
+    """Raises ``InvalidAction`` if actions have another shape than those of the space."""
+    if tuple(actions.shape) != space.shape:
+        raise gym.error.InvalidAction(f"Expected {what} of shape {space.shape}, got {tuple(actions.shape)}.")
+
+
 def upsample(labels: Array, cell: int, size: tuple[int, ...]) -> Array:
     """Repeats every label over its cell, (..., h, w) -> (..., H, W); NumPy or torch."""
+    rows, columns = min(cell, size[0]), min(cell, size[1])  # a cell larger than the image costs no more memory
     if isinstance(labels, np.ndarray):
-        fine = labels.repeat(cell, axis=-2).repeat(cell, axis=-1)
+        fine = labels.repeat(rows, axis=-2).repeat(columns, axis=-1)
     else:
-        fine = labels.repeat_interleave(cell, -2).repeat_interleave(cell, -1)
+        fine = labels.repeat_interleave(rows, -2).repeat_interleave(columns, -1)
     return fine[..., : size[0], : size[1]]

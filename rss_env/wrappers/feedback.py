@@ -1,7 +1,8 @@
 """Kinds of imperfect feedback: what becomes of the scores before an agent sees them.
 
 Each is called with the scores of B environments, (B, K), and gives what they turn into, of the same shape, kind (NumPy
-or torch) and device. The wrappers for single and vector environments are thin shells around these.
+or torch) and device. A score that is NaN gives NaN. The wrappers for single and vector environments are thin shells
+around these.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ from typing import Any
 import numpy as np
 
 from rss_env.errors import OptionError
-from rss_env.rewards.arrays import Array, namespace
+from rss_env.rewards.arrays import Array, namespace, tree_sum
 from rss_env.task import is_count
 
 
 class Feedback:
     """Leaves the scores as they are; base of all kinds."""
 
-    def restart(self, seed: int | None) -> None:
-        """Forgets earlier episodes and starts the random draws anew."""
+    def restart(self, seed: int | None, layer: int = 0) -> None:
+        """Forgets earlier episodes and starts the random draws anew; those of other layers of a stack are others."""
 
     def __call__(self, scores: Array) -> Array:
         """float64 (B, K) -> float64 (B, K)."""
         return scores
+
+
+_SPAWN = 0x525353  # any number that spawn() does not reach
 
 
 class Draws:
@@ -34,9 +38,10 @@ class Draws:
     def __init__(self) -> None:
         self.restart(None)
 
-    def restart(self, seed: int | None) -> None:
-        """Starts anew; None: from the system's entropy."""
-        self._numpy = np.random.default_rng(seed)
+    def restart(self, seed: int | None, layer: int = 0) -> None:
+        """Starts anew; a seed of None: from the system's entropy."""
+        # The spawn key keeps the draws apart from an agent's default_rng(seed) and from the stack's other layers.
+        self._numpy = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SPAWN, layer)))
         self._torch: Any = None
 
     def normal(self, like: Array) -> Array:
@@ -57,8 +62,16 @@ class Draws:
         return self._torch
 
     def __getstate__(self) -> dict[str, Any]:
-        # A torch generator cannot be pickled or copied; the copy gets a new one from the same NumPy state.
-        return self.__dict__ | {"_torch": None}
+        # Generators of an accelerator cannot be copied or pickled, but their states can.
+        state = self._torch and (str(self._torch.device), self._torch.get_state())
+        return self.__dict__ | {"_torch": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._torch:
+            device, numbers = self._torch
+            self._torch = sys.modules["torch"].Generator(device)
+            self._torch.set_state(numbers)
 
 
 class Noise(Feedback):
@@ -68,8 +81,8 @@ class Noise(Feedback):
         self.std = _number("std", std, least=0)
         self._draws = Draws()
 
-    def restart(self, seed: int | None) -> None:
-        self._draws.restart(seed)
+    def restart(self, seed: int | None, layer: int = 0) -> None:
+        self._draws.restart(seed, layer)
 
     def __call__(self, scores: Array) -> Array:
         return scores + self.std * self._draws.normal(scores)
@@ -84,7 +97,7 @@ class Stars(Feedback):
         self.stars = int(stars)
 
     def __call__(self, scores: Array) -> Array:
-        return (scores * (self.stars - 1)).round() / (self.stars - 1)
+        return (scores.clip(0, 1) * (self.stars - 1)).round() / (self.stars - 1)
 
 
 class Threshold(Feedback):
@@ -94,7 +107,7 @@ class Threshold(Feedback):
         self.threshold = _number("threshold", threshold)
 
     def __call__(self, scores: Array) -> Array:
-        return (scores >= self.threshold) * 1.0 + 0.0 * scores
+        return (scores >= self.threshold) + _nothing(scores)
 
 
 class Delay(Feedback):
@@ -106,16 +119,16 @@ class Delay(Feedback):
         self.episodes = int(episodes)
         self.restart(None)
 
-    def restart(self, seed: int | None) -> None:
+    def restart(self, seed: int | None, layer: int = 0) -> None:
         self._owed: Array = 0.0
         self._waited = 0
 
     def __call__(self, scores: Array) -> Array:
-        self._owed = self._owed + scores.mean(1)[:, None]
+        self._owed = self._owed + mean_score(scores)[:, None]
         self._waited += 1
         if self._waited < self.episodes:
-            return 0.0 * scores
-        paid = self._owed + 0.0 * scores
+            return _nothing(scores)
+        paid = self._owed + _nothing(scores)
         self.restart(None)
         return paid
 
@@ -128,12 +141,12 @@ class Baseline(Feedback):
         self.initial = _number("initial", initial)
         self.restart(None)
 
-    def restart(self, seed: int | None) -> None:
+    def restart(self, seed: int | None, layer: int = 0) -> None:
         self._baseline: Array = self.initial
 
     def __call__(self, scores: Array) -> Array:
         difference = scores - self._baseline
-        self._baseline = self.decay * self._baseline + (1 - self.decay) * scores.mean(1)[:, None]
+        self._baseline = self.decay * self._baseline + (1 - self.decay) * mean_score(scores)[:, None]
         return difference
 
 
@@ -144,8 +157,8 @@ class Preference(Feedback):
         self.temperature = _number("temperature", temperature, least=0)
         self._draws = Draws()
 
-    def restart(self, seed: int | None) -> None:
-        self._draws.restart(seed)
+    def restart(self, seed: int | None, layer: int = 0) -> None:
+        self._draws.restart(seed, layer)
 
     def __call__(self, scores: Array) -> Array:
         samples = scores.shape[1]
@@ -156,11 +169,11 @@ class Preference(Feedback):
         ahead = scores[:, :, None] - scores[:, None]  # (B, K, K): positive where the first is better
         if self.temperature == 0:
             wins = (ahead > 0) * 1.0 + (ahead == 0) * 0.5
-            return (wins.sum(2) - 0.5) / (samples - 1)  # without the tie of each with itself
+            return (wins.sum(2) - 0.5) / (samples - 1) + _nothing(scores)  # without the tie of each with itself
         chance = 0.5 + 0.5 * namespace(ahead).tanh(ahead / (2 * self.temperature))  # 1 / (1 + exp(-ahead / τ))
         first = 1 + (self._draws.uniform(ahead) < chance) * 1.0  # 2 where the first is preferred, 1 where the second is
         pairs = namespace(ahead).triu(first, 1)  # each pair once: above the diagonal
-        return ((pairs == 2).sum(2) + (pairs == 1).sum(1)) / (samples - 1) + 0.0 * scores
+        return ((pairs == 2).sum(2) + (pairs == 1).sum(1)) / (samples - 1) + _nothing(scores)
 
 
 SHAPES = ("affine", "power", "log", "logit")
@@ -190,6 +203,16 @@ class Shaping(Feedback):
             inside = scores.clip(self.epsilon, 1 - self.epsilon)
             scores = xp.log(inside) - xp.log(1 - inside)
         return self.shift + self.scale * scores
+
+
+def mean_score(scores: Array) -> Array:
+    """Mean over the samples, (B, K) -> (B,), added in the order in which the environments add."""
+    return tree_sum(scores) / scores.shape[-1]
+
+
+def _nothing(scores: Array) -> Array:
+    """Zeros of the scores' kind, shape and device, and NaN where a score is NaN."""
+    return 0.0 * scores.clip(0, 1)
 
 
 def _number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:

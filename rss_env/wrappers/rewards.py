@@ -20,7 +20,8 @@ from rss_env.wrappers import feedback as kinds
 class FeedbackWrapper(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray], RecordConstructorArgs):
     """Passes the scores of an environment through a kind of feedback.
 
-    ``reset(seed=s)`` also seeds the wrapper's own random draws and makes it forget earlier episodes.
+    ``reset(seed=s)`` also seeds the wrapper's own random draws and makes it forget earlier episodes. Wrappers of one
+    stack draw independently of each other.
 
     Args:
         env: a single environment with an image-level reward.
@@ -32,35 +33,58 @@ class FeedbackWrapper(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     """
 
     def __init__(self, env: gym.Env, kind: kinds.Feedback, **arguments: Any) -> None:
-        RecordConstructorArgs.__init__(self, **arguments)
+        RecordConstructorArgs.__init__(self, **as_json(arguments))
         super().__init__(env)
         refuse_pixel_level(self, env)
         self.feedback = kind
+        self._layer = layers(env, FeedbackWrapper)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
+        begun = super().reset(seed=seed, options=options)
         if seed is not None:
-            self.feedback.restart(seed)
-        return super().reset(seed=seed, options=options)
+            self.feedback.restart(seed, self._layer)
+        return begun
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As the environment's, with other scores."""
         observation, reward, terminated, truncated, info = super().step(action)
+        if "pixel_reward" in info:
+            raise pixel_level(self)
         scores = info["scores"] if "scores" in info else np.array([reward], np.float64)
-        given = self.feedback(scores[None])[0]
+        given = self.feedback(scores[None])
         if "scores" in info:
-            info = info | {"scores": given}
-        return observation, float(given.mean()), terminated, truncated, info
+            info = info | {"scores": given[0]}
+        return observation, float(kinds.mean_score(given)[0]), terminated, truncated, info
+
+
+def as_json(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with NumPy's numbers as Python's."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()}
+
+
+def layers(env: Any, of: type) -> int:
+    """How many wrappers of a class are around an environment."""
+    count = 0
+    while hasattr(env, "env"):
+        count += isinstance(env, of)
+        env = env.env
+    return count
 
 
 def refuse_pixel_level(wrapper: Any, env: Any) -> None:
     """Raises ``OptionError`` if the environment's reward is a pixel-level one."""
     task = getattr(env.unwrapped, "task", None)
     if task is not None and task.level != "image":
-        raise OptionError(
-            f"{type(wrapper).__name__} is for image-level rewards: the pixel reward in info would give the clean "
-            "scores away. Use an id that ends in ImageReward-v0."
-        )
+        raise pixel_level(wrapper)
+
+
+def pixel_level(wrapper: Any) -> OptionError:
+    """The error of a wrapper around pixel-level rewards."""
+    return OptionError(
+        f"{type(wrapper).__name__} is for image-level rewards: the pixel reward in info would give the clean "
+        "scores away. Use an id that ends in ImageReward-v0."
+    )
 
 
 class NoisyReward(FeedbackWrapper):
@@ -77,6 +101,8 @@ class NoisyReward(FeedbackWrapper):
 
 class StarReward(FeedbackWrapper):
     """Rounds every score to one of N equally spaced levels, as people give stars: r = round(s·(N − 1)) / (N − 1).
+
+    Scores that an inner wrapper put outside 0..1 count as 0 or 1; halves round to the even number.
 
     Args:
         env: an environment with an image-level reward.

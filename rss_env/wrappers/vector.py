@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import InvalidAction
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from rss_env.rewards.arrays import Array
 from rss_env.wrappers import feedback as kinds
-from rss_env.wrappers.actions import coarse_space, flat_space, upsample
-from rss_env.wrappers.rewards import refuse_pixel_level, refuse_single_samples
+from rss_env.wrappers.actions import check_shape, coarse_space, flat_space, upsample
+from rss_env.wrappers.rewards import as_json, layers, pixel_level, refuse_pixel_level, refuse_single_samples
 
 __all__ = [
     "BaselineReward",
@@ -41,14 +40,16 @@ class FlattenAction(VectorActionWrapper, RecordConstructorArgs):
 
     def actions(self, actions: Array) -> Array:
         """(B, H·W) -> (B, H, W), or (B, K·H·W) -> (B, K, H, W)."""
-        return _as_array(actions).reshape(self.num_envs, *self._shape)
+        flat = _as_array(actions)
+        check_shape("flat label maps", flat, self.action_space)
+        return flat.reshape(self.num_envs, *self._shape)
 
 
 class CoarseAction(VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.CoarseAction``: actions (B, h, w), or (B, K, h, w)."""
 
     def __init__(self, env: VectorEnv, cell: int) -> None:
-        RecordConstructorArgs.__init__(self, cell=cell)
+        RecordConstructorArgs.__init__(self, **as_json({"cell": cell}))
         super().__init__(env)
         self.single_action_space = coarse_space(env.single_action_space, cell)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -58,10 +59,7 @@ class CoarseAction(VectorActionWrapper, RecordConstructorArgs):
     def actions(self, actions: Array) -> Array:
         """(B, h, w) -> (B, H, W), or (B, K, h, w) -> (B, K, H, W)."""
         coarse = _as_array(actions)
-        if tuple(coarse.shape) != self.action_space.shape:
-            raise InvalidAction(
-                f"Expected coarse label maps of shape {self.action_space.shape}, got {tuple(coarse.shape)}."
-            )
+        check_shape("coarse label maps", coarse, self.action_space)
         return upsample(coarse, self.cell, self._size)
 
 
@@ -73,19 +71,26 @@ class FeedbackWrapper(VectorWrapper, RecordConstructorArgs):
     """
 
     def __init__(self, env: VectorEnv, kind: kinds.Feedback, **arguments: Any) -> None:
-        RecordConstructorArgs.__init__(self, **arguments)
+        RecordConstructorArgs.__init__(self, **as_json(arguments))
         super().__init__(env)
         refuse_pixel_level(self, env)
         self.feedback = kind
+        self._layer = layers(env, FeedbackWrapper)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As the environment's; of several seeds the first that is given seeds the wrapper's own draws."""
-        given = [s for s in (seed if isinstance(seed, (Sequence, np.ndarray)) else [seed]) if s is not None]
+        """As the environment's; of several seeds the first that is given seeds the wrapper's own draws.
+
+        Any seed makes the wrapper forget the earlier episodes of all sub-environments.
+        """
+        begun = super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+        seeds: Any = seed  # torch's and NumPy's numbers and arrays of them too
+        seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        given = [s for s in (seeds if isinstance(seeds, Sequence) else [seeds]) if s is not None]
         if given:
-            self.feedback.restart(int(given[0]))
-        return super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+            self.feedback.restart(int(given[0]), self._layer)
+        return begun
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """As the environment's, with other scores."""
@@ -94,12 +99,14 @@ class FeedbackWrapper(VectorWrapper, RecordConstructorArgs):
         if not same_step and self.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP and not terminated.any():
             return observations, rewards, terminated, truncated, infos
         ended = infos["final_info"] if same_step else infos
+        if "pixel_reward" in ended:
+            raise pixel_level(self)
         scores = ended["scores"] if "scores" in ended else rewards[:, None]
         given = self.feedback(scores)
         if "scores" in ended:
             ended = ended | {"scores": given}
             infos = infos | {"final_info": ended} if same_step else ended
-        return observations, given.mean(1), terminated, truncated, infos
+        return observations, kinds.mean_score(given), terminated, truncated, infos
 
 
 class NoisyReward(FeedbackWrapper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
 from typing import Any
 
 import gymnasium as gym
@@ -86,6 +87,48 @@ def test_what_becomes_of_scores(kind: feedback.Feedback, expected: list[float]):
     np.testing.assert_array_equal(SCORES, before)
 
 
+OUTSIDE = np.array([[-0.4, 0.6, 1.3]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (feedback.Stars(5), [0, 0.5, 1]),
+        (feedback.Threshold(0.0), [0, 1, 1]),
+        (feedback.Shaping("power", 1.0, 0.0, 2.0, 0.1), [0, 0.36, 1.69]),
+        (feedback.Shaping("log", 1.0, 0.0, 1.0, 0.1), [math.log(0.1), math.log(0.6), math.log(1.3)]),
+        (feedback.Shaping("logit", 1.0, 0.0, 1.0, 0.1), [math.log(1 / 9), math.log(1.5), math.log(9)]),
+    ],
+    ids=lambda kind: type(kind).__name__,
+)
+@pytest.mark.parametrize("array", [np.asarray, torch.from_numpy])
+def test_scores_that_noise_put_outside_0_to_1_give_finite_rewards(
+    kind: feedback.Feedback, expected: list[float], array: Any
+):
+    np.testing.assert_allclose(np.asarray(kind(array(OUTSIDE))), [expected], rtol=1e-12)
+
+
+KINDS = [
+    feedback.Noise(0.1),
+    feedback.Stars(3),
+    feedback.Threshold(0.5),
+    feedback.Delay(2),
+    feedback.Baseline(0.9, 0.0),
+    feedback.Preference(0.0),
+    feedback.Preference(0.1),
+    *[feedback.Shaping(shape, 2.0, 1.0, 0.5, 0.1) for shape in feedback.SHAPES],
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("array", [np.asarray, torch.from_numpy])
+def test_a_score_that_is_not_a_number_gives_no_number(kind: feedback.Feedback, array: Any):
+    kind.restart(0)
+    given = np.asarray(kind(array(np.array([[np.nan, 0.5], [0.2, 0.4]]))))
+    assert np.isnan(given[0, 0])
+    assert np.isfinite(given[1]).all()
+
+
 def test_a_delay_pays_the_sum_of_n_episodes_with_the_last():
     kind = feedback.Delay(3)
     episodes = np.arange(14.0).reshape(7, 2, 1) / 10
@@ -102,6 +145,39 @@ def test_a_baseline_follows_each_environments_own_scores():
     np.testing.assert_allclose(kind(second), second - [[0.75 * 0.5 + 0.25 * 0.3], [0.75 * 0.5 + 0.25 * 1.0]])
     kind.restart(0)
     np.testing.assert_allclose(kind(first), first - 0.5)
+
+
+@pytest.mark.parametrize("array", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("kind", [feedback.Noise(1.0), feedback.Preference(1.0)], ids=lambda kind: type(kind).__name__)
+def test_draws_follow_the_seed_and_the_layer(kind: feedback.Feedback, array: Any):
+    def draws(seed: int, layer: int) -> list[float]:
+        kind.restart(seed, layer)
+        return [x for _ in range(2) for x in np.asarray(kind(array(np.linspace(0, 1, 20).reshape(2, 10)))).ravel()]
+
+    seen = [draws(seed, layer) for seed in (0, 1) for layer in (0, 1, 2)]
+    assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
+    assert seen[0][:20] != seen[0][20:]
+    assert draws(1, 1) == seen[4]
+
+
+def test_noise_is_not_what_an_agent_of_the_same_seed_draws():
+    kind = feedback.Noise(1.0)
+    kind.restart(3)
+    assert not np.isin(kind(np.zeros((1, 9))), np.random.default_rng(3).standard_normal(100)).any()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda kind: pickle.loads(pickle.dumps(kind))], ids=["copy", "pickle"])
+@every_wrapper
+@pytest.mark.parametrize("array", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_copy_goes_on_as_the_original_does(how: Any, name: str, array: Any, begun: bool):
+    kind = wrap(name, gym.make(ID, **SMALL)).feedback
+    scores = [array(s) for s in np.random.default_rng(0).random((6, 2, K))]
+    if begun:
+        kind(scores[0])
+    twin = how(kind)
+    for s in scores:
+        np.testing.assert_array_equal(np.asarray(twin(s)), np.asarray(kind(s)))
 
 
 @given(st.lists(st.sampled_from([0.0, 0.2, 0.2, 0.5, 1.0]), min_size=2, max_size=9))
@@ -153,6 +229,7 @@ def test_the_reward_is_the_mean_of_the_scores_given_and_the_clean_ones_are_nowhe
         _, reward, terminated, truncated, info = wrapped.step(action(episode))
         np.testing.assert_array_equal(info["scores"], kind(true[None])[0])
         assert reward == pytest.approx(info["scores"].mean())
+        assert type(reward) is float
         assert (terminated, truncated) == (True, False)
         assert set(info) == {"index", "scores"}
         assert not np.array_equal(info["scores"], true)
@@ -293,28 +370,104 @@ def test_wrappers_stack_the_inner_one_first():
     stars = np.round(true * 4) / 4
     assert (near != stars).all()
     np.testing.assert_allclose(near, stars, atol=0.01)
-    levels = stars_of_noise.step(action(0))[4]["scores"] * 4
-    np.testing.assert_array_equal(levels, np.round(levels))
+    for episode in range(5):
+        levels = stars_of_noise.step(action(episode))[4]["scores"] * 4
+        assert set(levels.tolist()) <= {0, 1, 2, 3, 4}
+        stars_of_noise.reset()
 
 
 @every_wrapper
 def test_pixel_level_environments_are_refused(name: str):
+    pixel = "RSS-Shapes-PixelReward-v0"
     for make in (gym.make, gym.make_vec):
         with pytest.raises(OptionError, match=f"{name} is for image-level rewards"):
-            wrap(name, make("RSS-Shapes-PixelReward-v0", **SMALL))
+            wrap(name, make(pixel, **SMALL))
+    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):  # whose levels are known only from what they give
+        many = gym.make_vec(pixel, 2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **SMALL)
+        envs = wrap(name, many)
+        envs.reset(seed=0)
+        with pytest.raises(OptionError, match=f"{name} is for image-level rewards"):
+            envs.step(action(0, 2))
 
 
 @every_wrapper
-def test_wrapped_environments_can_be_copied(name: str):
-    for make in (
-        gym.make,
-        lambda i, **k: gym.make_vec(i, 2, **k),
-        lambda i, **k: gym.make_vec(i, 2, device="cpu", **k),
-    ):
-        env = wrap(name, make(ID, **SMALL))
+@pytest.mark.parametrize("vectorization", [None, {}, {"device": "cpu"}])
+def test_a_copied_environment_goes_on_as_the_original_does(name: str, vectorization: dict[str, Any] | None):
+    env = wrap(name, gym.make(ID, **SMALL) if vectorization is None else gym.make_vec(ID, 2, **SMALL, **vectorization))
+    batch = () if vectorization is None else (2,)
+    env.reset(seed=0)
+    env.step(action(0, *batch))
+    twin = copy.deepcopy(env)
+    for episode in range(3):
+        for each in (env, twin):
+            each.reset()
+        first, second = (np.asarray(each.step(action(episode, *batch))[1]) for each in (env, twin))
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("samples", [1, 7, 9])
+def test_feedback_that_changes_nothing_leaves_the_reward_bit_for_bit(samples: int):
+    options = SMALL | {"samples_per_image": samples}
+    clean, same = gym.make(ID, **options), wrappers.ShapedReward(gym.make(ID, **options))
+    label_maps = np.random.default_rng(0).integers(0, 3, (samples, 8, 10))
+    for env in (clean, same):
         env.reset(seed=0)
-        env.step(np.zeros(env.action_space.shape, int))
-        copy.deepcopy(env)
+    assert same.step(label_maps)[1] == clean.step(label_maps)[1] > 0
+
+
+@pytest.mark.parametrize("name", ["StarReward", "ThresholdReward", "DelayedReward", "BaselineReward"])
+def test_feedback_without_chance_is_the_same_in_torch_and_numpy(name: str):
+    tensors, arrays = (wrap(name, gym.make_vec(ID, 3, **SMALL, **options)) for options in ({"device": "cpu"}, {}))
+    for envs in (tensors, arrays):
+        envs.reset(seed=0)
+    for step in range(4):
+        given, expected = (envs.step(action(step, 3))[1] for envs in (tensors, arrays))
+        assert given.dtype == torch.float64
+        np.testing.assert_array_equal(given, expected)
+
+
+def test_stacked_noises_are_independent():
+    clean, once = gym.make(ID, **SMALL), wrappers.NoisyReward(gym.make(ID, **SMALL), std=1.0)
+    twice = wrappers.NoisyReward(wrappers.NoisyReward(gym.make(ID, **SMALL), std=1.0), std=1.0)
+    stacked_twins = twins.NoisyReward(twins.NoisyReward(gym.make_vec(ID, 1, **SMALL), std=1.0), std=1.0)
+    for env in (clean, once, twice, stacked_twins):
+        env.reset(seed=4)
+    true, one, two = (env.step(action(0))[4]["scores"] for env in (clean, once, twice))
+    inner, outer = one - true, two - one
+    assert (np.abs(inner - outer) > 1e-6).all()
+    np.testing.assert_array_equal(stacked_twins.step(action(0, 1))[4]["final_info"]["scores"][0], two)
+
+
+def test_numpy_numbers_are_recorded_as_plain_ones():
+    env = wrappers.NoisyReward(gym.make(ID, **SMALL), std=np.float32(0.5))
+    env = wrappers.CoarseAction(wrappers.StarReward(env, stars=np.int64(3)), np.int64(2))
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert again.cell == 2
+    assert again.env.feedback.stars == 3
+    assert again.env.env.feedback.std == 0.5
+
+
+@pytest.mark.parametrize("seed", [[5, 6], [None, 5], np.array([5, 6]), np.int64(5), torch.tensor([5, 6])], ids=repr)
+def test_the_first_seed_of_several_seeds_the_noise(seed: Any):
+    envs = twins.NoisyReward(gym.make_vec(ID, 2, device="cpu", **SMALL), std=1.0)
+    expected = feedback.Noise(1.0)
+    expected.restart(5)
+    clean = gym.make_vec(ID, 2, device="cpu", **SMALL)
+    for env in (envs, clean):
+        env.reset(seed=seed, options={"index": 0})
+    given, true = (env.step(action(0, 2))[4]["final_info"]["scores"] for env in (envs, clean))
+    np.testing.assert_array_equal(given, expected(true))
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_a_refused_reset_changes_no_memory(make: Any):
+    env = wrap("BaselineReward", make(ID, **SMALL))
+    env.reset(seed=0)
+    env.step(np.zeros(env.action_space.shape, int))
+    before = env.feedback._baseline
+    with pytest.raises(gym.error.Error):
+        env.reset(seed=-1)
+    assert env.feedback._baseline is before
 
 
 @pytest.mark.parametrize(

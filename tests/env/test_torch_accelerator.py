@@ -12,7 +12,7 @@ import torch
 from gymnasium.error import InvalidAction
 from gymnasium.vector import AutoresetMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rss_env import SegmentationVectorEnv, torch_task
 from rss_env.errors import OptionError
@@ -199,6 +199,54 @@ def test_no_devices_mix_no_copy_waits_and_all_is_on_the_device(reward: str, leve
             assert_same_form(envs.step(action), twin.step(maps))
 
 
+@pytest.mark.usefixtures("pretended")
+def test_labels_on_the_host_are_checked_at_once():
+    envs = TorchSegmentationVectorEnv(device="meta", num_envs=3, image_size=MAP, num_images=6)
+    envs.reset(seed=0)
+    wrong = np.full((3, *MAP), 5)
+    for action in (wrong, torch.from_numpy(wrong)):
+        with pytest.raises(InvalidAction, match=r"holds classes 0\.\.4, got values from 5 to 5"):
+            envs.step(action)
+    assert envs.reward_queries == 0
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_an_array_that_changes_in_place_is_sent_again():
+    task = pair()[0].task
+    indices = np.array([1, 4])
+    first = task.send(indices)
+    assert task.send(indices.copy()) is first
+    indices[0] = 3
+    assert task.send(indices).tolist() == [3, 4]
+    assert first.tolist() == [1, 4]
+
+
+# A genuine CUDA device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("cache", ["device", "host"])
+def test_on_cuda_no_step_waits_and_all_agrees_with_numpy(level: str, cache: str):
+    options = {"num_envs": 3, "level": level, "image_size": MAP, "num_images": 6, **EVERYTHING}
+    envs, twin = TorchSegmentationVectorEnv(device="cuda", cache=cache, **options), SegmentationVectorEnv(**options)
+    ours, theirs = [envs.reset(seed=0)], [twin.reset(seed=0)]
+    all_maps = [random_maps(twin, seed) for seed in range(5)]
+    actions = [*all_maps[:2], *(torch.from_numpy(maps).cuda() for maps in all_maps[2:])]
+    for number, (action, maps) in enumerate(zip(actions, all_maps, strict=True)):
+        if number:  # with the first step the constants of a reward reach the device
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            ours += [envs.step(action), envs.reset()]  # type: ignore[list-item]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        theirs += [twin.step(maps), twin.reset()]  # type: ignore[list-item]
+    assert_same(tree_map_only(torch.Tensor, torch.Tensor.cpu, tuple(ours)), tuple(theirs))
+    envs.step(torch.full((3, 2, *MAP), 5, device="cuda"))
+    with pytest.raises(InvalidAction, match="of an earlier step"):
+        envs.close()
+
+
 # Memory
 
 
@@ -217,3 +265,14 @@ def test_a_data_set_larger_than_the_devices_memory_is_an_error_that_tells_the_wa
         memory.update(zip(memory, too_little, strict=True))
         with pytest.raises(OptionError, match=r"Shapes takes 0\.0 GiB .* cuda:1 has 0\.0 GiB free\. Pass cache='host'"):
             task._check_memory()
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_only_what_is_kept_on_the_device_must_fit_into_its_memory(monkeypatch: pytest.MonkeyPatch):
+    def refuse(task: TorchSegmentationTask) -> None:
+        raise OptionError("too large")
+
+    monkeypatch.setattr(TorchSegmentationTask, "_check_memory", refuse)
+    pair(cache="host")
+    with pytest.raises(OptionError, match="too large"):
+        pair(cache="device")

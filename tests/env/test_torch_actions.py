@@ -150,7 +150,7 @@ def step_and_wait(envs: Any, maps: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_the_bounds_of_the_labels_are_exact(dtype: str, path: str):
+def test_the_bounds_of_the_labels_are_exact(dtype: str):
     envs, _ = pair()
     envs.reset(seed=0)
     for value in range(5):

@@ -174,7 +174,7 @@ def test_the_copy_of_a_task_scores_alike(how: Callable):
         assert_same((rewards, details), (expected, told))
 
 
-def test_a_pickle_holds_no_image():
+def test_a_pickle_holds_no_image_and_no_tensor():
     envs, _ = pair(image_size=(8, 8))
     envs.reset(seed=0)
     envs.step(torch.zeros(3, 8, 8, dtype=torch.uint8))
@@ -183,11 +183,14 @@ def test_a_pickle_holds_no_image():
     assert data.targets is not None
     assert data.images[0].tobytes() not in sent
     assert data.targets[0].tobytes() not in sent
+    assert b"_rebuild_tensor" not in sent
+    assert b"_rebuild_tensor" in pickle.dumps(torch.zeros(1))
 
 
 def test_on_the_host_the_data_set_is_not_copied():
     envs, _ = pair()
     for one in (envs.task, copy.deepcopy(envs).task):
+        assert one.on_host
         assert one._images.data_ptr() == envs.task.dataset.images.ctypes.data
 
 

@@ -190,7 +190,7 @@ def test_pictures_are_those_of_the_numpy_env(level: str, samples: int | None):
     np.testing.assert_array_equal(envs.render(), twin.render())
 
 
-def test_a_callable_reward_gets_tensors_and_what_it_gives_is_the_reward(path: str):
+def test_a_callable_reward_gets_tensors_and_what_it_gives_is_the_reward():
     seen = []
 
     def judge(image: torch.Tensor, label_map: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -309,7 +309,7 @@ def step_and_close(envs: Any, maps: torch.Tensor) -> None:
     envs.close()
 
 
-def test_torchs_default_device_and_dtype_change_nothing(path: str):
+def test_torchs_default_device_and_dtype_change_nothing():
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.bfloat16)

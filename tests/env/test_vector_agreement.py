@@ -193,15 +193,19 @@ def test_one_environment_agrees_with_the_single_env(order: str):
         image, _ = env.reset()
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
-def test_it_agrees_with_async_vector_env(mode: str):
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # of newer Pythons, where threads are running
+@pytest.mark.parametrize(
+    ("mode", "context"),
+    [("SameStep", "spawn"), ("NextStep", "spawn"), ("SameStep", "fork"), ("SameStep", "forkserver")],
+)
+def test_it_agrees_with_async_vector_env(mode: str, context: str):
     kwargs = {"image_size": MAP, "num_images": 6, "augment": "flip", "samples_per_image": 2}
     native = gym.make_vec("RSS-Shapes-PixelReward-v0", num_envs=2, autoreset_mode=mode, **kwargs)
     reference = gym.make_vec(
         "RSS-Shapes-PixelReward-v0",
         num_envs=2,
         vectorization_mode="async",
-        vector_kwargs={"context": "spawn", "autoreset_mode": AutoresetMode(mode)},
+        vector_kwargs={"context": context, "autoreset_mode": AutoresetMode(mode)},
         **kwargs,
     )
     try:

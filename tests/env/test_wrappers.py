@@ -20,6 +20,7 @@ from rss_env.wrappers import CoarseAction, FlattenAction
 from rss_env.wrappers import vector as twins
 
 MAP = (40, 48)
+SMALL = {"image_size": MAP, "num_images": 8}
 
 
 def make(samples: int | None) -> SegmentationEnv:
@@ -54,6 +55,17 @@ def test_the_space_keeps_its_dtype():
     assert FlattenAction(make(None)).action_space.dtype == make(None).action_space.dtype == np.int64
 
 
+@pytest.mark.parametrize("shape", [(1919,), MAP, (1, 1920)])
+def test_a_flat_action_of_another_shape_is_refused(shape: tuple[int, ...]):
+    flat, many = FlattenAction(make(None)), twins.FlattenAction(gym.make_vec("RSS-Shapes-ImageReward-v0", 2, **SMALL))
+    flat.reset(seed=0)
+    with pytest.raises(gym.error.InvalidAction, match=r"Expected flat label maps of shape \(1920,\), got "):
+        flat.step(np.zeros(shape, int))
+    many.reset(seed=0)
+    with pytest.raises(gym.error.InvalidAction, match=r"Expected flat label maps of shape \(2, 1920\), got "):
+        many.step(np.zeros((2, *shape) if shape != (1, 1920) else (1920, 2), int))
+
+
 def test_only_a_multidiscrete_action_space_can_be_flattened():
     with pytest.raises(TypeError, match="needs a MultiDiscrete action space, got Discrete"):
         FlattenAction(gym.make("CartPole-v1"))
@@ -71,7 +83,7 @@ def upsampled(coarse: np.ndarray, cell: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("samples", [None, 3])
-@pytest.mark.parametrize("cell", [1, 2, 7, 48, 100])
+@pytest.mark.parametrize("cell", [1, 2, 7, 40, 48, 100, 10**9])
 def test_a_coarse_action_scores_as_the_label_map_it_stands_for(samples: int | None, cell: int):
     env, wrapped = make(samples), CoarseAction(make(samples), cell)
     height, width = -(-MAP[0] // cell), -(-MAP[1] // cell)

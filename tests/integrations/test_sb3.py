@@ -63,6 +63,8 @@ def test_seeds_and_options_hold_for_one_reset():
     envs.set_options([{"index": 3}, {"index": 6}])
     envs.reset()
     assert [info["index"] for info in envs.reset_infos] == [3, 6]
+    envs.seed(1)
+    np.testing.assert_array_equal(envs.reset(), first)  # not images 3 and 6 again
     for wrong in ({"episode": 3}, [{"index": 3}, {}]):
         envs.set_options(wrong)
         with pytest.raises(OptionError, match=r"set_options takes \{'index': i\}"):
@@ -72,7 +74,7 @@ def test_seeds_and_options_hold_for_one_reset():
 
 def test_the_terminal_observation_comes_only_when_asked_for():
     envs = SegmentationVecEnv(ID, 2, **SMALL)
-    shown = envs.reset()
+    envs.reset()
     assert "terminal_observation" not in envs.step(np.zeros((2, 80), int))[3][0]
     asked = SegmentationVecEnv(ID, 2, terminal_observation=True, **SMALL)
     shown = asked.reset()
@@ -131,22 +133,43 @@ def test_attributes_methods_and_pictures():
     assert envs.env_is_wrapped(Monitor) == [True, True]
     assert envs.env_is_wrapped(FlattenAction) == [False, False]
     envs.close()
+    assert envs.envs.closed
+    with pytest.warns(UserWarning, match="render_mode='rgb_array'"):
+        assert SegmentationVecEnv(ID, 2, **SMALL).get_images() == [None, None]
+
+
+def test_attributes_are_found_through_several_wrappers_and_set_where_they_are_found():
+    inner = twins.CoarseAction(gym.make_vec(ID, 2, **SMALL), 2)
+    envs = SegmentationVecEnv(twins.StarReward(inner, stars=3))
+    assert envs.get_attr("cell") == [2, 2]
+    envs.set_attr("cell", 5)
+    assert inner.cell == 5
+    assert envs.env_method("actions", np.zeros((2, 4, 5), int), indices=0)[0].shape == (2, 8, 10)
+    envs.set_attr("note", "new")
+    assert inner.unwrapped.note == "new"
+    with pytest.raises(AttributeError, match="nothing_has_this"):
+        envs.get_attr("nothing_has_this")
 
 
 def test_sb3s_own_wrappers_work():
     with pytest.warns(UserWarning, match="already wrapped with a `Monitor`"):  # as it should: the statistics are there
         VecMonitor(SegmentationVecEnv(ID, 2, **SMALL))
-    envs = VecCheckNan(VecNormalize(VecTransposeImage(SegmentationVecEnv(ID, 2, **SMALL)), norm_obs=False))
+    ours = SegmentationVecEnv(ID, 2, terminal_observation=True, **SMALL)
+    envs = VecCheckNan(VecNormalize(VecTransposeImage(ours), norm_obs=False))
     assert envs.reset().shape == (2, 3, 8, 10)
     for _ in range(3):
         _, rewards, dones, infos = envs.step(np.zeros((2, 80), int))
     assert np.isfinite(rewards).all()
     assert dones.all()
     assert infos[0]["episode"]["l"] == 1
+    assert infos[0]["terminal_observation"].shape == (3, 8, 10)
 
 
 @pytest.mark.parametrize(("algorithm", "policy"), [(PPO, "CnnPolicy"), (A2C, "MlpPolicy")])
-def test_sb3s_agents_train_save_load_and_are_evaluated(algorithm: Any, policy: str, tmp_path: Path):
+def test_sb3s_agents_train_save_load_and_are_evaluated(
+    algorithm: Any, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path / "log"))
     # Cells, as the stock policy makes one distribution object a label; 36 pixels, as its network needs them.
     envs = SegmentationVecEnv(twins.CoarseAction(gym.make_vec(ID, 4, **SMALL | {"image_size": (36, 36)}), 6))
     steps = {"n_steps": 4} | ({"batch_size": 8, "n_epochs": 1} if algorithm is PPO else {})

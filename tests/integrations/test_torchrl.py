@@ -10,9 +10,8 @@ import pytest
 
 import rss_env  # noqa: F401  (registers the ids)
 from rss_env.rewards import score_images
-from rss_env.wrappers import FlattenAction
+from rss_env.wrappers import FlattenAction, vector
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # TorchRL's, which are many and not ours
 SMALL: dict[str, Any] = {"image_size": (8, 10), "num_classes": 3, "num_images": 8}
 ID = "RSS-Shapes-ImageReward-v0"
 
@@ -42,7 +41,32 @@ def test_the_native_vector_environment_rolls_out_with_the_rewards_of_its_actions
     assert rollout.batch_size == (4, 5)
     assert rollout["next", "terminated"].all()
     data = envs.unwrapped.task.dataset
+    shown = data.images[rollout["index"].numpy()]
+    np.testing.assert_array_equal(rollout["observation"].numpy(), shown)
+    # What an episode ends on is its own image, not that of the next episode, which has begun in the same step.
+    np.testing.assert_array_equal(rollout["next", "observation"].numpy(), shown)
     targets = data.targets[rollout["index"].reshape(-1).numpy()]
     label_maps = rollout["action"].reshape(20, 1, 8, 10).numpy().astype(np.uint8)
     expected = score_images("mean_iou", label_maps, targets, 3)
     np.testing.assert_allclose(rollout["next", "reward"].reshape(20, 1).numpy(), expected, rtol=1e-6)
+
+
+def test_a_wrapped_vector_environment_needs_its_autoreset_mode_as_an_attribute():
+    envs = vector.StarReward(vector.CoarseAction(gym.make_vec(ID, 4, **SMALL), 2), stars=3)
+    with pytest.raises(AttributeError, match="autoreset_mode"):
+        checked(envs)
+    envs.autoreset_mode = envs.metadata["autoreset_mode"]
+    rollout = checked(envs).rollout(5, break_when_any_done=False)
+    assert rollout["action"].shape == (4, 5, 4, 5)
+    assert set(rollout["next", "reward"].unique().tolist()) <= {0.0, 0.5, 1.0}
+
+
+@pytest.mark.parametrize("samples", [None, 2])
+def test_at_pixel_level_a_rollout_has_the_mean_and_not_the_map(samples: int | None):
+    envs = gym.make_vec("RSS-Shapes-PixelReward-v0", 2, samples_per_image=samples, **SMALL)
+    rollout = checked(envs).rollout(3, break_when_any_done=False)
+    assert "pixel_reward" not in rollout["next"].keys()  # noqa: SIM118 (a TensorDict has no such `in`)
+    targets = envs.unwrapped.task.dataset.targets[rollout["index"].numpy()]
+    label_maps = rollout["action"].reshape(2, 3, -1, 8, 10).numpy()
+    expected = (label_maps == targets[:, :, None]).mean((2, 3, 4))
+    np.testing.assert_allclose(rollout["next", "reward"][..., 0].numpy(), expected, rtol=1e-6)

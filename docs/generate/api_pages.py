@@ -1,0 +1,30 @@
+"""The reference: which modules stand on which page."""
+
+from __future__ import annotations
+
+API = {
+    "Environments": (
+        "rss_env.env",
+        "rss_env.vector",
+        "rss_env.torch_vector",
+        "rss_env.registration",
+        "rss_env.errors",
+    ),
+    "Rewards": ("rss_env.rewards",),
+    "Wrappers": ("rss_env.wrappers", "rss_env.wrappers.vector"),
+    "Integrations": ("rss_env.integrations.sb3",),
+    "Metrics and evaluation": ("rss_env.metrics", "rss_env.evaluation"),
+    "Data sets": ("rss_env.datasets", "rss_env.datasets.info.Archive", "rss_env.download"),
+    "Rendering": ("rss_env.rendering",),
+}
+
+
+def api_pages() -> dict[str, tuple[str, str]]:
+    """Title of each page -> (address, Markdown)."""
+    return {
+        title: (
+            f"api/{title.lower().replace(' ', '_')}.md",
+            "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules), ""]),
+        )
+        for title, modules in API.items()
+    }
