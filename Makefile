@@ -32,6 +32,7 @@ docs: install
 
 bench: install
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.throughput_stages
 	$(BIN)/python -m benchmarks.agent_step
 
 build: install

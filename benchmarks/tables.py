@@ -70,6 +70,16 @@ def throughput_growth(contender: str = "SegmentationVectorEnv, uint8") -> list[l
     return lines
 
 
+def throughput_stages() -> list[list[str]]:
+    """Microseconds of each stage of a step, by the dtype of the label maps."""
+    rows = read_rows(RESULTS / "throughput_stages.csv")
+    dtypes = list(dict.fromkeys(row["label_maps"] for row in rows))
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        cells[row["stage"]][row["label_maps"]] = f"{float(row['microseconds']):.0f} ({float(row['share']):.0%})"
+    return [["µs a step", *dtypes], *([stage, *(times[d] for d in dtypes)] for stage, times in cells.items())]
+
+
 def agent_step() -> list[list[str]]:
     """Share of a step that is not the network's."""
     lines = [["K", "images", "size", "ms a step", "sampling + scoring + advantage", "times a cross-entropy step"]]
@@ -83,6 +93,7 @@ def agent_step() -> list[list[str]]:
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "convergence": convergence,
     "throughput": throughput,
+    "throughput_stages": throughput_stages,
     "throughput_growth": throughput_growth,
     "agent_step": agent_step,
 }
