@@ -26,7 +26,6 @@ from benchmarks.results_file import RESULTS, provenance, write_rows
 
 STAGES = {
     "check_label_maps": "check of the label maps, to uint8",
-    "targets": "gather of the targets",
     "count_labels": "count of intersections and predictions",
     "image_score": "mean IoU from the counts",
     "draw": "which images come next",
@@ -98,7 +97,7 @@ class _Clock:
     def __init__(self, base: Any) -> None:
         self.times: dict[str, list[float]] = defaultdict(list)
         task = base.task
-        self.places = [(task, name) for name in ("check_label_maps", "targets", "final_images", "images")]
+        self.places = [(task, name) for name in ("check_label_maps", "final_images", "images")]
         self.places += [(rss_env.task, "count_labels"), (base._stream, "draw")]
         self.reward_holder = task
 

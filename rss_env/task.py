@@ -168,20 +168,27 @@ class SegmentationTask:
             ``"scores"`` (B, K) if ``samples_per_image`` is set; at pixel level ``"pixel_reward"``,
             float32 (B, H, W), or (B, K, H, W) if ``samples_per_image`` is set.
         """
-        targets = None if self._targets is None else self.targets(indices, flipped)
         details = {}
         if self.judge is not None:
+            targets = None if self._targets is None else self.targets(indices, flipped)
             scores = score_by_calling(self.judge, self.images(indices, flipped), label_maps, targets)
         else:
-            scores, pixel_reward = self._grade(label_maps, targets, self._count_targets(indices))
+            scores, pixel_reward = self._grade(label_maps, indices, flipped)
             if pixel_reward is not None:
                 details["pixel_reward"] = pixel_reward if self.samples_per_image is not None else pixel_reward[:, 0]
         if self.samples_per_image is not None:
             details["scores"] = scores
         return tree_sum(scores) / scores.shape[1], details
 
-    def _grade(self, label_maps: Array, targets: Array, known: Array) -> tuple[Array, Array | None]:
+    def _grade(self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray) -> tuple[Array, Array | None]:
         """The scores, float64 (B, K), and at pixel level the pixel reward, float32 (B, K, H, W)."""
+        known, classes = self._count_targets(indices), self.dataset.num_classes
+        if self.level == "image" and self.reward.counts_alone and not flipped.any():
+            counts = count_labels(label_maps, self._targets, classes, known, rows=indices)
+            return self.reward.image_score(counts, label_maps, None), None
+        return self._grade_beside(label_maps, self.targets(indices, flipped), known)
+
+    def _grade_beside(self, label_maps: Array, targets: Array, known: Array) -> tuple[Array, Array | None]:
         counts = count_labels(label_maps, targets, self.dataset.num_classes, known)
         scores = self.reward.image_score(counts, label_maps, targets)
         if self.level == "image":

@@ -116,12 +116,13 @@ class TorchSegmentationTask(SegmentationTask):
         return self._target_counts.index_select(0, self.send(indices))
 
     def _grade(
-        self, label_maps: torch.Tensor, targets: torch.Tensor, known: torch.Tensor
+        self, label_maps: torch.Tensor, indices: np.ndarray, flipped: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        known, targets = self._count_targets(indices), self.targets(indices, flipped)
         if not self.on_host:
-            return super()._grade(label_maps, targets, known)
+            return self._grade_beside(label_maps, targets, known)
         # NumPy gives the same bits over the same memory, and costs less for each of these small operations.
-        scores, pixel_reward = super()._grade(label_maps.numpy(), targets.numpy(), known.numpy())
+        scores, pixel_reward = self._grade_beside(label_maps.numpy(), targets.numpy(), known.numpy())
         return torch.from_numpy(scores), None if pixel_reward is None else torch.from_numpy(pixel_reward)
 
     def check_label_maps(self, actions: Any, batch: tuple[int, ...]) -> torch.Tensor:

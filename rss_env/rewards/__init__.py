@@ -42,11 +42,13 @@ class Reward:
         image_score: (Counts, label maps, targets, **options) -> float64 (B, K), the score of each label map.
         pixel_score: the same to float32 (B, K, H, W), the score of each pixel, whose mean over the counted pixels is
             ``image_score``; None if the reward has none.
+        counts_alone: whether ``image_score`` asks for nothing but the counts.
     """
 
     name: str
     image_score: Callable[..., Array]
     pixel_score: Callable[..., Array] | None = None
+    counts_alone: bool = True
 
     def has_level(self, level: str) -> bool:
         """Whether the reward is defined at ``"image"`` or ``"pixel"`` level."""
@@ -84,7 +86,7 @@ REWARDS = {
         Reward("mean_iou", mean_iou),
         Reward("frequency_weighted_iou", frequency_weighted_iou),
         Reward("mean_dice", mean_dice),
-        Reward("boundary_f1", boundary_f1),
+        Reward("boundary_f1", boundary_f1, counts_alone=False),
         Reward("pixel_accuracy", pixel_accuracy, right_pixels),
     )
 }

@@ -23,13 +23,16 @@ _BYTE, _WORD, _PLACE = ir.IntType(8), ir.IntType(64), ir.IntType(32)
 _PIXELS = ir.VectorType(_BYTE, LANES)
 
 
-def count_labels(maps: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def count_labels(
+    maps: np.ndarray, truth: np.ndarray, num_classes: int, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Intersections and predictions of every class.
 
     Args:
         maps: unsigned integers (B, K, pixels), values 0..C-1.
-        truth: uint8 (B, pixels), values 0..C-1 or 255 (ignored).
+        truth: uint8 (B, pixels), values 0..C-1 or 255 (ignored); with ``rows``, (n, pixels).
         num_classes: C.
+        rows: int64 (B,), which row of ``truth`` belongs to each image; None: the one of the same number.
 
     Returns:
         Two int64 (B, K, C).
@@ -37,7 +40,7 @@ def count_labels(maps: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple
     maps, truth = _bytes(maps), _bytes(truth)
     counts: np.ndarray = np.zeros((2, *maps.shape[:2], num_classes), np.int64)
     kernel = _compare_labels if num_classes <= FEW_CLASSES else _tally_labels
-    kernel(maps, truth, num_classes, counts[0], counts[1])
+    kernel(maps, truth, np.arange(len(maps)) if rows is None else rows, num_classes, counts[0], counts[1])
     return counts[0], counts[1]
 
 
@@ -107,11 +110,11 @@ def _popcount(typing_context: Any, bits: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _compare_labels(maps, truth, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
+def _compare_labels(maps, truth, rows, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
     batch, samples, pixels = maps.shape
     whole = pixels - pixels % LANES
     for b in range(batch):
-        target = truth[b]
+        target = truth[rows[b]]
         for k in range(samples):
             label_map = maps[b, k]
             for start in range(0, whole, LANES):
@@ -128,7 +131,7 @@ def _compare_labels(maps, truth, num_classes, intersection, predicted):  # type:
 
 
 @njit(cache=True, nogil=True)
-def _tally_labels(maps, truth, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
+def _tally_labels(maps, truth, rows, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
     batch, samples, pixels = maps.shape
     tables = np.empty(
         (4, 1024), np.int64
@@ -137,7 +140,7 @@ def _tally_labels(maps, truth, num_classes, intersection, predicted):  # type: i
         for k in range(samples):
             tables[:] = 0
             for i in range(pixels):
-                label, target = maps[b, k, i], truth[b, i]
+                label, target = maps[b, k, i], truth[rows[b], i]
                 tables[i & 3, label + 256 * (label != target) + 512 * (target == IGNORED)] += 1
             for table in tables:
                 for label in range(num_classes):

@@ -7,7 +7,9 @@ import numpy as np
 from rss_env.datasets.dataset import IGNORE_INDEX
 
 
-def count_labels(maps: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def count_labels(
+    maps: np.ndarray, truth: np.ndarray, num_classes: int, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Intersections and predictions of every class, in one pass.
 
     Each pixel gets one of 2C + 1 codes: its class if the label map is right there, C + its class if it is wrong, 2C if
@@ -15,14 +17,15 @@ def count_labels(maps: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple
 
     Args:
         maps: unsigned integers (B, K, pixels), values 0..C-1.
-        truth: uint8 (B, pixels), values 0..C-1 or 255 (ignored).
+        truth: uint8 (B, pixels), values 0..C-1 or 255 (ignored); with ``rows``, (n, pixels).
         num_classes: C.
+        rows: int64 (B,), which row of ``truth`` belongs to each image; None: the one of the same number.
 
     Returns:
         Two int64 (B, K, C).
     """
     batch, samples, pixels = maps.shape
-    truth = truth[:, None]
+    truth = (truth if rows is None else truth[rows])[:, None]
     code_type = np.uint8 if 2 * num_classes < 256 else np.uint16
     code = maps + np.multiply(maps != truth, num_classes, dtype=code_type)  # (B, K, pixels)
     ignored = truth == IGNORE_INDEX

@@ -34,20 +34,29 @@ class Counts(NamedTuple):
     target: Array
 
 
-def count_labels(label_maps: Array, targets: Array, num_classes: int, target_counts: Array | None = None) -> Counts:
+def count_labels(
+    label_maps: Array,
+    targets: Array,
+    num_classes: int,
+    target_counts: Array | None = None,
+    rows: np.ndarray | None = None,
+) -> Counts:
     """Counts intersections, predictions and targets of every class.
 
     Args:
         label_maps: uint8 (B, K, H, W), values 0..C-1.
-        targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored).
+        targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored); with ``rows``, (n, H, W).
         num_classes: C, 2 to 255.
         target_counts: int64 (B, C), what ``count_classes`` gives for the targets, if it is known already.
+        rows: int64 (B,), which of the targets are meant: reading them where they are spares a copy. NumPy arrays only.
     """
+    if rows is not None and target_counts is None:
+        targets, rows = targets[rows], None
     if target_counts is None:
         target_counts = count_classes(targets, num_classes)
     maps, truth = label_maps.reshape(*label_maps.shape[:2], -1), targets.reshape(len(targets), -1)
     if isinstance(maps, np.ndarray):
-        intersection, predicted = _backend().count_labels(maps, truth, num_classes)
+        intersection, predicted = _backend().count_labels(maps, truth, num_classes, rows)
         return Counts(intersection, predicted, target_counts[:, None])
     from rss_env.rewards import count_torch
 

@@ -55,6 +55,22 @@ def test_numba_counts_as_numpy_does_around_its_limits(classes: int, pixels: int)
         np.testing.assert_array_equal(found, right)
 
 
+@pytest.mark.parametrize("backend", HOST)
+@pytest.mark.parametrize("classes", [3, 200])
+def test_targets_may_be_read_where_they_are(backend: Any, classes: int):
+    case = random_case(5, (6, 2, 7, 30), classes, 0.2, "uint8")
+    maps, truth = rows(case)
+    chosen = np.array([4, 0, 4, 5])
+    expected = backend.count_labels(maps[:4], truth[chosen], classes)
+    for found, right in zip(backend.count_labels(maps[:4], truth, classes, chosen), expected, strict=True):
+        np.testing.assert_array_equal(found, right)
+    for known in (None, counts.count_classes(case.targets[chosen], classes)):
+        whole = counts.count_labels(case.label_maps[:4], case.targets, classes, known, rows=chosen)
+        copied = counts.count_labels(case.label_maps[:4], case.targets[chosen], classes)
+        for found, right in zip(whole, copied, strict=True):
+            np.testing.assert_array_equal(found, right)
+
+
 def test_arrays_with_gaps_are_counted_too():
     case = random_case(3, (4, 6, 10, 20), 7, 0.2, "uint8")
     gaps = case.label_maps[::2, ::3, :, ::2], case.targets[::2, :, ::2]
