@@ -9,12 +9,15 @@ builders at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+import time
 import tokenize
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +31,10 @@ from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetError
 
 FORMAT_VERSION = 1
+STALE = 24 * 60 * 60  # seconds after which a temporary folder is taken for one that a killed process left
+ZEROS = bytes(1 << 20)
+
+log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -80,9 +87,12 @@ def content_digest(files: Iterable[Path]) -> str:
 
     Reading every byte of a large data set at each start would be slow, so the digest is remembered under a key made of
     the files' paths, sizes and modification and change times: any write to a file changes that key.
+
+    Raises:
+        DatasetError: a file cannot be read.
     """
     paths = list(files)
-    stats = [(str(p.resolve()), (s := p.stat()).st_size, s.st_mtime_ns, s.st_ctime_ns) for p in paths]
+    stats = [_stat(path) for path in paths]
     memo = cache_dir() / "digests" / _hash(stats)[:32]
     try:
         remembered = memo.read_text()
@@ -90,9 +100,9 @@ def content_digest(files: Iterable[Path]) -> str:
             return remembered
     except (OSError, UnicodeDecodeError):
         pass
+    log.info("Reading %d files to see whether they are cached.", len(paths))
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda p: hashlib.sha256(p.read_bytes()).digest(), paths)
-        digest = hashlib.sha256(b"".join(digests)).hexdigest()
+        digest = hashlib.sha256(b"".join(pool.map(_file_digest, paths))).hexdigest()
     # A digest not remembered costs time only, and a cache that cannot be written may hold the entry already.
     with contextlib.suppress(DatasetError), _writing_to(memo.parent):
         handle, temporary = tempfile.mkstemp(dir=memo.parent)
@@ -101,6 +111,26 @@ def content_digest(files: Iterable[Path]) -> str:
         Path(temporary).chmod(0o644)  # like the entries: other users may read a shared cache
         Path(temporary).replace(memo)
     return digest
+
+
+def _stat(path: Path) -> tuple[str, int, int, int]:
+    """What changes whenever a file does."""
+    with _reading(path):
+        found = path.stat()
+        return str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _file_digest(path: Path) -> bytes:
+    with _reading(path):
+        return hashlib.sha256(path.read_bytes()).digest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _hash(value: object) -> str:
@@ -131,6 +161,7 @@ def _open(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
 def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resize: str, names: tuple[str, ...]) -> None:
     count, (height, width) = len(source.ids), image_size
     with _writing_to(folder.parent):
+        _remove_stale(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             shapes = {"images": (count, height, width, 3), "targets": (count, height, width)}
@@ -139,6 +170,9 @@ def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resiz
                 for name, shape in shapes.items()
                 if name in names
             }
+            size = sum(array.nbytes for array in arrays.values()) / 1e6
+            what = f"{source.name} {source.split}"
+            log.info("Decoding %d images of %s into %s (%.1f MB), once.", count, what, folder, size)
             for array in arrays.values():
                 _reserve(array)
 
@@ -164,10 +198,28 @@ def _build(folder: Path, source: PhotoSource, image_size: tuple[int, int], resiz
 
 
 def _reserve(array: np.memmap) -> None:
-    """Allocates the file's blocks now: on a full disk, writing a mapped page later would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        with Path(str(array.filename)).open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    """Allocates the blocks of a new file now: on a full disk, writing a mapped page later would kill the process."""
+    with Path(str(array.filename)).open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # which say that the file system cannot
+                    raise
+        file.seek(array.offset)
+        while file.tell() < size:
+            file.write(ZEROS[: size - file.tell()])
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what processes that were killed while they built an entry have left."""
+    for path in folder.glob(".*-*-*"):
+        if re.fullmatch(r"\.[a-z0-9]+-.*-[0-9a-f]{32}-\w{8}", path.name):
+            with contextlib.suppress(OSError):  # another process may remove it at the same time
+                if time.time() - max(p.stat().st_mtime for p in (path, *path.iterdir())) > STALE:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(temporary: Path, folder: Path, names: tuple[str, ...]) -> None:

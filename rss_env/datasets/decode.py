@@ -31,8 +31,8 @@ def decode_pair(
         The image, uint8 (H, W, 3), and the target, uint8 (H, W), values 0..C-1 or 255; None where there are no masks.
 
     Raises:
-        DatasetError: a file is corrupt, the mask is not 8-bit or not of the photo's size, or a label is too large;
-            the file is named.
+        DatasetError: a file is corrupt, the mask holds no class numbers or is not of the photo's size, or a label is
+            too large; the file is named.
     """
     image_path = source.images[index]
     image = read_image(image_path)
@@ -72,17 +72,31 @@ def read_image(path: Path) -> Image.Image:
         raise DatasetError(
             f"{path} is a photo of Pillow mode {image.mode!r}; a photo must have 8 or 16 bits a channel."
         )
+    elif image.mode == "P":  # in one step, Pillow would warn of colours that are partly transparent
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def read_mask(path: Path) -> Image.Image:
-    """A label map as an 8-bit grey image whose values are the stored indices (palette colours are dropped)."""
+    """A label map as an 8-bit grey image whose values are the stored numbers (palette colours are dropped).
+
+    The numbers may be stored in 1, 2, 4, 8 or 16 bits, but none may be above 255.
+    """
     mask = _read(path, upright=False)
-    if mask.mode not in ("L", "P"):
+    if mask.format == "JPEG":
+        raise DatasetError(f"{path} is a JPEG, whose compression changes class numbers; save masks as PNG.")
+    if mask.mode in ("L", "P"):
+        return Image.frombytes("L", mask.size, mask.tobytes())
+    if mask.mode != "1" and not mask.mode.startswith("I;16"):
+        hint = " It seems to hold colours: save the number of each pixel's class instead." * (len(mask.getbands()) > 2)
         raise DatasetError(
-            f"{path} is a mask of Pillow mode {mask.mode!r}; a mask must be 8-bit greyscale ('L') or palette ('P')."
+            f"{path} is a mask of Pillow mode {mask.mode!r}; a mask must be greyscale or palette of at most 16 bits, "
+            f"such as an 8-bit PNG.{hint}"
         )
-    return Image.frombytes("L", mask.size, mask.tobytes())
+    labels = np.asarray(mask)
+    if labels.max() > IGNORE_INDEX:
+        raise DatasetError(f"{path} holds label {int(labels.max())}; labels are 0..{IGNORE_INDEX} in 16 bits too.")
+    return Image.fromarray(labels.astype(np.uint8))
 
 
 def fit(
@@ -110,9 +124,10 @@ def _read(path: Path, upright: bool = True) -> Image.Image:
                     f"{image.width}×{image.height} pixels, PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}."
                 )
             image.load()
+            read = ImageOps.exif_transpose(image) if upright else image
             if image.mode == "I" and image.format == "PNG":  # how older Pillow reads 16-bit grey
-                image = Image.fromarray(np.asarray(image).astype(np.uint16))
-            return ImageOps.exif_transpose(image) if upright else image
+                read = Image.fromarray(np.asarray(read).astype(np.uint16))
+            return read
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise DatasetError(f"Cannot read {path}: {error.strerror}.") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:

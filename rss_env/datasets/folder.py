@@ -32,6 +32,7 @@ from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.photos import (
     PhotoSource,
     bit_palette,
+    files_below,
     find_images,
     find_masks,
     list_photos,
@@ -95,7 +96,7 @@ def _split_ids(base: Path, split: str) -> list[str]:
 
 
 def _in_val(image_id: str) -> bool:
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest(), "big") % 5 == 0
+    return int.from_bytes(hashlib.sha256(image_id.encode(errors="surrogateescape")).digest(), "big") % 5 == 0
 
 
 def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.ndarray, dict[int, int]]:
@@ -140,7 +141,7 @@ def _count_classes(base: Path) -> int:
         return int(labels.max(initial=0, where=labels != IGNORE_INDEX))
 
     with ThreadPoolExecutor() as pool:
-        return max(1, *pool.map(largest, sorted((base / "masks").rglob("*.png"))), 1) + 1
+        return max(1, *pool.map(largest, sorted(files_below(base / "masks", [".png"]))), 1) + 1
 
 
 def _check_count(count: int, where: str) -> None:

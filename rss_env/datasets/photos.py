@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
+from collections.abc import Collection, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
@@ -77,13 +79,14 @@ def find_images(dataset: str, ids: list[str], folder: Path, ending: str = "") ->
     Raises:
         DatasetError: a photo is missing (the first is named, the others are counted).
     """
-    listed: dict[Path, dict[str, Path]] = {}  # folder -> name without suffix -> photo
+    listed: dict[str, dict[str, str]] = {}  # sub-folder -> name without suffix -> name of the photo
     images = []
     for image_id in ids:
-        place = folder / f"{image_id}{ending}"
-        if place.parent not in listed:
-            listed[place.parent] = _photos_in(place.parent)
-        images.append(listed[place.parent].get(place.name))
+        place, _, stem = f"{image_id}{ending}".rpartition("/")
+        if place not in listed:
+            listed[place] = _photos_in(folder / place)
+        name = listed[place].get(stem)
+        images.append(Path(folder, place, name) if name else None)
     missing = [i for i, image in zip(ids, images, strict=True) if image is None]
     if missing and MUST_EXIST.get():
         name = f"{folder / missing[0]}{ending}{{{','.join(IMAGE_SUFFIXES)}}}"
@@ -106,32 +109,74 @@ def find_masks(
     Raises:
         DatasetError: a mask is missing (the first is named, the others are counted).
     """
-    masks = tuple(folder / f"{i}{ending}" for i in ids)
-    unmasked = [(image, mask) for image, mask in zip(images, masks, strict=True) if not mask.is_file()]
+    listed: dict[str, dict[str, str]] = {}  # sub-folder -> name with its suffix in small letters -> name of the mask
+    masks, unmasked = [], []
+    for image_id, image in zip(ids, images, strict=True):
+        place, _, expected = f"{image_id}{ending}".rpartition("/")
+        if place not in listed:
+            listed[place] = _masks_in(folder / place)
+        mask = Path(folder, place, listed[place].get(expected, expected))
+        if expected not in listed[place]:
+            unmasked.append((image, mask))
+        masks.append(mask)
     if unmasked and MUST_EXIST.get():
         image, mask = unmasked[0]
         raise DatasetError(f"{dataset}: image {image} has no mask: expected {mask}{_and_more(unmasked)}.")
-    return masks
+    return tuple(masks)
 
 
-def _photos_in(folder: Path) -> dict[str, Path]:
+def _photos_in(folder: Path) -> dict[str, str]:
     """The photos of one folder by their names without suffix, which may be of any case; of two the commoner format."""
-    if not folder.is_dir():
-        return {}
-    with os.scandir(folder) as entries:
-        paths = [Path(entry.path) for entry in entries if entry.is_file()]
-    photos = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    photos.sort(key=lambda path: (-IMAGE_SUFFIXES.index(path.suffix.lower()), path.suffix))
-    return {path.stem: path for path in photos}
+    photos = [(stem, suffix) for stem, suffix in _files_in(folder) if suffix.lower() in IMAGE_SUFFIXES]
+    photos.sort(key=lambda photo: (-IMAGE_SUFFIXES.index(photo[1].lower()), photo[1]))
+    return {stem: stem + suffix for stem, suffix in photos}
+
+
+def _masks_in(folder: Path) -> dict[str, str]:
+    """The files of one folder by their names with the suffix in small letters; of two the one that is spelt so."""
+    return {stem + suffix.lower(): stem + suffix for stem, suffix in sorted(_files_in(folder))}
+
+
+def _files_in(folder: Path) -> list[tuple[str, str]]:
+    """The names of the files in one folder, each as (stem, suffix)."""
+    names = [PurePath(entry.name) for entry in _scan(folder) if entry.is_file()]
+    return [(name.stem, name.suffix) for name in names]
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Every file below a folder with one of the suffixes, in whatever case, broken symbolic links too.
+
+    Symbolic links to folders are not followed.
+
+    Raises:
+        DatasetError: a folder cannot be listed.
+    """
+    for entry in _scan(folder):
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(path, suffixes)
+        elif path.suffix.lower() in suffixes and not entry.is_dir():
+            yield path
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, nothing if it does not exist: one system call for many names, not one for each."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error
 
 
 def list_photos(dataset: str, split: str, folder: Path) -> list[str]:
     """Every photo below a folder, as sorted names without suffix, relative to it.
 
     Raises:
-        DatasetError: there is none, or two share a name.
+        DatasetError: there is none, or two share a name, or a folder cannot be listed.
     """
-    photos = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    photos = files_below(folder, IMAGE_SUFFIXES)
     names = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in photos)
     check_one_photo(folder, names)
     if not names:
@@ -201,7 +246,7 @@ def not_found(dataset: str, looked_for: Path, root: Path, layout: str) -> Datase
         found = f"{root} holds {', '.join(names[:12]) + _and_more(names, 12) if names else 'nothing'}"
     return DatasetNotFoundError(
         f"{dataset} was not found: looked for {looked_for}, but {found}.\n"
-        f"Expected below root:\n{layout}\nPass root=<folder> that holds this layout."
+        f"Expected below root:\n{layout}\nPass root=<folder> that holds this layout.{_how_to_get(dataset, root)}"
     )
 
 
@@ -246,8 +291,19 @@ def need_root(dataset: str, root: str | Path | None, layout: str) -> Path:
         raise DatasetNotFoundError(
             f"{dataset} reads photos from disk and needs root=<folder>, for example "
             f'gym.make("RSS-{dataset}-ImageReward-v0", root="data").\nExpected below root:\n{layout}'
+            f"{_how_to_get(dataset, 'data')}"
         )
     return Path(root).expanduser()
+
+
+def _how_to_get(dataset: str, root: str | Path) -> str:
+    """The command that fetches a data set, or else tells how to get it; nothing for the user's own photos."""
+    from rss_env.datasets import DATASETS  # the registry imports this file
+
+    info = DATASETS[dataset].info
+    if info.archives:
+        return f"\nTo get it: rss-env download {dataset} --root {shlex.quote(str(root))}"
+    return f"\nHow to get it: rss-env info {dataset}" if info.homepage else ""
 
 
 def _and_more(items: list, shown: int = 1) -> str:

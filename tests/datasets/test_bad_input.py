@@ -179,24 +179,6 @@ def test_a_corrupt_mask_is_named_while_classes_are_counted(tmp_path: Path):
     assert "001.png" in _error(DatasetError, root=root, split="all")
 
 
-@pytest.mark.parametrize(
-    ("pixels", "mode"),
-    [
-        (np.zeros((6, 8, 3), np.uint8), "RGB"),
-        (np.zeros((6, 8, 4), np.uint8), "RGBA"),
-        (np.zeros((6, 8), bool), "1"),
-        (np.zeros((6, 8), np.uint16), "I;16"),
-    ],
-    ids=["RGB", "RGBA", "1-bit", "16-bit"],
-)
-def test_a_mask_that_is_not_8_bit_labels_is_named_with_its_mode(tmp_path: Path, pixels: np.ndarray, mode: str):
-    root = tiny_folder(tmp_path, 2)
-    save_photo(root / "masks" / "001.png", pixels)
-    for options in ({}, {"num_classes": 3}):
-        message = _error(DatasetError, root=root, split="all", **options)
-        assert f"001.png is a mask of Pillow mode '{mode}'; a mask must be 8-bit greyscale ('L') or palette" in message
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("limit", [20, 47])
 def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int):

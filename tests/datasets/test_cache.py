@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from rss_env.datasets import load_dataset
 from rss_env.datasets.cache import cache_dir
 from rss_env.datasets.dataset import SegmentationDataset
 from rss_env.errors import DatasetError
+from tests.datasets.plain_user import as_plain_user
 from tests.trees import save_photo, tiny_folder, write_camvid, write_lines
 
 SIZE = (6, 8)
@@ -325,17 +328,113 @@ def test_a_build_that_meets_a_corrupt_photo_leaves_nothing_behind(tree: Path, ca
     assert len(_entries(cache)) == 1
 
 
-@pytest.mark.parametrize("stage", ["_reserve", "_publish"])
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(
-    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, stage: str
-):
-    def fail(*args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_an_interrupted_build_leaves_nothing_behind(tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache_module, stage, fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "decode_pair", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _load(tree)
+    assert _entries(cache) == []
+    assert len(_load(tree)) == 4
+
+
+def _age(folder: Path, seconds: float) -> None:
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_what_a_killed_build_leaves_is_never_read_and_is_removed_after_a_day(tree: Path, cache: Path):
+    command = [sys.executable, "-c", BUILDER, str(tree)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as builder:
+        assert builder.stdout.readline() == "built\n"
+        builder.kill()
+    (left,) = _entries(cache)
+    assert left.name.startswith(".folder-all-")
+    _age(left, 23 * 3600)
+    data = _load(tree)
+    assert len(_entries(cache)) == 2
+    _age(left, 25 * 3600)
+    os.utime(left / "images.npy")  # a build that goes on for long writes to its files
+    _load(tree, resize="crop")
+    assert left in _entries(cache)
+    _age(left, 25 * 3600)
+    _load(tree, resize="stretch")
+    assert left not in _entries(cache)
+    assert len(_entries(cache)) == 3
+    _assert_equal(_load(tree), data)
+
+
+def test_only_what_builds_leave_is_removed(tree: Path, cache: Path):
+    _load(tree)
+    (entry,) = _entries(cache)
+    kept = [cache / name for name in (".config", ".a-b-c", f".{entry.name}", f"{entry.name}-abcd1234")]
+    for folder in kept:
+        folder.mkdir()
+    for folder in _entries(cache):
+        _age(folder, 1e9)
+    _load(tree, resize="crop")
+    assert set(kept) | {entry} < set(_entries(cache))
+
+
+def _refuse(number: int) -> Callable:
+    def refuse(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize("stage", [(os, "posix_fallocate"), (cache_module, "_publish")], ids=["reserve", "publish"])
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[object, str]
+):
+    monkeypatch.setattr(*stage, _refuse(errno.ENOSPC), raising=False)
     with pytest.raises(DatasetError, match=r"Cannot write the decoded cache under .*cache: .*No space left.*Free some"):
         _load(tree)
     assert _entries(cache) == []
+
+
+CROWDED = """
+import resource, sys
+from rss_env.datasets import load_dataset
+from rss_env.errors import DatasetError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for side in (400, 40):
+    try:
+        data = load_dataset("Folder", root=sys.argv[1], split="all", image_size=(side, side), num_classes=3)
+        print(len(data))
+    except DatasetError as error:
+        print(error)
+"""
+
+
+def test_a_cache_without_room_for_the_arrays_is_a_clear_error_and_smaller_ones_fit(tree: Path, cache: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED, str(tree)], capture_output=True, check=True, cwd=ROOT, text=True
+    )
+    large, small = done.stdout.splitlines()
+    assert re.search(r"Cannot write the decoded cache under .*cache: .*File too large.*Free some space", large)
+    assert small == "4"
+    assert len(_entries(cache)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, None])
+def test_space_is_reserved_also_where_the_system_has_no_call_for_it(
+    tree: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+):
+    if number is None:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", _refuse(number), raising=False)
+    fresh = tmp_path / "fresh.npy"
+    array = np.lib.format.open_memmap(fresh, "w+", np.uint8, (2_500_000,))
+    size = fresh.stat().st_size
+    cache_module._reserve(array)
+    assert fresh.stat().st_size == size <= fresh.stat().st_blocks * 512
+    assert not np.load(fresh).any()
+    assert len(_load(tree)) == 4
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
@@ -357,12 +456,44 @@ def test_the_folder_of_the_photos_is_only_read(tmp_path: Path, cache: Path):
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in paths}
     try:
         for _ in range(2):
-            assert len(load_dataset("CamVid", root=tmp_path / "tree", image_size=SIZE)) == 4
+            data = as_plain_user(lambda: load_dataset("CamVid", root=tmp_path / "tree", image_size=SIZE))
+            assert len(data) == 4
         assert sorted([tmp_path / "tree", *(tmp_path / "tree").rglob("*")]) == paths
         assert {path: (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in paths} == before
     finally:
         for path in paths:
             path.chmod(0o755)
+
+
+def test_a_cache_that_may_only_be_read_serves_what_it_has_and_says_that_it_takes_no_more(tree: Path, cache: Path):
+    expected = _load(tree)
+    before = sorted(cache.rglob("*"))
+    for remembered in (True, False):  # whether the cache knows the digest of the files
+        if not remembered:
+            os.utime(tree / "images" / "000.png")
+        folders = [cache, *(path for path in before if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+        try:
+            _assert_equal(as_plain_user(lambda: _load(tree)), expected)
+            with pytest.raises(DatasetError, match=r"Cannot write the decoded cache .*Permission denied.*set RSS_CA"):
+                as_plain_user(lambda: _load(tree, resize="crop"))
+        finally:
+            for folder in folders:
+                folder.chmod(0o755)
+        assert sorted(cache.rglob("*")) == before
+
+
+def test_the_log_tells_when_images_are_decoded_and_where_to(tree: Path, cache: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "rss_env"):
+        _load(tree)
+        (entry,) = _entries(cache)
+        reading, decoding = caplog.messages
+        assert reading == "Reading 8 files to see whether they are cached."
+        assert decoding == f"Decoding 4 images of Folder all into {entry} (0.0 MB), once."
+        caplog.clear()
+        _load(tree)
+        assert caplog.messages == []
 
 
 def test_other_users_can_read_what_is_cached(tree: Path, cache: Path):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import struct
 import tempfile
 import warnings
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rss_env.datasets import load_dataset
 from rss_env.datasets.decode import RESIZES, decode_pair, read_image, read_mask
 from rss_env.datasets.photos import PhotoSource, bit_palette
 from rss_env.errors import DatasetError
-from tests.trees import add_pair, save_mask, save_photo, tiny_folder, write_lines
+from tests.trees import save_mask, save_photo
 
 SIDE = st.integers(1, 12)
 
@@ -238,89 +235,6 @@ def test_the_mask_of_a_turned_jpeg_fits_the_upright_photo(tmp_path: Path):
     image, target = decode_pair(source, 0, (24, 16), "pad")
     np.testing.assert_array_equal(target, labels)
     np.testing.assert_array_equal(image[..., 0] > 125, labels == 1)
-
-
-@pytest.mark.parametrize(
-    ("mode", "suffix"), [("L", "png"), ("P", "png"), ("1", "png"), ("RGBA", "png"), ("CMYK", "jpg")]
-)
-def test_photos_of_every_8_bit_mode_become_rgb(tmp_path: Path, mode: str, suffix: str):
-    path = tmp_path / f"photo.{suffix}"
-    colour = {"L": 200, "P": 3, "1": 1, "RGBA": (9, 80, 200, 0), "CMYK": (0, 255, 255, 0)}[mode]
-    photo = Image.new(mode, (5, 4), colour)
-    if mode == "P":
-        photo.putpalette(bit_palette().tobytes())
-    photo.save(path)
-    expected = {"L": (200,) * 3, "P": (128, 128, 0), "1": (255,) * 3, "RGBA": (9, 80, 200), "CMYK": (255, 0, 0)}[mode]
-    pixels = np.asarray(read_image(path)).astype(int)
-    assert pixels.shape == (4, 5, 3)
-    assert np.abs(pixels - expected).max() <= (2 if suffix == "jpg" else 0)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "mode"), [(np.full((4, 5), 40_000, np.int32), "I"), (np.full((4, 5), 0.5, np.float32), "F")]
-)
-def test_a_photo_of_more_than_16_bits_is_refused_not_clipped(tmp_path: Path, pixels: np.ndarray, mode: str):
-    save_photo(tmp_path / "deep.tif", pixels)
-    with pytest.raises(DatasetError, match=rf"deep\.tif is a photo of Pillow mode '{mode}'; .* 8 or 16 bits a channel"):
-        read_image(tmp_path / "deep.tif")
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """A 16-bit PNG of grey (H, W) or RGB (H, W, 3), which Pillow cannot always write."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
-def test_of_16_bits_the_upper_8_are_kept(tmp_path: Path, shape: tuple[int, ...]):
-    pixels = np.random.default_rng(0).integers(0, 1 << 16, shape)
-    (tmp_path / "deep.png").write_bytes(_png(pixels))
-    expected = pixels >> 8 if len(shape) == 3 else np.repeat((pixels >> 8)[..., None], 3, axis=2)
-    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "deep.png")), expected)
-    if len(shape) == 2:
-        save_photo(tmp_path / "deep.tif", pixels.astype(np.uint16))
-        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "deep.tif")), expected)
-
-
-@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
-def test_of_several_frames_or_pages_the_first_is_read(tmp_path: Path, suffix: str):
-    frames = [Image.new("RGB", (5, 4), (shade, shade, shade)) for shade in (40, 200)]
-    frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:], lossless=True)
-    with Image.open(tmp_path / f"moving.{suffix}") as moving:
-        assert moving.n_frames == 2
-    assert set(np.asarray(read_image(tmp_path / f"moving.{suffix}")).ravel()) == {40}
-
-
-def test_inverted_cmyk_as_adobe_writes_it_is_read_with_the_right_colours(tmp_path: Path):
-    photo = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
-    photo.save(tmp_path / "plain.jpg", quality=100)
-    body = (tmp_path / "plain.jpg").read_bytes()
-    assert b"Adobe" in body  # so Pillow's own files are of this kind: their bytes are inverted, and read back as meant
-    red = np.asarray(read_image(tmp_path / "plain.jpg")).astype(int).mean((0, 1))
-    assert np.abs(red - [255, 0, 0]).max() <= 3
-
-
-@pytest.mark.parametrize("suffix", ["Png", "pNG", "PNG", "png"])
-def test_a_photos_suffix_may_be_of_any_case(tmp_path: Path, suffix: str):
-    root = tiny_folder(tmp_path, 2)
-    (root / "images" / "001.png").rename(root / "images" / f"001.{suffix}")
-    (root / "images" / "folder.png").mkdir()
-    write_lines(root / "splits" / "mine.txt", ["001"])
-    assert load_dataset("Folder", root=root, split="mine", image_size=(4, 4)).ids == ("001",)
-
-
-def test_names_may_hold_spaces_and_any_letters(tmp_path: Path):
-    labels = np.ones((6, 8), np.uint8)
-    for name in ("zürich straße", "東京", "a.b"):
-        add_pair(tmp_path, name, labels)
-    data = load_dataset("Folder", root=tmp_path, split="all", image_size=(6, 8))
-    assert set(data.ids) == {"zürich straße", "東京", "a.b"}
 
 
 # Files that are not what they should be

@@ -1,10 +1,12 @@
-"""A copy of an environment goes on exactly as the original does, and shares its images."""
+"""A copy of an environment, in this process or another, goes on exactly as the original does, and shares its images."""
 
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from rss_env import SegmentationEnv, SegmentationVectorEnv
 from tests.trees import dataset_kwargs
@@ -125,3 +128,62 @@ def test_final_observations_of_a_copy_are_read_only(how: Callable, name: str, tm
     for image in infos["final_obs"]:
         with pytest.raises(ValueError, match="read-only"):
             image[:] = 0
+
+
+# Other processes
+
+every_start = pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+ignore_fork = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # where threads are running
+
+
+def send(env: Any, start: str) -> tuple[list, Any, int]:
+    """What the next steps give in another process; whether its images are mapped from a file; its reward queries."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context(start)) as pool:
+        return pool.submit(_go_on, env).result()
+
+
+def _go_on(env: Any) -> tuple[list, Any, int]:
+    return trace(env, steps=4), getattr(env.task.dataset.images, "filename", None), env.reward_queries
+
+
+@ignore_fork
+@every_start
+@every_kind
+def test_a_copy_in_another_process_continues_identically(start: str, kind: Callable, tmp_path: Path):
+    env = kind("VOC", "pixel", image_size=(40, 48), augment="flip", **dataset_kwargs("VOC", tmp_path))
+    env.reset(seed=5)
+    trace(env, steps=3)
+    outcomes, mapped, queries = send(env, start)
+    assert data_equivalence(outcomes, trace(env, steps=4), exact=True)
+    assert mapped == env.task.dataset.images.filename is not None
+    assert queries == env.reward_queries
+
+
+@ignore_fork
+@every_start
+def test_photos_in_an_async_vector_env_are_those_of_the_native_one(start: str, tmp_path: Path):
+    kwargs = {"image_size": (40, 48), "augment": "flip", **dataset_kwargs("Folder", tmp_path)}
+    env_id = "RSS-Folder-PixelReward-v0"
+    native = gym.make_vec(env_id, num_envs=2, **kwargs)
+    workers = gym.make_vec(
+        env_id,
+        num_envs=2,
+        vectorization_mode="async",
+        vector_kwargs={"context": start, "autoreset_mode": AutoresetMode.SAME_STEP},
+        **kwargs,
+    )
+    try:
+        assert isinstance(workers.unwrapped, AsyncVectorEnv)
+        (images, _), (expected, _) = workers.reset(seed=4), native.reset(seed=4)
+        np.testing.assert_array_equal(images, expected)
+        rng = np.random.default_rng(0)
+        for _ in range(6):
+            actions = rng.integers(0, 4, (2, 40, 48))
+            images, rewards, *_, infos = workers.step(actions)
+            expected, expected_rewards, *_, expected_infos = native.step(actions)
+            np.testing.assert_array_equal(images, expected)
+            np.testing.assert_array_equal(rewards, expected_rewards)
+            for key in ("index", "pixel_reward"):
+                np.testing.assert_array_equal(infos["final_info"][key], expected_infos["final_info"][key])
+    finally:
+        workers.close()
