@@ -28,7 +28,14 @@ __all__ = [
 ]
 
 
-class FlattenAction(VectorActionWrapper, RecordConstructorArgs):
+class _TellsItsMode(VectorWrapper):
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """That of the environment, as TorchRL asks for it; Gymnasium's own vector wrappers do not pass it on."""
+        return self.metadata["autoreset_mode"]
+
+
+class FlattenAction(_TellsItsMode, VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.FlattenAction``: actions (B, H·W), or (B, K·H·W)."""
 
     def __init__(self, env: VectorEnv) -> None:
@@ -45,7 +52,7 @@ class FlattenAction(VectorActionWrapper, RecordConstructorArgs):
         return flat.reshape(self.num_envs, *self._shape)
 
 
-class CoarseAction(VectorActionWrapper, RecordConstructorArgs):
+class CoarseAction(_TellsItsMode, VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.CoarseAction``: actions (B, h, w), or (B, K, h, w)."""
 
     def __init__(self, env: VectorEnv, cell: int) -> None:
@@ -63,7 +70,7 @@ class CoarseAction(VectorActionWrapper, RecordConstructorArgs):
         return upsample(coarse, self.cell, self._size)
 
 
-class FeedbackWrapper(VectorWrapper, RecordConstructorArgs):
+class FeedbackWrapper(_TellsItsMode, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.rewards.FeedbackWrapper``.
 
     The scores are where the autoreset mode puts them: in ``infos["final_info"]`` for SAME_STEP, else in ``infos``. A

@@ -51,11 +51,8 @@ def test_the_native_vector_environment_rolls_out_with_the_rewards_of_its_actions
     np.testing.assert_allclose(rollout["next", "reward"].reshape(20, 1).numpy(), expected, rtol=1e-6)
 
 
-def test_a_wrapped_vector_environment_needs_its_autoreset_mode_as_an_attribute():
+def test_a_wrapped_vector_environment_rolls_out_too():
     envs = vector.StarReward(vector.CoarseAction(gym.make_vec(ID, 4, **SMALL), 2), stars=3)
-    with pytest.raises(AttributeError, match="autoreset_mode"):
-        checked(envs)
-    envs.autoreset_mode = envs.metadata["autoreset_mode"]
     rollout = checked(envs).rollout(5, break_when_any_done=False)
     assert rollout["action"].shape == (4, 5, 4, 5)
     assert set(rollout["next", "reward"].unique().tolist()) <= {0.0, 0.5, 1.0}
