@@ -1,40 +1,47 @@
-"""Fetches data sets: resumed after a cut connection, verified by checksum, extracted without trust in the archive."""
+"""Fetches data sets: resumed after a cut connection, verified by checksum, extracted without trust in the archive.
+
+Below root a download works in one hidden folder, ``.ARCHIVE.download/``, which holds what was received so far, the
+archive, and what is extracted from it. A data set appears by one rename out of that folder, which is then removed.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import shutil
 import stat
+import sys
 import tarfile
-import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
-from rss_env.datasets import DATASETS
+from rss_env.datasets import DATASETS, DatasetEntry, find_dataset
 from rss_env.datasets.info import Archive
 from rss_env.errors import DatasetError
 
-ATTEMPTS = 5
+ATTEMPTS = 5  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second attempt; each further pause is twice as long
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 16  # bytes; what a lost connection costs at most
+TEMPORARY = (408, 425, 429)  # status codes below 500 that a later attempt may not meet
 
 
 def download(name: str, root: str | Path, *, progress: bool = True) -> Path:
     """Puts a data set into the layout that its environments read.
 
-    An archive that is there already is not fetched again; a download that was cut off goes on where it stopped, also in
-    another call. Nothing appears below ``root`` but ``*.part`` until an archive is complete and verified.
+    A data set that is there already is not fetched again; a download that was cut off goes on where it stopped, also in
+    another call. Nothing of it can be seen below ``root`` until an archive is complete, verified and extracted.
 
     Args:
-        name: a key of ``DATASETS``.
+        name: a key of ``DATASETS``, in whatever case, or an alias.
         root: the folder that environments then get as ``root``; made if it is not there.
         progress: show a progress bar on stderr.
 
@@ -42,18 +49,48 @@ def download(name: str, root: str | Path, *, progress: bool = True) -> Path:
         The folder ``root``.
 
     Raises:
+        OptionError: an unknown name; the message lists the valid ones.
         DatasetError: nothing can be fetched (the message is what to do instead), the server or the disk fails, the
-            checksum is wrong, or the archive holds what it must not.
-        ModuleNotFoundError: pooch is not installed: ``pip install 'rss-env[cli]'``.
+            checksum is wrong, the archive holds what it must not, or what lies below ``root`` is incomplete.
+        ModuleNotFoundError: pooch, requests or tqdm is not installed: ``pip install 'rss-env[cli]'``.
     """
-    info = DATASETS[name].info
-    if not info.archives:
-        raise DatasetError(f"{name} cannot be fetched by a program. {info.licence}\n{info.steps}")
+    name = find_dataset(name)
+    entry = DATASETS[name]
+    if entry.locate is None:
+        raise DatasetError(f"{name} is procedural: there is nothing to download.")
+    if not entry.info.archives:
+        raise DatasetError(f"{name} cannot be fetched by a program. {entry.info.licence}\n{entry.info.steps}")
     base = Path(root).expanduser()
-    for archive in info.archives:
-        if not (base / archive.provides).exists():
-            fetch(archive, base, progress=progress)
+    if _missing(entry, base):
+        for archive in entry.info.archives:
+            if not (base / archive.provides).exists():
+                fetch(archive, base, progress=progress)
+    if error := _missing(entry, base):
+        there = ", ".join(str(base / archive.provides) for archive in entry.info.archives)
+        raise DatasetError(
+            f"{there} does not hold the whole of {name}: {error}\nMove it away or choose another root, and call again."
+        ) from error
+    for archive in entry.info.archives:
+        shutil.rmtree(_workplace(archive, base), ignore_errors=True)  # of a process that was killed at the very end
     return base
+
+
+def _missing(entry: DatasetEntry, base: Path) -> DatasetError | None:
+    """What the loader says of the data set's first split below ``base``; None if every photo and mask is there."""
+    assert entry.locate is not None
+    try:
+        entry.locate(base, next(iter(entry.info.splits)))
+    except DatasetError as error:
+        return error
+    return None
+
+
+def _workplace(archive: Archive, base: Path) -> Path:
+    return base / f".{_file_name(archive.url)}.download"
+
+
+def _file_name(url: str) -> str:
+    return PurePosixPath(urlparse(url).path).name
 
 
 def fetch(archive: Archive, base: Path, *, progress: bool = True) -> None:
@@ -61,30 +98,65 @@ def fetch(archive: Archive, base: Path, *, progress: bool = True) -> None:
 
     Raises:
         DatasetError: see ``download``.
+        ModuleNotFoundError: see ``download``.
     """
+    try:
+        import pooch  # noqa: F401
+        import requests  # noqa: F401
+        import tqdm  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Downloads need {error.name}: pip install 'rss-env[cli]'", name=error.name
+        ) from error
+
+    workplace = _workplace(archive, base)
+    with _disk(base):
+        workplace.mkdir(parents=True, exist_ok=True)
+        with _alone_in(workplace):
+            try:
+                extract(_retrieve(archive, workplace, progress), archive.provides, base)
+                shutil.rmtree(workplace)
+            finally:
+                with suppress(OSError):
+                    workplace.rmdir()  # nothing was received
+
+
+def _retrieve(archive: Archive, workplace: Path, progress: bool) -> Path:
+    """The archive, complete and verified, in the folder ``workplace``."""
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
-    name = Path(urlparse(archive.url).path).name
-    with _disk(base):
-        base.mkdir(parents=True, exist_ok=True)
-        try:
-            path = Path(
-                pooch.retrieve(
-                    archive.url,
-                    known_hash=archive.checksum,
-                    fname=name,
-                    path=base,
-                    downloader=ResumingDownloader(base / f"{name}.part", progress=progress),
-                )
-            )
-        except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
-            raise DatasetError(
-                f"{archive.url} is not the file that was expected: {error} It was removed; try again, and if it stays "
-                "so, the file on the server has changed."
-            ) from error
-        extract(path, archive.provides, base)
-        path.unlink()
+    name = _file_name(archive.url)
+    downloader = ResumingDownloader(workplace / f"{name}.part", progress=progress)
+    try:
+        return Path(pooch.retrieve(archive.url, archive.checksum, fname=name, path=workplace, downloader=downloader))
+    except DatasetError:
+        raise
+    except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
+        raise DatasetError(
+            f"{archive.url} is not the file that was expected: {error} It was removed; try again, and if it stays so, "
+            "the file on the server has changed."
+        ) from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of an unfinished download, where the system can; the lock ends with its process."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks: then the checksum tells if two have written
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DatasetError(f"Another process is downloading into {folder}; wait until it has ended.") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 class ResumingDownloader:
@@ -103,41 +175,56 @@ class ResumingDownloader:
         """Downloads ``url`` to ``output_file``; a failed connection is tried again."""
         import requests
 
-        for attempt in range(ATTEMPTS):
+        failures, most = 0, self._size()
+        while True:
             try:
                 self._go_on(url)
                 break
             except requests.RequestException as error:
-                status = getattr(error.response, "status_code", 500)
-                if attempt == ATTEMPTS - 1 or 400 <= status < 500:
-                    kept = f" {self.part} is kept; the next call goes on from there." if self.part.exists() else ""
+                failures = 1 if self._size() > most else failures + 1
+                most = max(most, self._size())
+                status = 500 if error.response is None else error.response.status_code
+                if failures >= ATTEMPTS or (status < 500 and status not in TEMPORARY):
+                    kept = f" {self.part} is kept; the next call goes on from there." if self._size() else ""
                     raise DatasetError(f"Cannot download {url}: {error}.{kept}") from error
-                time.sleep(PAUSE * 2**attempt)
+                time.sleep(PAUSE * 2 ** (failures - 1))
         shutil.move(self.part, output_file)
+
+    def _size(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
 
     def _go_on(self, url: str) -> None:
         import requests
         from tqdm import tqdm
 
-        have = self.part.stat().st_size if self.part.exists() else 0
+        have = self._size()
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
+            told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if answer.status_code == 416 and have:  # nothing is left to send, or the file on the server is shorter
-                if told and int(told[2]) == have:
+                if told and told[2] == str(have):
                     return
                 self.part.unlink()
                 return self._go_on(url)
             answer.raise_for_status()
             answer.raw.enforce_content_length = False  # a short answer is to be kept; the length is checked below
-            resumed = answer.status_code == 206 and told is not None and told[1] is not None and int(told[1]) == have
+            resumed = answer.status_code == 206
+            if resumed and not (told and told[1] == str(have)):
+                self.part.unlink(missing_ok=True)
+                raise requests.ConnectionError(f"the server sent other bytes than the ones from {have:,} on")
             have = have if resumed else 0
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length is not None else None
-            name = Path(urlparse(url).path).name
             with (
                 self.part.open("ab" if resumed else "wb") as file,
-                tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True, disable=not self.progress) as bar,
+                tqdm(
+                    desc=_file_name(url),
+                    total=total,
+                    initial=have,
+                    unit="B",
+                    unit_scale=True,
+                    disable=not self.progress,
+                ) as bar,
             ):
                 for chunk in answer.iter_content(CHUNK):
                     file.write(chunk)
@@ -148,10 +235,10 @@ class ResumingDownloader:
 
 
 def extract(path: Path, provides: str, base: Path) -> None:
-    """Extracts a tar or zip archive beside ``base / provides`` and moves that folder into place by one rename.
+    """Extracts a tar or zip archive into a folder beside it and moves one folder of it into place by a rename.
 
     Args:
-        path: the archive.
+        path: the archive, on the same file system as ``base``.
         provides: the folder of the archive that is wanted, such as ``"VOCdevkit/VOC2012"``.
         base: below it the folder appears under the same name.
 
@@ -159,8 +246,10 @@ def extract(path: Path, provides: str, base: Path) -> None:
         DatasetError: a member would be written outside, or is a link or a device (nothing is extracted then); the
             archive is damaged, or does not hold the folder.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=".extracting-", dir=base))
+    temporary = path.with_name(f"{path.name}.extracting")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed here
     try:
+        temporary.mkdir()
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for member in archive.infolist():
@@ -179,7 +268,7 @@ def extract(path: Path, provides: str, base: Path) -> None:
             raise DatasetError(f"{path} does not hold the folder {provides}.")
         (base / provides).parent.mkdir(parents=True, exist_ok=True)
         (temporary / provides).rename(base / provides)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted
         raise DatasetError(f"Cannot extract {path}: {error}. Is it damaged, or no archive at all?") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

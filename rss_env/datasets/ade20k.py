@@ -2,7 +2,7 @@
 
 Layout below ``root`` (``ADEChallengeData2016/`` may be left out)::
 
-    ADEChallengeData2016/images/{training,validation}/ID.jpg        train 20,210, val 2,000 images
+    ADEChallengeData2016/images/{training,validation}/ID.jpg
     ADEChallengeData2016/annotations/{training,validation}/ID.png   1..150 the classes, 0 = other, ignored
 """
 

@@ -4,7 +4,7 @@ Layout below ``root``::
 
     {train,val,test}/ID.png         photos, 480×360
     {train,val,test}annot/ID.png    classes 0..10, 11 = unlabelled, ignored
-    {train,val,test}.txt            optional; each line ends in the annotation's path (train 367, val 101, test 233)
+    {train,val,test}.txt            optional; each line ends in the annotation's path
 """
 
 from __future__ import annotations

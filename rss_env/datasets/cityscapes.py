@@ -2,8 +2,8 @@
 
 Layout below ``root``::
 
-    leftImg8bit/{train,val,test}/CITY/ID_leftImg8bit.png            train 2,975, val 500 images with fine labels
-    gtFine/{train,val,test}/CITY/ID_gtFine_labelIds.png             or ID_gtFine_labelTrainIds.png (0..18, 255)
+    leftImg8bit/{train,val,test}/CITY/ID_leftImg8bit.png
+    gtFine/{train,val,test}/CITY/ID_gtFine_labelIds.png     or ID_gtFine_labelTrainIds.png (0..18, 255)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Layout below ``root``::
 
-    images/{train2017,val2017}/ID.jpg        train 118,287, val 5,000 images
+    images/{train2017,val2017}/ID.jpg
     annotations/{train2017,val2017}/ID.png   the published pixel maps (0..181, 11 of them unused; 255 = unlabelled)
                                              or ID_labelTrainIds.png (0..170, 255)
 """

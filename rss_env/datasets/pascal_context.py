@@ -4,7 +4,7 @@ Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
 
     VOCdevkit/VOC2010/JPEGImages/ID.jpg
     VOCdevkit/VOC2010/SegmentationClassContext/ID.png          0 = background, 1..59 the classes
-    VOCdevkit/VOC2010/ImageSets/SegmentationContext/SPLIT.txt  train 4,998, val 5,105 images
+    VOCdevkit/VOC2010/ImageSets/SegmentationContext/SPLIT.txt  train and val
 """
 
 from __future__ import annotations

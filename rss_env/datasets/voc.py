@@ -4,10 +4,10 @@ Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
 
     VOCdevkit/VOC2012/JPEGImages/ID.jpg
     VOCdevkit/VOC2012/SegmentationClass/ID.png          palette PNG, 255 = border, ignored
-    VOCdevkit/VOC2012/ImageSets/Segmentation/SPLIT.txt  train 1,464, val 1,449, trainval 2,913 images
+    VOCdevkit/VOC2012/ImageSets/Segmentation/SPLIT.txt  train, val and trainval
 
-The augmented split of Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011, is ``trainaug`` (10,582
-images): a list of that name, and the masks of every split that ends in ``aug`` in ``SegmentationClassAug/ID.png``.
+The augmented split of Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011, is ``trainaug``: a list
+of that name, and the masks of every split that ends in ``aug`` in ``SegmentationClassAug/ID.png``.
 """
 
 from __future__ import annotations
