@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rss_env.errors import OptionError
+from rss_env.rewards.arguments import check_scored
 from rss_env.rewards.arrays import Array
 from rss_env.rewards.boundary_f1 import boundary_f1
 from rss_env.rewards.counts import Counts, count_classes, count_labels
@@ -68,7 +69,7 @@ class Reward:
         """
         if not isinstance(options, Mapping | None):
             raise OptionError(f"reward_options must be a dict of the reward's own options, got {options!r}.")
-        unknown = sorted(set(options or {}) - set(self.options))
+        unknown = sorted(set(options or {}) - set(self.options), key=str)
         if unknown:
             valid = ", ".join(self.options) or "(none)"
             raise OptionError(f"Unknown option {unknown[0]!r} of reward {self.name!r}; its options: {valid}.")
@@ -113,13 +114,17 @@ def score_images(reward: str, label_maps: Array, targets: Array, num_classes: in
 
     Args:
         reward: name of an image-level reward.
-        label_maps: uint8 (B, K, H, W), values 0..C-1, a NumPy array or a torch tensor.
-        targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored), of the same kind.
-        num_classes: C.
+        label_maps: integers (B, K, H, W), values 0..C-1, a NumPy array or a torch tensor.
+        targets: integers (B, H, W), values 0..C-1 or 255 (ignored), of the same kind.
+        num_classes: C, 2 to 255.
         **options: the reward's own options.
 
     Returns:
         float64 (B, K) in [0, 1], of the same kind; equal bit for bit whatever the kind and the device.
+
+    Raises:
+        OptionError: an unknown reward or a wrong option, or arrays that are not as above; the values of tensors on an
+            accelerator are not checked.
 
     Example:
         >>> maps = np.array([[[[0, 1], [1, 1]]]], np.uint8)
@@ -127,6 +132,7 @@ def score_images(reward: str, label_maps: Array, targets: Array, num_classes: in
         >>> score_images("mean_iou", maps, target, num_classes=3)  # class 0: 1/2, class 1: 1/2, class 2 absent
         array([[0.5]])
     """
+    label_maps, targets = check_scored(label_maps, targets, num_classes)
     chosen = get_reward(reward, "image").bind(num_classes, options)
     return chosen.image_score(count_labels(label_maps, targets, num_classes), label_maps, targets)
 
@@ -138,7 +144,10 @@ def score_pixels(reward: str, label_maps: Array, targets: Array, num_classes: in
 
     Returns:
         float32 (B, K, H, W), at least 0; ignored pixels score 0.
+
+    Raises: see ``score_images``.
     """
+    label_maps, targets = check_scored(label_maps, targets, num_classes)
     chosen = get_reward(reward, "pixel").bind(num_classes, options)
     assert chosen.pixel_score is not None
     return chosen.pixel_score(count_labels(label_maps, targets, num_classes), label_maps, targets)

@@ -36,9 +36,10 @@ def boundary_f1(
             (``"target"``).
         class_weights: C weights of the mean; None: all equal.
         tolerance: largest Euclidean distance of a match in pixels; None: 0.75 % of the image's diagonal, rounded up.
+            Time grows with its square.
 
     Returns:
-        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored.
+        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored, or all classes of the mean weigh 0.
     """
     num_classes = counts.target.shape[-1]
     height, width = targets.shape[-2:]

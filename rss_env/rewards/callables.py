@@ -27,7 +27,8 @@ def score_by_calling(judge: Callable[..., float], images: Array, label_maps: Arr
 
     Args:
         judge: gets an image, uint8 (H, W, 3), a label map, uint8 (H, W), and the target, uint8 (H, W), or None where
-            there are no masks; NumPy arrays or torch tensors, as the environment has them. Gives a finite number.
+            there are no masks; NumPy arrays or torch tensors, as the environment has them, which it may not write to.
+            Gives a finite number.
         images: uint8 (B, H, W, 3).
         label_maps: uint8 (B, K, H, W).
         targets: uint8 (B, H, W) or None.
@@ -42,10 +43,7 @@ def score_by_calling(judge: Callable[..., float], images: Array, label_maps: Arr
     for b, image in enumerate(images):
         for k, label_map in enumerate(label_maps[b]):
             given = judge(image, label_map, None if targets is None else targets[b])
-            try:
-                scores[b, k] = float(given)
-            except (TypeError, ValueError):
-                scores[b, k] = math.nan
+            scores[b, k] = _as_number(given)
             if not math.isfinite(scores[b, k]):
                 raise OptionError(f"The reward callable must give a finite number for a label map, got {given!r}.")
     if isinstance(images, np.ndarray):
@@ -53,3 +51,11 @@ def score_by_calling(judge: Callable[..., float], images: Array, label_maps: Arr
     import torch
 
     return torch.from_numpy(scores).to(images.device)
+
+
+def _as_number(given: Any) -> float:
+    """The number given, NaN if it is none; a text that reads as a number is none."""
+    try:
+        return math.nan if isinstance(given, (str, bytes)) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -125,7 +125,7 @@ def _compare_labels(maps, truth, rows, num_classes, intersection, predicted):  #
                     intersection[b, k, label] += _popcount(here & right)
                     predicted[b, k, label] += _popcount(here & counted)
             for i in range(whole, pixels):
-                if target[i] != IGNORED:
+                if target[i] != IGNORED and label_map[i] < num_classes:  # compiled code checks no bounds
                     predicted[b, k, label_map[i]] += 1
                     intersection[b, k, label_map[i]] += label_map[i] == target[i]
 
@@ -133,9 +133,8 @@ def _compare_labels(maps, truth, rows, num_classes, intersection, predicted):  #
 @njit(cache=True, nogil=True)
 def _tally_labels(maps, truth, rows, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
     batch, samples, pixels = maps.shape
-    tables = np.empty(
-        (4, 1024), np.int64
-    )  # of each: right pixels from 0 on, wrong ones from 256, ignored ones from 512
+    # In each table: right pixels from 0 on, wrong ones from 256, ignored ones from 512.
+    tables = np.empty((4, 1024), np.int64)
     for b in range(batch):
         for k in range(samples):
             tables[:] = 0

@@ -20,7 +20,7 @@ def mean_dice(
     Args: see ``mean_iou``.
 
     Returns:
-        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored.
+        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored, or all classes of the mean weigh 0.
     """
     dice = ratio(2 * counts.intersection, counts.predicted + counts.target)
     return class_mean(dice, present(counts, classes), class_weights)

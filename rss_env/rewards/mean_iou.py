@@ -26,7 +26,7 @@ def mean_iou(
         class_weights: C weights of the mean; None: all equal.
 
     Returns:
-        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored.
+        float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored, or all classes of the mean weigh 0.
     """
     return class_mean(_iou(counts), present(counts, classes), class_weights)
 

@@ -21,7 +21,7 @@ def pixel_accuracy(
         class_weights: C weights w; None: all equal.
 
     Returns:
-        float64 (B, K) in [0, 1]; 0 where no pixel counts.
+        float64 (B, K) in [0, 1]; 0 where no pixel counts, or all that do weigh 0.
     """
     if class_weights is None:
         return ratio(counts.intersection.sum(-1), counts.target.sum(-1))

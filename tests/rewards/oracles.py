@@ -61,6 +61,24 @@ def pixel_accuracy(label_map: np.ndarray, target: np.ndarray, *, class_weights: 
     return right / sum(weight) if sum(weight) else Fraction(0)
 
 
+def right_pixels(
+    label_map: np.ndarray, target: np.ndarray, *, class_weights: Weights = None
+) -> dict[tuple[int, int], Fraction]:
+    """The reward of every counted pixel."""
+    weight = {
+        b: Fraction(1) if class_weights is None else Fraction(class_weights[b])
+        for b in np.unique(target[target != 255]).tolist()
+    }
+    total, counted = Fraction(0), 0
+    for _, b in counted_pixels(label_map, target):
+        total, counted = total + weight[b], counted + 1
+    return {
+        place: weight[int(b)] * counted / total if total and label_map[place] == b else Fraction(0)
+        for place, b in np.ndenumerate(target)
+        if b != 255
+    }
+
+
 def boundary_f1(
     label_map: np.ndarray,
     target: np.ndarray,
@@ -107,3 +125,4 @@ ORACLES = {
     "boundary_f1": boundary_f1,
     "pixel_accuracy": pixel_accuracy,
 }
+PIXEL_ORACLES = {"pixel_accuracy": right_pixels}

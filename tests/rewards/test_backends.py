@@ -71,17 +71,6 @@ def test_targets_may_be_read_where_they_are(backend: Any, classes: int):
             np.testing.assert_array_equal(found, right)
 
 
-def test_arrays_with_gaps_are_counted_too():
-    case = random_case(3, (4, 6, 10, 20), 7, 0.2, "uint8")
-    gaps = case.label_maps[::2, ::3, :, ::2], case.targets[::2, :, ::2]
-    solid = [np.ascontiguousarray(a) for a in gaps]
-    expected = score_images("mean_iou", *solid, 7)
-    np.testing.assert_array_equal(score_images("mean_iou", *gaps, 7), expected)
-    tensors = [torch.from_numpy(a) for a in (case.label_maps, case.targets)]
-    torch_gaps = tensors[0][::2, ::3, :, ::2], tensors[1][::2, :, ::2]
-    np.testing.assert_array_equal(score_images("mean_iou", *torch_gaps, 7).numpy(), expected)
-
-
 @pytest.mark.parametrize("backend", HOST)
 @pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">i2", "<u2", ">i4", "<i8", ">i8", "<u8"])
 def test_narrow_converts_labels_and_refuses_those_outside(backend: Any, dtype: str):
@@ -104,12 +93,19 @@ def as_tensors(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(case.label_maps), torch.from_numpy(case.targets)
 
 
+def own_options(name: str) -> dict[str, Any]:
+    """A value for each of a reward's own options, for five classes."""
+    every = {"class_weights": [1.0, 2.0, 0.5, 1.0, 0.0], "classes": "target", "tolerance": 1.5}
+    return {key: every[key] for key in REWARDS[name].options}
+
+
 @pytest.fixture(params=["as on the host", "as on an accelerator"])
 def counting(request: pytest.FixtureRequest) -> Iterator[None]:
     """Also makes tensors of the CPU be counted as those of an accelerator are."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "as on an accelerator":
             patch.setattr(torch.Tensor, "is_cpu", property(lambda tensor: False))
+            patch.setattr(count_torch, "CHUNK", 300)
         yield
 
 
@@ -128,6 +124,23 @@ def test_torch_scores_are_numpys_to_the_last_bit(name: str, data: st.DataObject,
         assert pixels.dtype == torch.float32
         expected = score_pixels(name, case.label_maps, case.targets, case.classes, **options)
         np.testing.assert_array_equal(pixels.numpy(), expected)
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_arrays_with_gaps_and_swapped_axes_score_as_their_copies(name: str, dtype: str):
+    case = random_case(3, (4, 6, 10, 20), 7, 0.2, dtype)
+    for change in (lambda a: a[::2, ..., ::2], lambda a: a.swapaxes(-1, -2)):
+        gaps = [change(array) for array in case[:2]]
+        torch_gaps = [change(tensor) for tensor in as_tensors(case)]
+        assert not any(array.flags.c_contiguous for array in gaps)
+        assert not any(tensor.is_contiguous() for tensor in torch_gaps)
+        scores = [score_images, score_pixels] if name in PIXEL_REWARDS else [score_images]
+        for score in scores:
+            expected = score(name, *(array.copy() for array in gaps), 7)
+            np.testing.assert_array_equal(score(name, *gaps, 7), expected)
+            np.testing.assert_array_equal(score(name, *torch_gaps, 7).numpy(), expected)
 
 
 class NoWaiting(TorchDispatchMode):
@@ -153,9 +166,7 @@ def test_the_guard_against_waiting_can_fail():
 def test_no_score_waits_for_an_accelerator(name: str, monkeypatch: pytest.MonkeyPatch):
     case = random_case(0, (2, 3, 12, 15), 5, 0.2, "uint8")
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda tensor: False))
-    every = {"class_weights": [1.0, 2.0, 0.5, 1.0, 0.0], "classes": "target", "tolerance": 1.5}
-    options = {key: value for key, value in every.items() if key in REWARDS[name].options}
-    for chosen in ({}, options):
+    for chosen in ({}, own_options(name)):
         score_images(name, *as_tensors(case), 5, **chosen)  # constants reach the device once
         with NoWaiting():
             score_images(name, *as_tensors(case), 5, **chosen)
@@ -163,14 +174,28 @@ def test_no_score_waits_for_an_accelerator(name: str, monkeypatch: pytest.Monkey
                 score_pixels(name, *as_tensors(case), 5, **chosen)
 
 
+@pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize("name", REWARDS)
-def test_scoring_leaves_its_arguments_alone(name: str):
-    case = random_case(1, (2, 3, 12, 15), 5, 0.2, "uint8")
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_scoring_leaves_its_arguments_alone(name: str, dtype: str):
+    case = random_case(1, (2, 3, 12, 15), 5, 0.2, dtype)
     copies = case.label_maps.copy(), case.targets.copy()
-    score_images(name, case.label_maps, case.targets, 5)
-    score_images(name, *as_tensors(case), 5)
+    for chosen in ({}, own_options(name)):
+        for arrays in (case[:2], as_tensors(case)):
+            score_images(name, *arrays, 5, **chosen)
+            if name in PIXEL_REWARDS:
+                score_pixels(name, *arrays, 5, **chosen)
     np.testing.assert_array_equal(case.label_maps, copies[0])
     np.testing.assert_array_equal(case.targets, copies[1])
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_arrays_that_may_not_be_written_to_are_scored(name: str):
+    case = random_case(1, (2, 3, 12, 15), 5, 0.2, "uint8")
+    expected = score_images(name, case.label_maps, case.targets, 5)
+    for array in case[:2]:
+        array.flags.writeable = False
+    np.testing.assert_array_equal(score_images(name, case.label_maps, case.targets, 5), expected)
 
 
 # Which backend

@@ -11,18 +11,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_jaccard_index
 
 from rss_env.errors import OptionError
-from rss_env.rewards import DEFAULT_REWARD, LEVELS, REWARDS, get_reward, score_images, score_pixels
+from rss_env.rewards import DEFAULT_REWARD, LEVELS, REWARDS, count_labels, get_reward, score_images, score_pixels
 from tests.rewards.cases import Case, cases, random_case
-from tests.rewards.oracles import ORACLES
+from tests.rewards.oracles import ORACLES, PIXEL_ORACLES, edge_pixels
 
 PIXEL_REWARDS = [name for name, reward in REWARDS.items() if reward.has_level("pixel")]
-PLACELESS = [name for name in REWARDS if name != "boundary_f1"]  # it alone asks where a pixel is, and forgives a little
+# Boundary F1 alone asks where a pixel is, and it forgives what is within its tolerance, so it may be 1 for a wrong map.
+PLACELESS = [name for name in REWARDS if name != "boundary_f1"]
 every_reward = pytest.mark.parametrize("name", REWARDS)
 every_placeless_reward = pytest.mark.parametrize("name", PLACELESS)
+every_weighted_reward = pytest.mark.parametrize(
+    "name", [name for name, reward in REWARDS.items() if "class_weights" in reward.options]
+)
 every_pixel_reward = pytest.mark.parametrize("name", PIXEL_REWARDS)
 
 
@@ -56,6 +61,7 @@ SKLEARN: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 def test_every_reward_has_its_oracles():
     assert set(ORACLES) == set(REWARDS)
+    assert set(PIXEL_ORACLES) == set(PIXEL_REWARDS)
     assert set(SKLEARN) == set(TORCHMETRICS) == set(PLACELESS)
 
 
@@ -81,6 +87,66 @@ def test_scores_are_those_of_scikit_learn(name: str, case: Case):
         if counted.any():
             expected = SKLEARN[name](case.label_maps[b, k][counted], case.targets[b][counted])
             assert scores[b, k] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "metric"), [("mean_iou", jaccard_score), ("mean_dice", f1_score)])
+@pytest.mark.parametrize("classes", ["union", "target"])
+@given(case=cases, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=25)
+def test_weighted_means_over_chosen_classes_are_those_of_scikit_learn(
+    name: str, metric: Callable, classes: str, case: Case, seed: int
+):
+    weights = np.random.default_rng(seed).uniform(0.1, 5, case.classes)
+    scores = score(name, case, classes=classes, class_weights=weights)
+    for b, k in np.ndindex(scores.shape):
+        counted = case.targets[b] != 255
+        if counted.any():
+            guess, truth = case.label_maps[b, k][counted], case.targets[b][counted]
+            chosen = np.unique(truth).tolist() if classes == "target" else present(guess, truth)
+            each = metric(truth, guess, average=None, labels=chosen, zero_division=0)
+            assert scores[b, k] == pytest.approx(np.average(each, weights=weights[chosen]), rel=1e-12)
+
+
+@given(case=cases, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=50)
+def test_weighted_pixel_accuracy_is_that_of_scikit_learn(case: Case, seed: int):
+    weights = np.random.default_rng(seed).uniform(0.1, 5, case.classes)
+    scores = score("pixel_accuracy", case, class_weights=weights)
+    for b, k in np.ndindex(scores.shape):
+        counted = case.targets[b] != 255
+        if counted.any():
+            guess, truth = case.label_maps[b, k][counted], case.targets[b][counted]
+            expected = accuracy_score(truth, guess, sample_weight=weights[truth])
+            assert scores[b, k] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [((40, 60), 1), ((160, 180), 2), ((50, 300), 3), ((7, 400), 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_boundary_f1_of_whole_images_is_that_of_distance_maps(size: tuple[int, int], tolerance: int, seed: int):
+    """The tolerance, 0.75 % of the diagonal, is left to the reward, which asks for whole pixels."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    target = ((rows // 17 + columns // 23) % 3).astype(np.uint8)
+    label_map = np.roll(target, (0, 2, 4)[seed], axis=1)
+    label_map[rng.random(size) < 0.01] = 1
+    target[rng.random(size) < 0.02] = 255
+    counted = set(zip(*np.nonzero(target != 255), strict=True))
+
+    def f1(label: int) -> float:
+        borders = []
+        for labels in (label_map, target):
+            border = np.zeros(size, bool)
+            border[tuple(np.transpose(edge_pixels(labels, counted)[label]))] = True
+            borders.append(border)
+        precision, recall = (
+            (distance_transform_edt(~other)[border] <= tolerance).mean() for border, other in (borders, borders[::-1])
+        )
+        return 2 * precision * recall / (precision + recall)
+
+    case = Case(label_map[None, None], target[None], 3)
+    found = score("boundary_f1", case).item()
+    assert found == pytest.approx(np.mean([f1(label) for label in range(3)]), rel=1e-12)
+    assert score("boundary_f1", case, tolerance=tolerance - 1).item() < found
 
 
 def mean_present(values: torch.Tensor, guess: torch.Tensor, truth: torch.Tensor) -> float:
@@ -186,12 +252,78 @@ def test_weights_and_classes_worked_out_by_hand():
 
 
 @every_reward
-@given(case=cases)
+@given(data=st.data(), case=cases)
 @settings(deadline=None)
-def test_scores_lie_between_0_and_1(name: str, case: Case):
-    scores = score(name, case)
+def test_scores_lie_between_0_and_1(name: str, data: st.DataObject, case: Case):
+    scores = score(name, case, **data.draw(reward_options(name, case.classes)))
     assert (scores >= 0).all()
     assert (scores <= 1).all()
+
+
+@every_reward
+@given(data=st.data(), case=cases)
+@settings(deadline=None, max_examples=50)
+def test_a_map_that_is_right_everywhere_scores_1_whatever_the_options(name: str, data: st.DataObject, case: Case):
+    options = data.draw(reward_options(name, case.classes))
+    if options.get("class_weights"):
+        options["class_weights"] = [weight + 0.1 for weight in options["class_weights"]]
+    maps = np.where(case.targets == 255, case.label_maps[:, 0], case.targets)[:, None]
+    scores = score(name, case._replace(label_maps=maps), **options)
+    np.testing.assert_array_equal(scores[:, 0], (case.targets != 255).any(axis=(1, 2)))
+
+
+@every_reward
+@given(case=cases)
+@settings(deadline=None, max_examples=50)
+def test_mirroring_and_turning_image_and_map_alike_changes_no_score(name: str, case: Case):
+    expected = score(name, case)
+    for change in (lambda a: a[..., ::-1], lambda a: a[..., ::-1, :], lambda a: a.swapaxes(-1, -2)):
+        np.testing.assert_array_equal(
+            score(name, Case(change(case.label_maps), change(case.targets), case.classes)), expected
+        )
+
+
+@given(case=cases, tolerances=st.lists(st.floats(0, 40), min_size=2, max_size=2).map(sorted))
+@settings(deadline=None, max_examples=50)
+def test_a_wider_tolerance_never_lowers_boundary_f1(case: Case, tolerances: list[float]):
+    narrow, wide = (score("boundary_f1", case, tolerance=tolerance) for tolerance in tolerances)
+    assert (narrow <= wide + 1e-12).all()
+
+
+@every_weighted_reward
+@given(data=st.data(), case=cases, exponent=st.sampled_from([-1060, -30, 1, 1020]))
+@settings(deadline=None, max_examples=40)
+def test_only_the_proportions_of_class_weights_matter(name: str, data: st.DataObject, case: Case, exponent: int):
+    weights = [
+        2.0**power for power in data.draw(st.lists(st.integers(-4, 3), min_size=case.classes, max_size=case.classes))
+    ]
+    scaled = [weight * 2.0**exponent for weight in weights]
+    np.testing.assert_array_equal(score(name, case, class_weights=scaled), score(name, case, class_weights=weights))
+    if name in PIXEL_REWARDS:
+        found, expected = (
+            score_pixels(name, case.label_maps, case.targets, case.classes, class_weights=w) for w in (scaled, weights)
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+@every_weighted_reward
+@given(case=cases, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_where_every_class_of_the_mean_weighs_0_the_score_is_0(name: str, case: Case, seed: int):
+    label = np.random.default_rng(seed).integers(case.classes)
+    scores = score(name, case, class_weights=(np.arange(case.classes) == label) * 1.0)
+    counted = case.targets != 255
+    in_target = ((case.targets == label) & counted).any(axis=(1, 2))[:, None]
+    in_map = ((case.label_maps == label) & counted[:, None]).any(axis=(2, 3))
+    asked = in_target if name == "pixel_accuracy" else in_target | in_map
+    assert not scores[~np.broadcast_to(asked, scores.shape)].any()
+
+
+@pytest.mark.parametrize("name", [name for name, reward in REWARDS.items() if reward.counts_alone])
+def test_what_needs_the_counts_alone_is_given_nothing_else(name: str):
+    case = random_case(2, (2, 3, 9, 9), 4, 0.2, "uint8")
+    counts = count_labels(case.label_maps, case.targets, 4)
+    np.testing.assert_array_equal(REWARDS[name].image_score(counts, None, None), score(name, case))
 
 
 @every_placeless_reward
@@ -281,6 +413,19 @@ def test_a_pixel_scores_1_where_it_is_right_and_0_where_it_is_wrong_or_ignored(n
         assert pixels[b, k, y, x] == float(case.label_maps[b, k, y, x] == case.targets[b, y, x])
     ignored = np.broadcast_to(case.targets[:, None] == 255, pixels.shape)
     assert not pixels[ignored].any()
+
+
+@every_pixel_reward
+@given(data=st.data(), case=cases)
+@settings(deadline=None, max_examples=50)
+def test_pixel_scores_are_those_of_plain_loops_for_every_option(name: str, data: st.DataObject, case: Case):
+    options = data.draw(reward_options(name, case.classes))
+    pixels = score_pixels(name, case.label_maps, case.targets, case.classes, **options)
+    for b, k in np.ndindex(pixels.shape[:2]):
+        expected = np.zeros(pixels.shape[2:])
+        for place, value in PIXEL_ORACLES[name](case.label_maps[b, k], case.targets[b], **options).items():
+            expected[place] = value
+        np.testing.assert_allclose(pixels[b, k], expected, rtol=1e-6)
 
 
 @every_pixel_reward
