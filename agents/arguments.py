@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import tyro
 
+from agents.distributed import JobError
 from agents.policy import CheckpointError
 from agents.run_folder import RunFolder, RunFolderError
 from rss_env.env import SegmentationEnv
@@ -46,7 +48,9 @@ class TrainArguments:
     steps: int = 1000
     """optimiser steps"""
     batch_size: int = 8
-    """images a step (B)"""
+    """images a step, over all processes and accumulation steps"""
+    accumulation_steps: int = 1
+    """micro-batches that an update is made of: more save memory and cost one further forward pass"""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
     weight_decay: float = 1e-2
@@ -155,6 +159,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     except (OptionError, DatasetError, RunFolderError, CheckpointError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except JobError as error:
+        print(f"error in process {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)
+        sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -183,7 +190,7 @@ def _tuple(value: Any) -> Any:
 
 def _check(args: TrainArguments) -> None:
     smallest = {"steps": 1, "batch_size": 1, "checkpoint_every": 1, "log_every": 1, "eval_every": 0, "width": 8}
-    smallest |= {"seed": 0, "weight_decay": 0}
+    smallest |= {"accumulation_steps": 1, "seed": 0, "weight_decay": 0}
     for name, least in smallest.items():
         if getattr(args, name) < least:
             raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")

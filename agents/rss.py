@@ -1,25 +1,42 @@
-"""RSS: learning to segment from one number per label map, with a plain policy gradient.
+"""RSS: learning to segment from one number per label map.
 
     python -m agents.rss --env-id RSS-Shapes-ImageReward-v0
     python -m agents.rss --env-id RSS-Folder-ImageReward-v0 --root data/camvid --image-size 72 96
+    torchrun --nproc-per-node=2 -m agents.rss --env-id RSS-Shapes-ImageReward-v0
 
 The policy is a product of categorical distributions, one a pixel: π(a|x) = Πᵢ Cat(aᵢ; softmax zᵢ). One forward pass
-gives the logits z of an image; K label maps are drawn from them and scored by the environment. The formulas are our
-reading of "Reward in Semantic Segmentation" (arXiv 2505.17905), of which the abstract is public.
+gives the logits z of an image; K label maps are drawn from them and scored by the environment. From there two ways:
+
+- ``--objective likelihood``, the default and our own: the policy is a belief about the hidden target, and it is moved
+  to where the scores that were seen are more likely (``agents.likelihood``).
+- ``--objective reinforce``: the policy gradient of the expected reward, with a leave-one-out baseline and the paper's
+  SyncAN and PSD (our reading of arXiv 2505.17905, of which the abstract is public).
+
+PSR, the paper's third plug-in, ties the draws of neighbouring pixels in either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
+from torch import distributed
 
+from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments, parse_arguments, run_command
+from agents.likelihood import Evidence, score_evidence, success_loss
+from agents.memory import PixelMemory, Visit, VisitMemory
 from agents.ops import credit, sample_label_maps
-from agents.training import Result, Update, report, train
+from agents.psd import pair_advantages
+from agents.psr import CellSchedule, tied_uniforms
+from agents.score_models import SCORE_MODELS
+from agents.sync_an import SyncAN
+from agents.training import Result, report, train
 from rss_env.errors import OptionError
+from rss_env.wrappers.vector import NoisyReward, StarReward
 
 
 @dataclass
@@ -30,68 +47,284 @@ class RSSArguments(TrainArguments):
     """label maps drawn and scored for each image (K), at least 2"""
     reward: str | None = None
     """name of the reward; default: the environment's"""
+    reward_stars: int = 0
+    """image level: scores are rounded to this many levels; 0: not"""
+    reward_noise: float = 0.0
+    """image level: standard deviation of Gaussian noise on every score"""
+    learning_rate: float = 1e-3
+    """peak of the one-cycle schedule"""
+    objective: Literal["likelihood", "reinforce"] = "likelihood"
+    """what is maximised: the likelihood of the observed scores, or the expected reward"""
+
+    temperature: float | None = None
+    """temperature at which label maps are drawn; default: 2 for likelihood; reinforce needs 1"""
+    cells: tuple[int, ...] = (1,)
+    """PSR: sides of the cells that share one draw, from the first stage of the training to the last; 1: no cells"""
+    cell_schedule: Literal["progress", "plateau"] = "progress"
+    """PSR: stages of equal length, or the next when the reward no longer rises"""
+    cell_patience: int = 100
+    """PSR by plateau: updates without a new best mean reward that end a stage"""
+
+    replay_visits: int = 7
+    """likelihood: earlier visits of an image whose scores count again; 0: none"""
+    replay_megabytes: float = 2000.0
+    """likelihood: most memory for them, in MB; the oldest go first"""
+
+    baseline: Literal["leave_one_out", "batch"] = "leave_one_out"
+    """reinforce: what a reward is compared with: the image's other samples, or the mean of the batch"""
+    pairs: Literal["none", "disjoint", "all"] = "none"
+    """reinforce, PSD: credit differences of reward to the pixels where two label maps differ"""
+    pair_normaliser: bool = True
+    """reinforce, PSD: share a difference out among the differing pixels"""
+    sync_an: bool = True
+    """SyncAN: one scale for all advantages of an update, their root mean square; off: none"""
     entropy_start: float = 1.2
-    """entropy the policy is held to at the first step, in nats a pixel"""
+    """reinforce: entropy the policy is held to at the first step, in nats a pixel"""
     entropy_end: float = 0.1
-    """entropy it is held to at the last step; the target falls linearly in between"""
+    """reinforce: entropy it is held to at the last step; the target falls linearly in between"""
     entropy_gain: float = 0.05
-    """coefficient of the entropy bonus for each nat that the entropy is below its target"""
+    """reinforce: coefficient of the entropy bonus for each nat that the entropy is below its target"""
 
 
-class RSS:
-    """The algorithm: sample, score, compare, follow the gradient."""
+@dataclass
+class Feedback:
+    """Label maps of one micro-batch and what they earned.
+
+    Attributes:
+        label_maps: uint8 (B, K, H, W).
+        rewards: float32 (B, K, 1, 1) at image level, (B, K, H, W) at pixel level.
+        advantages: how much better each label map, or pixel, did than expected: reinforce (B, K, 1, 1) or
+            (B, K, H, W), likelihood at image level (B, K).
+        evidence: likelihood at image level: what the scores say about the policy's probabilities.
+        old: likelihood at image level: (number in the batch, visit) of every earlier visit that is replayed.
+        known: likelihood at pixel level: uint8 (B, H, W), the classes found so far, 255 where none is.
+        excluded: likelihood at pixel level: bool (B, C, H, W), classes tried in vain.
+    """
+
+    label_maps: torch.Tensor
+    rewards: torch.Tensor
+    advantages: torch.Tensor | None = None
+    evidence: Evidence | None = None
+    old: Sequence[tuple[int, Visit]] = ()
+    known: torch.Tensor | None = None
+    excluded: torch.Tensor | None = None
+
+
+class RSS(Algorithm):
+    """The algorithm: sample, score, and learn from what the scores tell.
+
+    Args:
+        args: the arguments.
+
+    Raises:
+        OptionError: arguments that do not go together, or a number out of range.
+    """
 
     def __init__(self, args: RSSArguments) -> None:
-        if args.samples_per_image < 2:
-            raise OptionError(
-                f"--samples-per-image must be at least 2, got {args.samples_per_image}: "
-                "a label map is judged against the other samples of its image."
-            )
+        check(args)
         self.args = args
+        self.temperature = args.temperature or (2.0 if args.objective == "likelihood" else 1.0)
+        self.cells = CellSchedule(args.cells, args.cell_schedule, args.cell_patience)
+        self.visits = VisitMemory(args.replay_visits, args.replay_megabytes)
+        self.pixels: PixelMemory | None = None  # made when the number of classes is known
+        self.scale = torch.ones((), dtype=torch.float64)  # of the advantages of this update
 
-    def __call__(
+    def collect(
         self,
         logits: torch.Tensor,
         envs: gym.vector.VectorEnv,
         infos: dict[str, Any],
         progress: float,
         generator: torch.Generator,
-    ) -> Update:
-        """One step; see ``agents.training.Algorithm``."""
+    ) -> Collected:
+        """Draws K label maps per image and has them scored."""
         args = self.args
+        batch, _, height, width = logits.shape
+        behaviour = (logits / self.temperature).softmax(dim=1)
+        uniforms = tied_uniforms((batch, args.samples_per_image, height, width), self.cells.side(progress), generator)
+        label_maps = sample_label_maps(behaviour, args.samples_per_image, uniforms=uniforms)  # uint8 (B, K, H, W)
+        images, _, _, _, next_infos = envs.step(label_maps.cpu().numpy())
+        rewards = read_rewards(next_infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
+        feedback = Feedback(label_maps, rewards)
+        if args.objective == "reinforce":
+            feedback.advantages = self._advantages(rewards, label_maps)
+        elif rewards.shape[2:] == (1, 1):
+            self._recall_visits(feedback, infos)
+            self._weigh_scores(logits, feedback)
+        else:
+            self._recall_pixels(feedback, infos, logits.shape[1])
+        return Collected(images, next_infos, feedback)
+
+    def prepare(self, feedbacks: Sequence[Feedback]) -> None:
+        """SyncAN's scale of the update, and the schedule of the cells."""
+        if self.args.cell_schedule == "plateau":
+            self.cells.observe(mean_over_processes([feedback.rewards.mean() for feedback in feedbacks]))
+        advantages = [feedback.advantages for feedback in feedbacks if feedback.advantages is not None]
+        if advantages and self.args.sync_an:
+            synchronised = SyncAN()
+            for part in advantages:
+                synchronised.add(part)
+            self.scale = synchronised.finish()
+
+    def loss(
+        self, logits: torch.Tensor, feedback: Feedback, progress: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """The loss of one micro-batch; see ``agents.algorithm.Algorithm``."""
         log_probabilities = logits.log_softmax(dim=1)  # (B, C, H, W)
-        probabilities = log_probabilities.exp()
-
-        # 1. Draw K label maps per image and have them scored.
-        with torch.no_grad():
-            label_maps = sample_label_maps(probabilities, args.samples_per_image, generator)  # (B, K, H, W)
-        images, _, _, _, infos = envs.step(label_maps.cpu().numpy())
-        rewards = read_rewards(infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
-
-        # 2. Compare each label map with the others of its image, and bring the differences to unit size.
-        advantages = normalise(leave_one_out(rewards))
-
-        # 3. Push up the log-probability of what earned more than the others.
-        weights = credit(label_maps, advantages, logits.shape[1])  # (B, C, H, W)
-        policy_loss = -(weights * log_probabilities).sum(dim=1).mean()
-
-        # 4. Keep exploring: the bonus grows with the shortfall of the entropy from a falling target.
-        entropy = -(probabilities * log_probabilities).sum(dim=1).mean()  # nats a pixel
-        target = args.entropy_start + (args.entropy_end - args.entropy_start) * progress
-        coefficient = args.entropy_gain * (target - entropy.detach()).clamp(min=0)
-        loss = policy_loss - coefficient * entropy
-
-        scores = rewards.mean(dim=(2, 3))  # (B, K)
-        metrics: dict[str, torch.Tensor | float] = {
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()  # nats a pixel
+        if self.args.objective == "reinforce":
+            loss, metrics = self._reinforce(log_probabilities, entropy, feedback, progress)
+        elif feedback.known is None:
+            loss, metrics = self._score_likelihood(log_probabilities, feedback)
+        else:
+            loss, metrics = self._success_likelihood(log_probabilities, feedback)
+        scores = feedback.rewards.mean(dim=(2, 3))  # (B, K)
+        return loss, metrics | {
             "reward/mean": scores.mean(),
             "reward/best": scores.amax(dim=1).mean(),
             "reward/std": scores.std(dim=1).mean(),
             "policy/entropy": entropy.detach(),
+            "policy/cell": float(self.cells.side(progress)),
+        }
+
+    # Likelihood of the scores, image level ----------------------------------------------------------------------------
+
+    def _recall_visits(self, feedback: Feedback, infos: dict[str, Any]) -> None:
+        """Adds the earlier visits of the batch's images, then remembers this one."""
+        indices, flipped = image_keys(infos)
+        feedback.old = [(b, visit) for b, index in enumerate(indices) for visit in self.visits.recall(index)]
+        feedback.old = [(b, mirror(visit) if flipped[b] else visit) for b, visit in feedback.old]
+        for b, index in enumerate(indices):
+            visit = Visit(index, feedback.label_maps[b].cpu(), feedback.rewards[b, :, 0, 0].cpu().clone())
+            self.visits.store(mirror(visit) if flipped[b] else visit)
+
+    def _weigh_scores(self, logits: torch.Tensor, feedback: Feedback) -> None:
+        """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
+        device, batch = logits.device, len(logits)
+        old_maps = [visit.label_maps[None].to(device) for _, visit in feedback.old]
+        old_scores = [visit.scores[None].to(device) for _, visit in feedback.old]
+        label_maps = torch.cat([feedback.label_maps, *old_maps])  # (V, K, H, W)
+        scores = torch.cat([feedback.rewards[:, :, 0, 0], *old_scores])  # (V, K)
+        image = torch.tensor([*range(batch), *(b for b, _ in feedback.old)], device=device)
+        model = score_model(self.args.reward)
+        feedback.evidence = score_evidence(logits.softmax(dim=1), label_maps, scores, image, batch, model)
+        feedback.advantages = feedback.evidence.advantages[:batch]
+
+    def _score_likelihood(
+        self, log_probabilities: torch.Tensor, feedback: Feedback
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Moves the probabilities to where the observed scores are more likely: see docs/likelihood.md."""
+        evidence = feedback.evidence
+        assert evidence is not None
+        direction = (evidence.direction / self.scale.square()).to(evidence.direction.dtype)
+        loss = -(direction * log_probabilities.exp()).sum(dim=1).mean()
+        return loss, {
+            "policy/advantage_scale": self.scale,
+            "likelihood/explained": evidence.explained,
+            "likelihood/offset": evidence.offset,
+            "replay/visits": len(feedback.old) / len(log_probabilities),
+        }
+
+    # Likelihood of the rewards, pixel level ---------------------------------------------------------------------------
+
+    def _recall_pixels(self, feedback: Feedback, infos: dict[str, Any], classes: int) -> None:
+        """Puts together what this and the earlier visits of the batch's images told about every pixel."""
+        if self.pixels is None:
+            self.pixels = PixelMemory(classes, self.args.replay_megabytes)
+        known, excluded = classes_found(feedback.label_maps, feedback.rewards, classes)
+        indices, flipped = image_keys(infos)
+        if self.args.replay_visits:
+            for b, index in enumerate(indices):
+                before = self.pixels.recall(index)
+                turn = (lambda maps: maps.flip(-1)) if flipped[b] else (lambda maps: maps)
+                if before is not None:
+                    known[b] = torch.minimum(known[b], turn(before[0]).to(known.device))
+                    excluded[b] |= turn(before[1]).to(known.device)
+                self.pixels.store(index, turn(known[b]), turn(excluded[b]))
+        feedback.known, feedback.excluded = known, excluded
+
+    def _success_likelihood(
+        self, log_probabilities: torch.Tensor, feedback: Feedback
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        assert feedback.known is not None
+        assert feedback.excluded is not None
+        loss = success_loss(log_probabilities, feedback.known, feedback.excluded)
+        return loss, {"likelihood/known": (feedback.known != UNKNOWN).float().mean()}
+
+    # Expected reward --------------------------------------------------------------------------------------------------
+
+    def _advantages(self, rewards: torch.Tensor, label_maps: torch.Tensor) -> torch.Tensor:
+        """How much better each label map, or pixel, did than what it is compared with."""
+        args = self.args
+        if args.pairs != "none":
+            flat = rewards[:, :, 0, 0] if rewards.shape[2:] == (1, 1) else rewards
+            return pair_advantages(flat, label_maps, args.pairs, args.pair_normaliser)
+        if args.baseline == "batch":
+            return rewards - rewards.mean()
+        return leave_one_out(rewards)
+
+    def _reinforce(
+        self, log_probabilities: torch.Tensor, entropy: torch.Tensor, feedback: Feedback, progress: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Pushes up the log-probability of what earned more, and keeps exploring: see docs/agent.md."""
+        args = self.args
+        assert feedback.advantages is not None
+        advantages = (feedback.advantages / self.scale).to(feedback.advantages.dtype)
+        weights = credit(feedback.label_maps, advantages, log_probabilities.shape[1])  # (B, C, H, W)
+        policy_loss = -(weights * log_probabilities).sum(dim=1).mean()
+        target = args.entropy_start + (args.entropy_end - args.entropy_start) * progress
+        coefficient = args.entropy_gain * (target - entropy.detach()).clamp(min=0)
+        return policy_loss - coefficient * entropy, {
+            "policy/loss": policy_loss.detach(),
+            "policy/advantage_scale": self.scale,
             "policy/entropy_target": target,
             "policy/entropy_coefficient": coefficient,
-            "policy/loss": policy_loss.detach(),
         }
-        return Update(loss, images, infos, metrics)
+
+    # Checkpoints ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cells": self.cells.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cells.load_state_dict(state["cells"])
+
+    def memory(self) -> dict[str, torch.Tensor]:
+        return self.visits.state_dict() if self.pixels is None else self.pixels.state_dict()
+
+    def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
+        if "known" in memory:
+            if self.pixels is None:
+                self.pixels = PixelMemory(int(memory["classes"]), self.args.replay_megabytes)
+            self.pixels.load_state_dict(memory)
+        else:
+            self.visits.load_state_dict(memory)
+
+
+UNKNOWN = 255
+
+
+def classes_found(label_maps: torch.Tensor, rewards: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the pixel-level rewards of K label maps tell: a class with a reward above 0 is right, all others are not.
+
+    Args:
+        label_maps: uint8 (B, K, H, W).
+        rewards: float32 (B, K, H, W).
+        classes: C.
+
+    Returns:
+        ``known``, uint8 (B, H, W), the class that earned a reward, 255 where none did; and ``excluded``, bool
+        (B, C, H, W), the classes that were tried and earned nothing.
+    """
+    batch, samples, height, width = label_maps.shape
+    known = torch.full((batch, height, width), UNKNOWN, dtype=torch.uint8, device=label_maps.device)
+    excluded = torch.zeros((batch, classes, height, width), dtype=torch.bool, device=label_maps.device)
+    for k in range(samples):
+        right = rewards[:, k] > 0
+        known = torch.where(right, label_maps[:, k], known)
+        tried = label_maps[:, k : k + 1].long()
+        excluded.scatter_(1, tried, excluded.gather(1, tried) | ~right[:, None])
+    return known, excluded
 
 
 def read_rewards(info: dict[str, Any], device: torch.device) -> torch.Tensor:
@@ -114,14 +347,66 @@ def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
     return (rewards - rewards.mean(dim=1, keepdim=True)) * (samples / (samples - 1))
 
 
-def normalise(advantages: torch.Tensor) -> torch.Tensor:
-    """Â = A / σ over the whole batch, so that the step does not shrink with the number of pixels; 0 where σ is 0."""
-    return advantages / advantages.square().mean().sqrt().clamp(min=1e-8)
+def score_model(reward: str | None) -> str:
+    """Key in ``agents.score_models.SCORE_MODELS`` for a reward; accuracy stands in for one that is not there."""
+    name = reward or "mean_iou"
+    return name if name in SCORE_MODELS else "pixel_accuracy"
+
+
+def image_keys(infos: dict[str, Any]) -> tuple[list[int], list[bool]]:
+    """Number of each image in its split, and whether it is shown mirrored."""
+    indices = infos["index"].tolist()
+    return indices, infos["flipped"].tolist() if "flipped" in infos else [False] * len(indices)
+
+
+def mirror(visit: Visit) -> Visit:
+    """The visit with its label maps mirrored left and right."""
+    return Visit(visit.index, visit.label_maps.flip(-1), visit.scores)
+
+
+def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
+    """Mean of numbers over a list and the processes of the job."""
+    mean = torch.stack(list(values)).mean()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(mean)
+        mean /= distributed.get_world_size()
+    return float(mean)
+
+
+def check(args: RSSArguments) -> None:
+    """Raises ``OptionError`` if the algorithm's arguments are out of range or do not go together."""
+    if args.samples_per_image < 2:
+        raise OptionError(
+            f"--samples-per-image must be at least 2, got {args.samples_per_image}: "
+            "a label map is judged against the other samples of its image."
+        )
+    if args.temperature is not None and not args.temperature > 0:
+        raise OptionError(f"--temperature must be positive, got {args.temperature}.")
+    if args.replay_visits < 0 or args.replay_megabytes < 0:
+        raise OptionError("--replay-visits and --replay-megabytes must be at least 0.")
+    if args.objective == "reinforce":
+        if args.temperature not in (None, 1.0):
+            raise OptionError(
+                "--objective reinforce needs label maps drawn from the policy itself: --temperature must be 1, "
+                f"got {args.temperature}."
+            )
+        if args.pairs == "disjoint" and args.samples_per_image % 2:
+            raise OptionError(f"--pairs disjoint needs an even --samples-per-image, got {args.samples_per_image}.")
+        if args.pairs != "none" and args.baseline != "leave_one_out":
+            raise OptionError("--pairs compares the samples of an image with each other; it takes no other --baseline.")
+    elif args.pairs != "none" or args.baseline != "leave_one_out":
+        raise OptionError("--pairs and --baseline are for --objective reinforce.")
 
 
 def train_rss(args: RSSArguments) -> Result:
     """Trains from scores; see ``agents.training.train``."""
-    return train(args, RSS(args), samples_per_image=args.samples_per_image, reward=args.reward)
+
+    def wrap(envs: gym.vector.VectorEnv) -> gym.vector.VectorEnv:
+        if args.reward_noise:
+            envs = NoisyReward(envs, args.reward_noise)
+        return StarReward(envs, args.reward_stars) if args.reward_stars else envs
+
+    return train(args, RSS(args), wrap, samples_per_image=args.samples_per_image, reward=args.reward)
 
 
 def main() -> int:

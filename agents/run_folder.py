@@ -1,10 +1,12 @@
 """The folder of one training run: configuration, metrics, TensorBoard events and checkpoints.
 
-    RUN_DIR/config.json                              the arguments
-    RUN_DIR/metrics.jsonl                            one JSON object a line
-    RUN_DIR/events.out.tfevents.*                    TensorBoard: scalars and a picture grid
-    RUN_DIR/checkpoints/step-000200/weights.safetensors   the policy, with its description as metadata
-    RUN_DIR/checkpoints/step-000200/state.pt              optimiser, random state, counters
+    RUN_DIR/config.json                                   the arguments
+    RUN_DIR/metrics.jsonl                                 one JSON object a line
+    RUN_DIR/events.out.tfevents.*                         TensorBoard: scalars and a picture grid
+    RUN_DIR/pictures/val-label_maps-step-00000200.png     validation images above the policy's label maps
+    RUN_DIR/checkpoints/step-00000200/weights.safetensors   the policy, with its description as metadata
+    RUN_DIR/checkpoints/step-00000200/state.pt            optimiser, random state, counters
+    RUN_DIR/checkpoints/step-00000200/memory-0.pt         what process 0 remembers of earlier visits of the images
 
 Whatever is replaced is written beside its place and renamed, so a run killed at any moment leaves a folder that
 `--resume` can continue from its last checkpoint.
@@ -17,11 +19,13 @@ import os
 import pickle
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.policy import CheckpointError, UNet, load_policy, save_policy
@@ -96,6 +100,8 @@ class RunFolder:
         try:
             save_policy(temporary / "weights.safetensors", policy, description)
             torch.save(state, temporary / "state.pt")
+            for memory in parent.glob(".memory-*.pt"):
+                memory.replace(temporary / memory.name[1:])
             for file in temporary.iterdir():
                 _sync(file)
             temporary.chmod(0o755)
@@ -109,6 +115,24 @@ class RunFolder:
             shutil.rmtree(old)
         return final
 
+    def write_memory(self, rank: int, memory: dict[str, torch.Tensor]) -> None:
+        """Writes what process ``rank`` alone remembers, for the next ``save_checkpoint``; nothing if it is empty."""
+        if memory:
+            parent = self.path / "checkpoints"
+            parent.mkdir(exist_ok=True)
+            torch.save(memory, parent / f".memory-{rank}.pt")
+
+    def read_memories(self, path: Path, ranks: Iterable[int]) -> Iterator[dict[str, torch.Tensor]]:
+        """What these processes remembered at a checkpoint; those that had nothing are left out.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        for rank in ranks:
+            file = path / f"memory-{rank}.pt"
+            if file.exists():
+                yield _read_tensors(file, path)
+
     def load_checkpoint(self, path: Path, device: torch.device) -> tuple[UNet, dict[str, Any]]:
         """The policy and the training state of a checkpoint folder.
 
@@ -116,18 +140,14 @@ class RunFolder:
             CheckpointError: a file is missing or damaged.
         """
         policy, _ = load_policy(path, device)
-        try:
-            return policy, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise CheckpointError(
-                f"Cannot read {path / 'state.pt'}: it is missing, damaged or cut short ({type(error).__name__}). "
-                f"Delete {path} to resume from the checkpoint before it."
-            ) from error
+        return policy, _read_tensors(path / "state.pt", path)
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after ``step`` and drops leftovers of writes that a kill cut short."""
         for leftover in (self.path / "checkpoints").glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (self.path / "checkpoints").glob(".memory-*.pt"):
+            leftover.unlink()
         kept = [json.dumps(row) + "\n" for row in self.read_metrics() if row["step"] <= step]
         _write_atomically(self.path / "metrics.jsonl", "".join(kept))
         self._events = SummaryWriter(str(self.path), purge_step=step + 1)
@@ -151,8 +171,11 @@ class RunFolder:
             self.events.add_scalar(name, value, step)
 
     def log_picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Adds a picture, uint8 (H, W, 3), to TensorBoard."""
+        """Adds a picture, uint8 (H, W, 3), to TensorBoard and as a PNG file to pictures/."""
         self.events.add_image(name, picture, step, dataformats="HWC")
+        folder = self.path / "pictures"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{name.replace('/', '-')}-step-{step:08d}.png")
 
     @property
     def events(self) -> SummaryWriter:
@@ -166,6 +189,16 @@ class RunFolder:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+
+def _read_tensors(file: Path, checkpoint: Path) -> dict[str, Any]:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"Cannot read {file}: it is missing, damaged or cut short ({type(error).__name__}). "
+            f"Delete {checkpoint} to resume from the checkpoint before it."
+        ) from error
 
 
 def _write_atomically(path: Path, text: str) -> None:

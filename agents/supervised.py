@@ -15,8 +15,9 @@ import gymnasium as gym
 import torch
 from torch.nn import functional as F
 
+from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments, parse_arguments, run_command
-from agents.training import Result, Update, report, train
+from agents.training import Result, report, train
 
 IGNORE_INDEX = 255
 
@@ -26,25 +27,36 @@ class SupervisedArguments(TrainArguments):
     """Train a policy from pixel labels."""
 
 
-def cross_entropy_step(
-    logits: torch.Tensor,
-    envs: gym.vector.VectorEnv,
-    infos: dict[str, Any],
-    progress: float,
-    generator: torch.Generator,
-) -> Update:
-    """One step; see ``agents.training.Algorithm``."""
-    target = torch.from_numpy(infos["target"]).to(logits.device).long()  # (B, H, W)
-    counted = target != IGNORE_INDEX
-    loss = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="sum") / counted.sum().clamp(min=1)
-    accuracy = ((logits.argmax(dim=1) == target) & counted).sum() / counted.sum().clamp(min=1)
-    images, infos = envs.reset()
-    return Update(loss, images, infos, {"train/pixel_accuracy": accuracy})
+class CrossEntropy(Algorithm):
+    """Learning from targets; the environment is asked for no score."""
+
+    def collect(
+        self,
+        logits: torch.Tensor,
+        envs: gym.vector.VectorEnv,
+        infos: dict[str, Any],
+        progress: float,
+        generator: torch.Generator,
+    ) -> Collected:
+        """Takes the targets, int64 (B, H, W), and goes on to the next images."""
+        target = torch.from_numpy(infos["target"]).to(logits.device).long()
+        images, next_infos = envs.reset()
+        return Collected(images, next_infos, target)
+
+    def loss(
+        self, logits: torch.Tensor, feedback: torch.Tensor, progress: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Mean cross-entropy of the counted pixels."""
+        counted = feedback != IGNORE_INDEX
+        pixels = counted.sum().clamp(min=1)
+        loss = F.cross_entropy(logits, feedback, ignore_index=IGNORE_INDEX, reduction="sum") / pixels
+        accuracy = ((logits.argmax(dim=1) == feedback) & counted).sum() / pixels
+        return loss, {"train/pixel_accuracy": accuracy}
 
 
 def train_supervised(args: SupervisedArguments) -> Result:
     """Trains on targets; see ``agents.training.train``."""
-    return train(args, cross_entropy_step, expose_target=True)
+    return train(args, CrossEntropy(), expose_target=True)
 
 
 def main() -> int:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import rss_env
+from agents.algorithm import Algorithm
 from agents.arguments import TrainArguments, choose_device, to_config
+from agents.distributed import Job, JobError, is_lost_connection
 from agents.policy import UNet, check_classes, predict_label_maps
 from agents.run_folder import RunFolder
 from rss_env.errors import OptionError
@@ -26,46 +29,6 @@ from rss_env.evaluation import Evaluation, evaluate
 from rss_env.rendering import overlay
 
 PICTURES = 6  # images in TensorBoard's picture grid
-
-
-@dataclass
-class Update:
-    """What an algorithm returns for one step.
-
-    Attributes:
-        loss: scalar to minimise.
-        images: uint8 (B, H, W, 3), the next images.
-        infos: the environment's infos that came with them.
-        metrics: numbers to log, 0-dimensional tensors or floats.
-    """
-
-    loss: torch.Tensor
-    images: np.ndarray
-    infos: dict[str, Any]
-    metrics: dict[str, torch.Tensor | float]
-
-
-class Algorithm(Protocol):
-    """One step of learning: act on the images, get feedback from the environment, form the loss."""
-
-    def __call__(
-        self,
-        logits: torch.Tensor,
-        envs: gym.vector.VectorEnv,
-        infos: dict[str, Any],
-        progress: float,
-        generator: torch.Generator,
-    ) -> Update:
-        """Forms the loss of one step.
-
-        Args:
-            logits: float32 (B, C, H, W), the policy's, for the images at hand.
-            envs: the vector environment, waiting for label maps.
-            infos: the infos that came with the images.
-            progress: share of the training done, 0 at the first step, 1 after the last.
-            generator: source of randomness on the logits' device.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,144 +52,282 @@ class Result:
     checkpoint: Path
 
 
-def train(args: TrainArguments, algorithm: Algorithm, **env_options: Any) -> Result:
+Wrap = Callable[[gym.vector.VectorEnv], gym.vector.VectorEnv]
+
+
+def train(args: TrainArguments, algorithm: Algorithm, wrap: Wrap | None = None, **env_options: Any) -> Result:
     """Trains the default policy with an algorithm.
 
     Args:
         args: arguments; ``run_dir`` is set.
         algorithm: forms the loss of one step.
+        wrap: puts wrappers around the training environment.
         **env_options: arguments of the training environment that the algorithm needs, such as ``samples_per_image``.
 
     Raises:
         OptionError, DatasetError: the environment cannot be made.
         RunFolderError: the run folder cannot be used.
         CheckpointError: the checkpoint to resume from does not fit.
+        JobError: another process of the job failed.
     """
-    assert args.run_dir is not None
-    device = choose_device(args.device)
-    check_env_id(args.env_id)
-    options = args.env_options()
-    envs = gym.make_vec(
-        args.env_id,
-        num_envs=args.batch_size,
-        **options | env_options | {"split": args.split, "augment": args.augment},
-    )
-    evaluate(_all_zero, args.env_id, split=args.val_split, limit=1, **options)  # a bad --val-split fails now, not later
-    base: Any = envs.unwrapped  # what VectorEnv's type does not tell: its data set's classes and the query count
-    data = base.task.dataset
-    described = {
-        "class_names": data.class_names,
-        "palette": data.palette.tolist(),
-        "image_size": data.image_size,
-        "resize": args.resize,
-    }
+    job = Job()
+    try:
+        return _Training(args, algorithm, job, wrap, env_options).run()
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            raise JobError(
+                "another process of this job is gone, so this one ends as well; "
+                f"continue from the last checkpoint with --run-dir {args.run_dir} --resume."
+            ) from error
+        raise
+    finally:
+        job.close()
 
-    torch.manual_seed(args.seed)
-    generator = torch.Generator(device).manual_seed(args.seed)
-    policy = UNet(data.num_classes, args.width).to(device)
-    step, seconds, queries_before = 0, 0.0, 0
-    folder = RunFolder(args.run_dir)
-    state: dict[str, Any] | None = None
-    if args.resume:
-        checkpoint = folder.latest_checkpoint()
-        if checkpoint is not None:
-            policy, state = folder.load_checkpoint(checkpoint, device)
-            check_classes(policy, data.num_classes, checkpoint)
-        folder.write_config(to_config(args))
-    else:
-        folder.create(to_config(args))
-    optimiser = torch.optim.AdamW(
-        policy.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=device.type == "cuda"
-    )
-    if state is not None:
-        optimiser.load_state_dict(state["optimiser"])
-        generator.set_state(state["generator"])
-        step, seconds, queries_before = state["step"], state["seconds"], state["reward_queries"]
-    folder.rewind(step)
 
-    def save() -> Path:
-        _check_finite({"weights": sum(float(weights.detach().abs().sum()) for weights in policy.parameters())}, step)
-        return folder.save_checkpoint(
-            step,
-            policy,
-            described,
-            {
-                "step": step,
-                "seconds": seconds,
-                "reward_queries": queries_before + base.reward_queries,
-                "optimiser": optimiser.state_dict(),
-                "generator": generator.get_state(),
-            },
+class _Training:
+    """One run: environment, policy, optimiser and run folder, and the loop over its updates."""
+
+    def __init__(
+        self,
+        args: TrainArguments,
+        algorithm: Algorithm,
+        job: Job,
+        wrap: Wrap | None,
+        env_options: dict[str, Any],
+    ) -> None:
+        assert args.run_dir is not None
+        check_env_id(args.env_id)
+        self.args, self.algorithm, self.job = args, algorithm, job
+        self.share = micro_batch_size(args.batch_size, args.accumulation_steps, job.size)
+        self.device = job.start(choose_device(args.device))
+        self.options = args.env_options()
+        self.envs = gym.make_vec(
+            args.env_id,
+            num_envs=self.share,
+            **self.options | env_options | {"split": args.split, "augment": args.augment},
+        )
+        if wrap is not None:
+            self.envs = wrap(self.envs)
+        # A bad --val-split fails now, not at the first evaluation.
+        job.on_main(lambda: evaluate(_all_zero, args.env_id, split=args.val_split, limit=1, **self.options))
+        self.base = cast(
+            Any, self.envs.unwrapped
+        )  # what VectorEnv's type does not tell: its classes and the query count
+        data = self.base.task.dataset
+        self.described = {
+            "class_names": data.class_names,
+            "palette": data.palette.tolist(),
+            "image_size": data.image_size,
+            "resize": args.resize,
+        }
+        torch.manual_seed(args.seed)
+        self.policy = UNet(data.num_classes, args.width).to(self.device)
+        self.generator = torch.Generator(self.device).manual_seed(args.seed + (job.rank << 32))
+        self.step, self.seconds, self.queries_before = 0, 0.0, 0
+        self.evaluation: Evaluation | None = None
+        self.saved = -1  # step of the last checkpoint that this process wrote
+        self.folder = RunFolder(args.run_dir)
+        state = self._load(data.num_classes) if args.resume else None
+        if state is None and not args.resume:
+            job.on_main(lambda: self.folder.create(to_config(args)))
+        else:
+            job.on_main(lambda: self.folder.write_config(to_config(args)))
+        self.optimiser = torch.optim.AdamW(
+            self.policy.parameters(),
+            lr=args.learning_rate,
+            weight_decay=args.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        if state is not None:
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.replica = self.policy if job.size == 1 else DistributedDataParallel(self.policy)
+        job.on_main(lambda: self.folder.rewind(self.step))
+
+    def run(self) -> Result:
+        """Trains until the last step or an interruption."""
+        args, job = self.args, self.job
+        self.images, self.infos = self.envs.reset(
+            seed=args.seed + job.rank * self.share, options={"episode": self.step * args.accumulation_steps}
+        )
+        hidden = not args.progress or not job.is_main
+        bar = tqdm(total=args.steps, initial=self.step, disable=hidden, unit="step", dynamic_ncols=True)
+        with bar, _interruption() as interrupted:
+            while self.step < args.steps and not job.any(bool(interrupted)):
+                began = time.perf_counter()
+                metrics = self._update()
+                self.step += 1
+                self.seconds += time.perf_counter() - began
+                bar.update()
+                if self.step % args.log_every == 0 or self.step == args.steps:
+                    self._log(metrics)
+                if self.step == args.steps or (args.eval_every and self.step % args.eval_every == 0):
+                    job.on_main(lambda: self._evaluate(bar))
+                if self.step % args.checkpoint_every == 0 or self.step == args.steps:
+                    self._save()
+
+        finished = self.step >= args.steps
+        if self.saved != self.step:
+            self._save()
+        if finished and job.is_main and self.evaluation is None:  # resumed after its last step
+            logged = any("val/miou" in row for row in self.folder.read_metrics() if row["step"] == self.step)
+            self._evaluate(None, log=not logged)
+        self.folder.close()
+        self.envs.close()
+        self.evaluation = job.broadcast(self.evaluation)
+        return Result(
+            step=self.step,
+            finished=finished,
+            evaluation=self.evaluation if finished else None,
+            reward_queries=self._queries(),
+            seconds=self.seconds,
+            checkpoint=self.folder.path / "checkpoints" / f"step-{self.step:08d}",
         )
 
-    def evaluate_policy(log: bool = True) -> Evaluation:
-        result = evaluate(
-            lambda images: predict_label_maps(policy, images, device), args.env_id, split=args.val_split, **options
+    def _update(self) -> dict[str, torch.Tensor | float]:
+        """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
+        args, algorithm = self.args, self.algorithm
+        progress, several = self.step / args.steps, args.accumulation_steps > 1
+        for group in self.optimiser.param_groups:
+            group["lr"] = args.learning_rate * one_cycle(progress)
+        collected: list[tuple[np.ndarray, torch.Tensor, Any]] = []
+        for _ in range(args.accumulation_steps):
+            shown = self.images
+            if several:  # the graph of one micro-batch at a time: the loss gets logits of a forward pass of its own
+                with torch.no_grad():
+                    logits = self._forward(self.policy, shown)
+            else:
+                logits = self._forward(self.replica, shown)
+            got = algorithm.collect(logits.detach(), self.envs, self.infos, progress, self.generator)
+            self.images, self.infos = got.images, got.infos
+            collected.append((shown, logits, got.feedback))
+        algorithm.prepare([feedback for _, _, feedback in collected])
+
+        self.optimiser.zero_grad(set_to_none=True)
+        first: dict[str, torch.Tensor | float] = {}
+        total = torch.zeros((), device=self.device)
+        for number, (shown, logits, feedback) in enumerate(collected, start=1):
+            with self._synchronised(number == len(collected)):
+                if several:
+                    logits = self._forward(self.replica, shown)
+                loss, metrics = algorithm.loss(logits, feedback, progress)
+                (loss / len(collected)).backward()
+            first = first or metrics
+            total = total + loss.detach() / len(collected)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), args.max_grad_norm)
+        self.optimiser.step()
+        return first | {"train/loss": total, "train/grad_norm": norm}
+
+    def _forward(self, model: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits: torch.Tensor = model(torch.from_numpy(images).to(self.device, non_blocking=True))
+        return logits.float()
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the processes in the last micro-batch alone."""
+        if isinstance(self.replica, DistributedDataParallel) and not last:
+            return self.replica.no_sync()
+        return nullcontext()
+
+    def _queries(self) -> int:
+        return self.queries_before + round(self.job.sum(self.base.reward_queries))
+
+    def _log(self, metrics: dict[str, torch.Tensor | float]) -> None:
+        row = self.job.mean({name: float(value) for name, value in metrics.items()}) | {
+            "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+            "time/reward_queries": self._queries(),
+            "time/images": self.step * self.args.batch_size,
+            "time/seconds": self.seconds,
+        }
+        _check_finite(row, self.step)
+        self.job.on_main(lambda: self.folder.log(self.step, row))
+
+    def _evaluate(self, bar: Any, log: bool = True) -> None:
+        args = self.args
+        self.evaluation = evaluate(
+            lambda images: predict_label_maps(self.policy, images, self.device),
+            args.env_id,
+            split=args.val_split,
+            **self.options,
         )
         if log:
-            folder.log(step, {"val/miou": result.miou, "val/pixel_accuracy": result.pixel_accuracy})
-        return result
+            result = self.evaluation
+            self.folder.log(self.step, {"val/miou": result.miou, "val/pixel_accuracy": result.pixel_accuracy})
+            self.folder.log_picture(self.step, "val/label_maps", self._picture_grid())
+        if bar is not None:
+            bar.set_postfix(val_miou=f"{self.evaluation.miou:.3f}")
 
-    images, infos = envs.reset(seed=args.seed, options={"episode": step})
-    evaluation = None
-    checkpoint_path: Path | None = None
-    bar = tqdm(total=args.steps, initial=step, disable=not args.progress, unit="step", dynamic_ncols=True)
-    with bar, _interruption() as interrupted:
-        while step < args.steps and not interrupted:
-            began = time.perf_counter()
-            for group in optimiser.param_groups:
-                group["lr"] = args.learning_rate * one_cycle(step / args.steps)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = policy(torch.from_numpy(images).to(device, non_blocking=True))
-            update = algorithm(logits.float(), envs, infos, step / args.steps, generator)
-            optimiser.zero_grad(set_to_none=True)
-            update.loss.backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), args.max_grad_norm)
-            optimiser.step()
-            images, infos = update.images, update.infos
-            step += 1
-            seconds += time.perf_counter() - began
-            bar.update()
+    def _picture_grid(self) -> np.ndarray:
+        """Images above the policy's label maps laid over them, uint8 (2H, n·W, 3)."""
+        options = self.options | {"split": self.args.val_split, "order": "sequential"}
+        envs = gym.make_vec(self.args.env_id, num_envs=1, **options)
+        base: Any = envs.unwrapped
+        data = base.task.dataset
+        images = np.concatenate([envs.reset()[0] for _ in range(min(PICTURES, len(data)))])
+        label_maps = predict_label_maps(self.policy, images, self.device)
+        overlays = [overlay(i, m, data.palette, 0.6) for i, m in zip(images, label_maps, strict=True)]
+        return np.concatenate([np.concatenate(list(images), 1), np.concatenate(overlays, 1)])
 
-            if step % args.log_every == 0 or step == args.steps:
-                metrics = {name: float(value) for name, value in update.metrics.items()}
-                metrics |= {
-                    "train/loss": float(update.loss.detach()),
-                    "train/grad_norm": float(grad_norm),
-                    "train/learning_rate": optimiser.param_groups[0]["lr"],
-                    "time/reward_queries": queries_before + base.reward_queries,
-                    "time/images": step * args.batch_size,
-                    "time/seconds": seconds,
-                }
-                _check_finite(metrics, step)
-                folder.log(step, metrics)
-            if step == args.steps or (args.eval_every and step % args.eval_every == 0):
-                evaluation = evaluate_policy()
-                bar.set_postfix(val_miou=f"{evaluation.miou:.3f}")
-                folder.log_picture(step, "val/label_maps", _picture_grid(policy, args, options, device))
-            if step % args.checkpoint_every == 0 or step == args.steps:
-                checkpoint_path = save()
+    def _save(self) -> None:
+        """Writes a checkpoint: process 0 all that is shared, every process its own memory."""
+        _check_finite({"weights": sum(float(w.detach().abs().sum()) for w in self.policy.parameters())}, self.step)
+        states = self.job.gather(self.generator.get_state())
+        queries = self._queries()
+        self.folder.write_memory(self.job.rank, self.algorithm.memory())
+        self.job.wait()
 
-    finished = step >= args.steps
-    if not finished or checkpoint_path is None:
-        checkpoint_path = save()
-    if finished and evaluation is None:  # resumed after its last step
-        logged = any("val/miou" in row for row in folder.read_metrics() if row["step"] == step)
-        evaluation = evaluate_policy(log=not logged)
-    folder.close()
-    envs.close()
-    return Result(
-        step=step,
-        finished=finished,
-        evaluation=evaluation if finished else None,
-        reward_queries=queries_before + base.reward_queries,
-        seconds=seconds,
-        checkpoint=checkpoint_path,
-    )
+        def write() -> None:
+            state = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "reward_queries": queries,
+                "optimiser": self.optimiser.state_dict(),
+                "generators": states,
+                "algorithm": self.algorithm.state_dict(),
+            }
+            self.folder.save_checkpoint(self.step, self.policy, self.described, state)
+
+        self.job.on_main(write)
+        self.saved = self.step
+
+    def _load(self, num_classes: int) -> dict[str, Any] | None:
+        """Continues from the last checkpoint, written by any number of processes; None if there is none."""
+        path = self.folder.latest_checkpoint()
+        if path is None:
+            return None
+        self.policy, state = self.folder.load_checkpoint(path, self.device)
+        check_classes(self.policy, num_classes, path)
+        self.step, self.seconds, self.queries_before = state["step"], state["seconds"], state["reward_queries"]
+        self.algorithm.load_state_dict(state["algorithm"])
+        generators = state["generators"]
+        same_job = len(generators) == self.job.size
+        if same_job:
+            self.generator.set_state(generators[self.job.rank])
+        else:  # the draws of another number of processes: new ones, decided by seed, step and process
+            self.generator.manual_seed(self.args.seed + (self.job.rank << 32) + (self.step << 40))
+        for memory in self.folder.read_memories(path, [self.job.rank] if same_job else range(len(generators))):
+            self.algorithm.load_memory(memory)
+        return state
+
+
+def micro_batch_size(batch_size: int, accumulation_steps: int, processes: int) -> int:
+    """Images that a process shows at once.
+
+    Raises:
+        OptionError: the images of an update cannot be shared out evenly.
+    """
+    parts = accumulation_steps * processes
+    if batch_size % parts:
+        raise OptionError(
+            f"--batch-size {batch_size} is the number of images of an update; it cannot be shared evenly by "
+            f"{processes} process(es) with --accumulation-steps {accumulation_steps}."
+        )
+    return batch_size // parts
 
 
 def report(result: Result, args: TrainArguments) -> int:
-    """Prints how a run ended; returns the command's exit code."""
+    """Prints how a run ended, in process 0 of a job; returns the command's exit code."""
+    if not Job().is_main:
+        return 0 if result.finished else 130
     if not result.finished:
         print(f"Stopped after step {result.step} of {args.steps}; continue with --run-dir {args.run_dir} --resume")
         return 130
@@ -262,16 +363,6 @@ def _check_finite(metrics: dict[str, float], step: int) -> None:
         raise FloatingPointError(
             f"{', '.join(bad)} not finite at step {step}; the last checkpoint is whole. Try a lower --learning-rate."
         )
-
-
-def _picture_grid(policy: UNet, args: TrainArguments, options: dict[str, Any], device: torch.device) -> np.ndarray:
-    """Images above the policy's label maps laid over them, uint8 (2H, n·W, 3)."""
-    envs = gym.make_vec(args.env_id, num_envs=1, **options | {"split": args.val_split, "order": "sequential"})
-    task: Any = envs.unwrapped
-    images = np.concatenate([envs.reset()[0] for _ in range(min(PICTURES, len(task.task.dataset)))])
-    label_maps = predict_label_maps(policy, images, device)
-    overlays = [overlay(i, m, task.task.dataset.palette, 0.6) for i, m in zip(images, label_maps, strict=True)]
-    return np.concatenate([np.concatenate(list(images), 1), np.concatenate(overlays, 1)])
 
 
 class _Interruption:

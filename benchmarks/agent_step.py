@@ -2,12 +2,16 @@
 
     python -m benchmarks.agent_step
 
-Prints the share of a step spent on sampling, scoring (the environment's step) and advantage with credit, and on the
-network's forward and backward pass with the optimiser. Medians over the steps of one run.
+Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the recall of earlier
+visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the peak of the
+process's memory; and all of it against a cross-entropy step of the same network in the same run. Medians over steps, one
+process a row. The replay memory is full: every image has been visited before.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 import statistics
 import time
 from collections import defaultdict
@@ -21,46 +25,52 @@ from torch.nn import functional as F
 
 import rss_env  # noqa: F401  (registers the ids)
 from agents.arguments import choose_device, run_command
-from agents.ops import credit, sample_label_maps
 from agents.policy import UNet
-from agents.rss import leave_one_out, normalise, read_rewards
+from agents.rss import RSS, RSSArguments
 from benchmarks.results_file import RESULTS, provenance, write_rows
+
+IMAGES = 16  # of the data set: few, so that the memory is full after a few steps
 
 
 @dataclass
 class AgentStepArguments:
     """Measure the parts of one step of the RSS agent."""
 
-    image_size: tuple[int, int] = (48, 48)
+    image_size: tuple[int, int] = (72, 96)
     """height and width of the images in pixels"""
     num_classes: int = 5
     """classes of the Shapes data set"""
-    batch_size: int = 16
+    batch_size: int = 8
     """images a step"""
-    samples_per_image: tuple[int, ...] = (8, 32, 128)
+    samples_per_image: tuple[int, ...] = (2, 8, 32, 128)
     """label maps an image (K), one row each"""
+    objectives: tuple[str, ...] = ("reinforce", "likelihood")
+    """objectives, one row each"""
     steps: int = 20
-    """steps measured"""
+    """steps measured, after the memory has filled"""
     device: str = "cpu"
     """cpu or cuda"""
     out: str = str(RESULTS / "agent_step.csv")
     """results file"""
 
 
-def measure(args: AgentStepArguments, samples: int) -> dict[str, float]:
-    """Median seconds of each part of a step at K = ``samples``."""
+def measure(args: AgentStepArguments, objective: str, samples: int) -> dict[str, float]:
+    """Median seconds of each part of a step, and the process's peak memory in MiB."""
     device = choose_device(args.device)
+    torch.manual_seed(0)
     envs = gym.make_vec(
         "RSS-Shapes-ImageReward-v0",
         args.batch_size,
         image_size=args.image_size,
         num_classes=args.num_classes,
+        num_images=IMAGES,
         samples_per_image=samples,
         expose_target=True,
     )
     policy = UNet(args.num_classes).to(device)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=1e-4)
     generator = torch.Generator(device).manual_seed(0)
+    algorithm = RSS(RSSArguments(objective=objective, samples_per_image=samples))  # type: ignore[arg-type]
     images, infos = envs.reset(seed=0)
     parts: dict[str, list[float]] = defaultdict(list)
     mark = time.perf_counter()
@@ -73,30 +83,28 @@ def measure(args: AgentStepArguments, samples: int) -> dict[str, float]:
         parts[name].append(now - mark)
         mark = time.perf_counter()
 
-    for _ in range(args.steps + 3):
+    warm_up = 4 * IMAGES * algorithm.args.replay_visits // args.batch_size if objective == "likelihood" else 3
+    for _ in range(warm_up + args.steps):
         target = torch.from_numpy(infos["target"]).to(device).long()
         mark = time.perf_counter()
         logits = policy(torch.from_numpy(images).to(device))
-        log_probabilities = logits.log_softmax(dim=1)
         lap("forward")
-        with torch.no_grad():
-            label_maps = sample_label_maps(log_probabilities.exp(), samples, generator)
-        lap("sampling")
-        images, _, _, _, infos = envs.step(label_maps.cpu().numpy())
-        lap("scoring")
-        weights = credit(
-            label_maps, normalise(leave_one_out(read_rewards(infos["final_info"], device))), args.num_classes
-        )
-        lap("advantage")
+        collected = algorithm.collect(logits.detach(), envs, infos, 0.5, generator)
+        lap("collect")
+        algorithm.prepare([collected.feedback])
+        loss, _ = algorithm.loss(logits, collected.feedback, 0.5)
+        lap("loss")
         optimiser.zero_grad(set_to_none=True)
-        (-(weights * log_probabilities).sum(dim=1).mean()).backward()
+        loss.backward()
         optimiser.step()
         lap("backward")
 
         F.cross_entropy(policy(torch.from_numpy(images).to(device)), target).backward()
         optimiser.step()
         lap("cross_entropy_step")
-    return {name: statistics.median(values[3:]) for name, values in parts.items()}
+        images, infos = collected.images, collected.infos
+    median = {name: statistics.median(values[warm_up:]) for name, values in parts.items()}
+    return median | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main() -> None:
@@ -104,32 +112,36 @@ def main() -> None:
     args = tyro.cli(AgentStepArguments, prog="python -m benchmarks.agent_step")
     rows = []
     print(f"{args.batch_size} images of {args.image_size[0]}×{args.image_size[1]}, {args.num_classes} classes; ms\n")
-    names = ("forward", "sampling", "scoring", "advantage", "backward")
-    print(f"{'K':>4}" + "".join(f"{name:>11}" for name in (*names, "step")) + f"{'share':>8}{'of CE step':>12}")
-    for samples in args.samples_per_image:
-        parts = measure(args, samples)
-        step = sum(parts[name] for name in names)
-        share = (parts["sampling"] + parts["scoring"] + parts["advantage"]) / step
-        ratio = step / parts["cross_entropy_step"]
-        print(
-            f"{samples:>4}"
-            + "".join(f"{1e3 * value:>11.2f}" for value in (*(parts[name] for name in names), step))
-            + f"{share:>8.0%}{ratio:>11.2f}×"
-        )
-        rows.append(
-            {
-                "samples_per_image": samples,
-                "batch_size": args.batch_size,
-                "image_size": "x".join(map(str, args.image_size)),
-                "num_classes": args.num_classes,
-                **{f"{name}_ms": round(1e3 * value, 3) for name, value in parts.items()},
-                "step_ms": round(1e3 * step, 3),
-                "share_sampling_scoring_advantage": round(share, 3),
-                "times_cross_entropy_step": round(ratio, 3),
-                **provenance(),
-            }
-        )
-    print("\nshare: sampling + scoring + advantage of the whole step")
+    names = ("forward", "collect", "loss", "backward")
+    head = "".join(f"{name:>11}" for name in (*names, "step"))
+    print(f"{'objective':<12}{'K':>4}{head}{'share':>8}{'of CE step':>12}{'peak MiB':>10}")
+    for objective in args.objectives:
+        for samples in args.samples_per_image:
+            with multiprocessing.get_context("spawn").Pool(
+                1
+            ) as pool:  # a process of its own: its peak memory is its own
+                parts = pool.apply(measure, (args, objective, samples))
+            step = sum(parts[name] for name in names)
+            share = (parts["collect"] + parts["loss"]) / step
+            ratio = step / parts["cross_entropy_step"]
+            times = "".join(f"{1e3 * value:>11.2f}" for value in (*(parts[name] for name in names), step))
+            print(f"{objective:<12}{samples:>4}{times}{share:>8.0%}{ratio:>11.2f}×{parts['peak_mib']:>10.0f}")
+            rows.append(
+                {
+                    "objective": objective,
+                    "samples_per_image": samples,
+                    "batch_size": args.batch_size,
+                    "image_size": "x".join(map(str, args.image_size)),
+                    "num_classes": args.num_classes,
+                    **{f"{name}_ms": round(1e3 * parts[name], 3) for name in (*names, "cross_entropy_step")},
+                    "step_ms": round(1e3 * step, 3),
+                    "share_collect_loss": round(share, 3),
+                    "times_cross_entropy_step": round(ratio, 3),
+                    "peak_mib": round(parts["peak_mib"]),
+                    **provenance(),
+                }
+            )
+    print("\nshare: collect + loss of the whole step")
     write_rows(Path(args.out), rows)
 
 

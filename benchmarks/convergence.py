@@ -1,10 +1,13 @@
-"""How close learning from one number per label map comes to cross-entropy: same network, images and steps.
+"""How close learning from scores comes to cross-entropy: same network, images and steps.
 
-    python -m benchmarks.convergence --root ../shared/data/camvid
+    python -m benchmarks.convergence --suite headline --camvid ../shared/data/camvid
+    python -m benchmarks.convergence --suite ablation --camvid ../shared/data/camvid
+    python -m benchmarks.convergence --suite ablation --quick --camvid ../shared/data/camvid
 
-Runs every (method, seed) that the results file does not hold yet, a few at once, each in its own process and run folder
-(an interrupted one is resumed), and appends its row: mIoU on the validation split after the last step, reward queries,
-training seconds. The data set is a folder in the layout of ``RSS-Folder`` (images/, masks/, splits/, classes.json).
+Trains every run of a suite (``benchmarks.suites``) that the results file does not hold yet, a few at once, each in its
+own process and run folder; an interrupted one is resumed. Its learning curve goes into the results file, one row an
+evaluation: mIoU on the validation split, reward queries and training seconds so far. At the end come the plots.
+CamVid is a folder in the layout of ``RSS-Folder`` (images/, masks/, splits/, classes.json).
 """
 
 from __future__ import annotations
@@ -18,64 +21,48 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from tqdm import tqdm
 
 from agents.arguments import run_command
-from benchmarks import tables
+from benchmarks import convergence_plot, tables
 from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
+from benchmarks.suites import SUITES, Spec, ablation
 from rss_env.errors import OptionError
-
-METHODS: dict[str, tuple[str, str, list[str]]] = {
-    # name: (module, environment id, arguments)
-    "cross_entropy": ("agents.supervised", "RSS-Folder-ImageReward-v0", []),
-    "rss_image_k32": ("agents.rss", "RSS-Folder-ImageReward-v0", ["--samples-per-image", "32"]),
-    "rss_image_k128": ("agents.rss", "RSS-Folder-ImageReward-v0", ["--samples-per-image", "128"]),
-    "rss_pixel_k32": ("agents.rss", "RSS-Folder-PixelReward-v0", ["--samples-per-image", "32"]),
-}
 
 RUNNING: set[subprocess.Popen[str]] = set()  # the processes of the runs going on
 
 
 @dataclass
 class ConvergenceArguments:
-    """Compare learning from scores with cross-entropy on real photos."""
+    """Compare learning from scores with cross-entropy."""
 
-    root: str
-    """folder with images/, masks/, splits/ and classes.json, such as CamVid's"""
-    name: str = "camvid"
-    """name of the data set in the results"""
-    methods: tuple[str, ...] = tuple(METHODS)
-    """methods to run"""
+    suite: Literal["headline", "ablation", "queries", "feedback"] = "headline"
+    """which runs"""
+    camvid: str | None = None
+    """folder of CamVid, with images/, masks/, splits/ and classes.json"""
+    datasets: tuple[str, ...] = ("shapes", "camvid")
+    """data sets to run on"""
     seeds: tuple[int, ...] = (1, 2, 3)
     """seeds to run"""
-    image_size: tuple[int, int] = (72, 96)
-    """height and width of the images in pixels"""
-    steps: int = 1000
-    """optimiser steps"""
-    batch_size: int = 8
-    """images a step"""
+    quick: bool = False
+    """ablation only: small images, few steps, one seed; shows in minutes that all of it works"""
     parallel: int = 2
     """runs at once, one thread each"""
     run_dir: str = "runs/convergence"
     """folder for the run folders"""
-    out: str = str(RESULTS / "convergence.csv")
-    """results file; rows that it already holds are not run again"""
+    out: str | None = None
+    """results file; default: benchmarks/results/SUITE.csv, with --quick one in the run folder"""
 
 
-def run_one(args: ConvergenceArguments, method: str, seed: int, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs one method with one seed in a process of its own and returns its row, ``measured`` included."""
-    module, env_id, extra = METHODS[method]
-    folder = Path(args.run_dir) / f"{args.name}-{method}-{args.steps}-seed{seed}"
+def run_one(args: ConvergenceArguments, spec: Spec, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Trains one run in a process of its own and returns the rows of its learning curve, ``measured`` included."""
+    folder = Path(args.run_dir) / spec.name
+    module, *words = spec.command(args.camvid)
     command = [sys.executable, "-m", module, "--run-dir", str(folder), "--no-progress"]
-    if (folder / "config.json").exists():
-        command += ["--resume"]
-    else:
-        command += ["--env-id", env_id, "--root", args.root, "--seed", str(seed), *extra]
-        command += ["--image-size", *map(str, args.image_size)]
-        command += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
+    command += ["--resume"] if (folder / "config.json").exists() else words
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -85,54 +72,81 @@ def run_one(args: ConvergenceArguments, method: str, seed: int, measured: Mappin
         RUNNING.discard(run)
     if run.returncode != 0:
         reason = said.split("error: ", 1)[-1].strip() or f"stopped with exit code {run.returncode}"
-        raise OptionError(f"{method}, seed {seed}: {reason}")
+        raise OptionError(f"{spec.name}: {reason}")
+    return [spec.columns | point | dict(measured) for point in read_curve(folder)]
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run, oldest first: step, reward queries, seconds, mIoU and pixel accuracy."""
+    curve: dict[int, dict[str, Any]] = {}
     last: dict[str, Any] = {}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         last |= json.loads(line)
-    return {
-        "dataset": args.name,
-        "method": method,
-        "seed": seed,
-        "image_size": "x".join(map(str, args.image_size)),
-        "steps": args.steps,
-        "batch_size": args.batch_size,
-        "val_miou": round(last["val/miou"], 5),
-        "val_pixel_accuracy": round(last["val/pixel_accuracy"], 5),
-        "reward_queries": int(last["time/reward_queries"]),
-        "seconds": round(last["time/seconds"], 1),
-        **measured,
-    }
+        if "val/miou" in json.loads(line):
+            curve[last["step"]] = {
+                "step": last["step"],
+                "reward_queries": int(last["time/reward_queries"]),
+                "seconds": round(last["time/seconds"], 1),
+                "val_miou": round(last["val/miou"], 5),
+                "val_pixel_accuracy": round(last["val/pixel_accuracy"], 5),
+            }
+    return list(curve.values())
+
+
+def wanted(args: ConvergenceArguments) -> list[Spec]:
+    """The runs of the suite.
+
+    Raises:
+        OptionError: ``--quick`` with another suite than the ablation, or no run is left.
+    """
+    if args.quick:
+        if args.suite != "ablation":
+            raise OptionError("--quick is for --suite ablation.")
+        specs = ablation(args.seeds[:1], quick=True)
+    else:
+        specs = SUITES[args.suite](args.seeds)
+    chosen = [spec for spec in specs if spec.dataset in args.datasets]
+    if not chosen:
+        raise OptionError(f"--suite {args.suite} has no runs on {', '.join(args.datasets)}.")
+    return chosen
 
 
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(ConvergenceArguments, prog="python -m benchmarks.convergence")
-    unknown = [method for method in args.methods if method not in METHODS]
-    if unknown:
-        raise OptionError(f"Unknown method {unknown[0]!r}; valid: {', '.join(METHODS)}.")
-    out = Path(args.out)
+    specs = wanted(args)
+    for spec in specs:
+        spec.command(args.camvid)  # a missing data set is reported before the first run
+    default = Path(args.run_dir) / "quick.csv" if args.quick else RESULTS / f"{args.suite}.csv"
+    out = Path(args.out) if args.out else default
     rows: list[Mapping[str, Any]] = list(read_rows(out))
-    held = {(row["dataset"], row["method"], int(row["seed"]), int(row["steps"])) for row in rows}
-    wanted = [(method, seed) for seed in args.seeds for method in args.methods]
-    missing = [(m, s) for m, s in wanted if (args.name, m, s, args.steps) not in held]
+    held = {tuple(row[name] for name in specs[0].columns) for row in rows if row["step"] == row["steps"]}
+    missing = [spec for spec in specs if spec.key not in held]
     measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
-    with ThreadPoolExecutor(args.parallel) as pool, tqdm(total=len(missing), unit="run") as bar:
-        jobs = [pool.submit(run_one, args, *pair, measured) for pair in missing]
+    total = sum(spec.cost for spec in missing)
+    with (
+        ThreadPoolExecutor(args.parallel) as pool,
+        tqdm(total=100.0, unit="%", bar_format="{n:.0f}% |{bar}| {elapsed}, {remaining} left {postfix}") as bar,
+    ):
+        jobs = {pool.submit(run_one, args, spec, measured): spec for spec in missing}
         try:
-            for job in as_completed(jobs):
-                rows.append(job.result())
-                rows.sort(key=lambda row: (row["dataset"], int(row["steps"]), row["method"], int(row["seed"])))
+            for done, job in enumerate(as_completed(jobs), start=1):
+                rows += job.result()
                 write_rows(out, rows)
-                bar.update()
+                bar.update(100 * jobs[job].cost / total)
+                bar.set_postfix_str(f"run {done} of {len(missing)}")
         except BaseException:  # Ctrl-C or a failed run: start no other, and let those that run write a checkpoint
             pool.shutdown(wait=False, cancel_futures=True)
             for run in tuple(RUNNING):
                 run.send_signal(signal.SIGINT)
             raise
-    lines = tables.convergence(out, args.name)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+    for lines in tables.convergence(out).values():
+        print()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+    for picture in convergence_plot.plot(out):
+        print(picture)
 
 
 if __name__ == "__main__":

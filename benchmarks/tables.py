@@ -1,4 +1,4 @@
-"""Write the README's tables from the committed CSV files.
+"""Write the tables of README.md and docs/experiments.md from the committed CSV files.
 
     python -m benchmarks.tables
 
@@ -14,33 +14,37 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.convergence_plot import panels
 from benchmarks.results_file import RESULTS, read_rows
+from benchmarks.suites import LEVELS, SUITES, TITLES
 
-README = RESULTS.parent.parent / "README.md"
-METHODS = {
-    "cross_entropy": "cross-entropy on pixel labels",
-    "rss_image_k32": "one number a label map, K = 32",
-    "rss_image_k128": "one number a label map, K = 128",
-    "rss_pixel_k32": "one number a pixel, K = 32",
-}
+ROOT = RESULTS.parent.parent
+FILES = (ROOT / "README.md", ROOT / "docs" / "experiments.md")
 
 
-def convergence(path: Path = RESULTS / "convergence.csv", dataset: str = "camvid") -> list[list[str]]:
-    """Mean and range of mIoU over the seeds of each method on one data set."""
-    groups = defaultdict(list)
-    for row in read_rows(path):
-        if row["dataset"] == dataset:
-            groups[row["method"], int(row["steps"])].append(row)
-    upper = {steps: _mean(rows, "val_miou") for (method, steps), rows in groups.items() if method == "cross_entropy"}
-    lines = [["learned from", "steps", "seeds", "mIoU (range)", "of cross-entropy", "reward queries", "seconds"]]
-    for (method, steps), rows in sorted(groups.items(), key=lambda item: (item[0][1], list(METHODS).index(item[0][0]))):
-        values = [float(row["val_miou"]) for row in rows]
-        mean = statistics.fmean(values)
-        share = f"{mean / upper[steps]:.0%}" if steps in upper else ""
-        span = f"{mean:.3f} ({min(values):.3f}–{max(values):.3f})"
-        queries, seconds = f"{int(rows[0]['reward_queries']):,}", f"{_mean(rows, 'seconds'):.0f}"
-        lines.append([METHODS[method], f"{steps:,}", str(len(rows)), span, share, queries, seconds])
-    return lines
+def convergence(path: Path = RESULTS / "headline.csv") -> dict[tuple[str, str], list[list[str]]]:
+    """Final mIoU over the seeds of each method, by (data set, level)."""
+    tables = {}
+    for (dataset, level), groups in panels(read_rows(path)).items():
+        ends = {group: [row for row in rows if row["step"] == row["steps"]] for group, rows in groups.items()}
+        upper = next((_mean(rows, "val_miou") for (name, _), rows in ends.items() if name == "cross_entropy"), None)
+        lines = [[f"{dataset}, {level} level", "K", "seeds", "mIoU (range)", "of CE", "reward queries", "seconds"]]
+        for (method, samples), rows in ends.items():
+            if not rows:
+                continue
+            values = [float(row["val_miou"]) for row in rows]
+            mean = statistics.fmean(values)
+            share = f"{mean / upper:.1%}" if upper else ""
+            span = f"{mean:.3f} ({min(values):.3f}–{max(values):.3f})"
+            queries, seconds = f"{int(rows[0]['reward_queries']):,}", f"{_mean(rows, 'seconds'):.0f}"
+            lines.append([TITLES[method], str(samples or ""), str(len(rows)), span, share, queries, seconds])
+        tables[dataset, level] = lines
+    return tables
+
+
+def convergence_of(dataset: str, level: str, suite: str = "headline") -> Callable[[], list[list[str]]]:
+    """The table of one data set and level of a suite."""
+    return lambda: convergence(RESULTS / f"{suite}.csv")[dataset, level]
 
 
 def throughput(level: str = "image", side: int = 64, num_envs: int = 64) -> list[list[str]]:
@@ -81,17 +85,22 @@ def throughput_stages() -> list[list[str]]:
 
 
 def agent_step() -> list[list[str]]:
-    """Share of a step that is not the network's."""
-    lines = [["K", "images", "size", "ms a step", "sampling + scoring + advantage", "times a cross-entropy step"]]
+    """Time and memory of a step, by objective and K."""
+    lines = [["objective", "K", "ms a step", "collect + loss", "times a cross-entropy step", "peak memory, MiB"]]
     for row in read_rows(RESULTS / "agent_step.csv"):
-        share = f"{float(row['share_sampling_scoring_advantage']):.0%}"
-        start = [row["samples_per_image"], row["batch_size"], row["image_size"].replace("x", "×")]
-        lines.append([*start, f"{float(row['step_ms']):.0f}", share, f"{float(row['times_cross_entropy_step']):.2f}"])
+        share = f"{float(row['share_collect_loss']):.0%}"
+        times = [f"{float(row['step_ms']):.0f}", share, f"{float(row['times_cross_entropy_step']):.2f}"]
+        lines.append([row["objective"], row["samples_per_image"], *times, f"{int(row['peak_mib']):,}"])
     return lines
 
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
-    "convergence": convergence,
+    **{
+        f"{suite}_{dataset}_{level}": convergence_of(dataset, level, suite)
+        for suite in SUITES
+        for dataset in ("camvid", "shapes")
+        for level in LEVELS
+    },
     "throughput": throughput,
     "throughput_stages": throughput_stages,
     "throughput_growth": throughput_growth,
@@ -100,8 +109,10 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
 
 
 def fill(text: str) -> str:
-    """The text with every table made anew."""
+    """The text with every table that it holds made anew."""
     for name, table in TABLES.items():
+        if f"<!-- table: {name} -->" not in text:
+            continue
         head, *body = (f"| {' | '.join(cells)} |" for cells in table())
         ruler = "|" + "---|" * (head.count("|") - 1)
         begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
@@ -110,13 +121,14 @@ def fill(text: str) -> str:
     return text
 
 
-def main(readme: Path = README) -> None:
-    """Write the README's tables from the committed CSV files.
+def main(files: tuple[Path, ...] = FILES) -> None:
+    """Write the tables of README and docs from the committed CSV files.
 
     Args:
-        readme: the file whose tables are written.
+        files: the files whose tables are written.
     """
-    readme.write_text(fill(readme.read_text()))
+    for file in files:
+        file.write_text(fill(file.read_text()))
 
 
 def _mean(rows: list[dict[str, str]], column: str) -> float:

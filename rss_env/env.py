@@ -193,6 +193,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {"index": int(self._index[0])}
+        if self.task.augment != "none":
+            info["flipped"] = bool(self._flipped[0])
         if self.task.expose_target:
             info["target"] = self.task.targets(self._index, self._flipped)[0]
         return info

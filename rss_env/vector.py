@@ -251,6 +251,8 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _infos(self, mask: np.ndarray, details: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
         """Gymnasium's form of a vector environment's info: for each key its array, and under ``_key`` who has it."""
         values: dict[str, Any] = {"index": self._give(self._index)}
+        if self.task.augment != "none":
+            values["flipped"] = self._give(self._flipped)
         if self.task.expose_target:
             values["target"] = self.task.targets(self._index, self._flipped)
         infos: dict[str, Any] = {}

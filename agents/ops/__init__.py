@@ -1,6 +1,125 @@
-"""The agent's hot path: drawing label maps from class probabilities and turning advantages into a gradient."""
+"""The agent's hot path: drawing label maps, counting what a belief expects of them, and crediting classes.
 
-from agents.ops.credit import credit
-from agents.ops.sampling import sample_label_maps
+Every operation exists in plain torch for any device (``torch_ops``) and compiled by Numba for the CPU (``numba_ops``,
+where Numba is installed: ``pip install 'rss-env[fast]'``). ``RSS_OPS=torch`` or ``RSS_OPS=numba`` chooses one by hand;
+both draw the same label maps from the same generator, and their sums agree to rounding.
 
-__all__ = ["credit", "sample_label_maps"]
+Shapes: B images, K samples per image, M label maps of any of the images, C classes, H×W pixels. Nothing of shape
+(B, K, C, H, W) is ever stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+
+from agents.ops import torch_ops
+from rss_env.errors import OptionError
+
+__all__ = ["class_credit", "credit", "sample_label_maps", "soft_counts"]
+BACKENDS = ("torch", "numba")
+
+
+def sample_label_maps(
+    probabilities: torch.Tensor,
+    samples: int,
+    generator: torch.Generator | None = None,
+    uniforms: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Draws K label maps per image; a pixel's class is the inverse of its cumulative distribution at a uniform draw.
+
+    The class is the number of cumulative probabilities that the draw reaches.
+
+    Args:
+        probabilities: float32 (B, C, H, W), non-negative, summing to 1 over C; C is 2 to 255.
+        samples: K.
+        generator: source of randomness, on the device of ``probabilities``.
+        uniforms: float32 (B, K, H, W) in [0, 1), each uniform; changed in place. They may depend on each other, as
+            those of ``agents.psr.tied_uniforms`` do. None: independent draws from ``generator``.
+
+    Returns:
+        uint8 (B, K, H, W), values 0..C-1; a class of probability 0 is never drawn.
+    """
+    batch, _, height, width = probabilities.shape
+    if uniforms is None:
+        shape = (batch, samples, height, width)
+        uniforms = torch.rand(shape, generator=generator, device=probabilities.device)
+    cumulative = probabilities.cumsum(dim=1)  # (B, C, H, W)
+    # Rounding can leave the last sum below 1: scaling the draws to it keeps the classes behind it unreachable.
+    uniforms *= cumulative[:, -1:]
+    return _backend(probabilities).invert(cumulative, uniforms)
+
+
+def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Mean advantage earned by each class at each pixel, (1/K) Σ_k Aᵏ [aᵏ = c].
+
+    With it the policy gradient of K label maps is that of one dense weighted log-likelihood,
+    (1/K) Σ_k Aᵏ ∇ log π(aᵏ) = Σ_{pixels, c} credit · ∇ log p(c), so no log-probability of a single
+    sample is ever formed.
+
+    Args:
+        label_maps: uint8 (B, K, H, W), values 0..C-1.
+        advantages: float32, (B, K, 1, 1) for one number a label map or (B, K, H, W) for one a pixel.
+        num_classes: C.
+
+    Returns:
+        float32 (B, C, H, W).
+    """
+    return _backend(advantages).credit(label_maps, advantages, num_classes)
+
+
+def soft_counts(
+    probabilities: torch.Tensor, label_maps: torch.Tensor, image: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What class probabilities expect of label maps: right pixels and pixels of every class.
+
+    Args:
+        probabilities: float32 (B, C, H, W).
+        label_maps: uint8 (M, H, W), values 0..C-1.
+        image: int64 (M,), the image, 0..B-1, that each label map belongs to.
+
+    Returns:
+        Two float32 (M, C): Σ_i [a_i = c] p_i(c), the expected number of right pixels of each class, and
+        Σ_i [a_i = c], the number of its pixels.
+    """
+    return _backend(probabilities).soft_counts(probabilities, label_maps, image)
+
+
+def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
+    """Sums a weight per label map and class into the pixels where the label map has the class.
+
+    Args:
+        label_maps: uint8 (M, H, W), values 0..C-1.
+        image: int64 (M,), the image, 0..B-1, that each label map belongs to.
+        weights: float32 (M, C).
+        batch: B.
+
+    Returns:
+        float32 (B, C, H, W), Σ_{m of image b} weights[m, c] [a_m = c].
+    """
+    return _backend(weights).class_credit(label_maps, image, weights, batch)
+
+
+def _backend(tensor: torch.Tensor) -> ModuleType:
+    """The implementation for tensors like this one: compiled for float32 on the CPU, else torch."""
+    chosen = _chosen(os.environ.get("RSS_OPS", ""))
+    compilable = tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    if chosen == "torch" or not compilable:
+        return torch_ops
+    from agents.ops import numba_ops
+
+    return numba_ops
+
+
+@functools.cache
+def _chosen(name: str) -> str:
+    if name not in ("", *BACKENDS):
+        raise OptionError(f"RSS_OPS={name!r} is not known; valid: {', '.join(BACKENDS)}.")
+    installed = importlib.util.find_spec("numba") is not None
+    if name == "numba" and not installed:
+        raise OptionError("RSS_OPS=numba needs Numba: pip install 'rss-env[fast]'")
+    return name or ("numba" if installed else "torch")

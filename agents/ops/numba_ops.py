@@ -1,0 +1,126 @@
+"""The operations of ``agents.ops`` compiled by Numba for the CPU: one pass over the label maps each.
+
+Probabilities and sums are laid out with the classes of a pixel side by side, so that what one pixel of a label map
+touches lies in one cache line. Sums of pixels are formed in float32 a row of pixels at a time and in float64 over rows,
+which keeps them exact enough at any image size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+
+
+def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.torch_ops.invert``; the same label maps."""
+    out = torch.empty(uniforms.shape, dtype=torch.uint8)
+    batch, classes = cumulative.shape[:2]
+    sums = cumulative.detach().contiguous().numpy().reshape(batch, classes, -1)
+    _invert(sums, uniforms.contiguous().numpy().reshape(batch, uniforms.shape[1], -1), _rows(out))
+    return out
+
+
+def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """See ``agents.ops.credit``."""
+    batch, samples, height, width = label_maps.shape
+    out: np.ndarray = np.zeros((batch, height * width, num_classes), np.float32)
+    maps = _rows(label_maps)
+    given = advantages.to(torch.float32).numpy()
+    if given.shape[2:] == (1, 1):
+        _credit_maps(maps, given.reshape(batch, samples), out)
+    else:
+        _credit_pixels(maps, np.ascontiguousarray(given).reshape(batch, samples, -1), out)
+    return (_planes(out, height, width) / samples).to(advantages.dtype)
+
+
+def soft_counts(
+    probabilities: torch.Tensor, label_maps: torch.Tensor, image: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See ``agents.ops.soft_counts``."""
+    batch, classes = probabilities.shape[:2]
+    belief = probabilities.detach().permute(0, 2, 3, 1).reshape(batch, -1, classes).contiguous().numpy()
+    counts: np.ndarray = np.zeros((2, len(label_maps), classes), np.float32)
+    maps = label_maps.contiguous().numpy().reshape(len(label_maps), -1)
+    _soft_counts(belief, maps, image.numpy(), counts[0], counts[1])
+    return torch.from_numpy(counts[0]), torch.from_numpy(counts[1])
+
+
+def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
+    """See ``agents.ops.class_credit``."""
+    samples, height, width = label_maps.shape
+    out: np.ndarray = np.zeros((batch, height * width, weights.shape[1]), np.float32)
+    maps = label_maps.contiguous().numpy().reshape(samples, -1)
+    _class_credit(maps, image.numpy(), weights.contiguous().numpy(), out)
+    return _planes(out, height, width)
+
+
+def _rows(maps: torch.Tensor) -> np.ndarray:
+    """(B, K, H, W) -> (B, K, H·W)."""
+    return maps.contiguous().numpy().reshape(*maps.shape[:2], -1)
+
+
+def _planes(sums: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """(B, H·W, C) -> (B, C, H, W)."""
+    return torch.from_numpy(sums).unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous()
+
+
+@njit(cache=True, nogil=True)
+def _invert(cumulative, uniforms, out):  # type: ignore[no-untyped-def]
+    batch, classes, pixels = cumulative.shape
+    for b in range(batch):
+        for k in range(uniforms.shape[1]):
+            draws, labels = uniforms[b, k], out[b, k]
+            labels[:] = 0
+            for c in range(classes - 1):
+                bound = cumulative[b, c]
+                for i in range(pixels):
+                    labels[i] += np.uint8(draws[i] >= bound[i])
+
+
+@njit(cache=True, nogil=True)
+def _credit_maps(maps, advantages, out):  # type: ignore[no-untyped-def]
+    for b in range(maps.shape[0]):
+        for k in range(maps.shape[1]):
+            advantage = advantages[b, k]
+            for i in range(maps.shape[2]):
+                out[b, i, maps[b, k, i]] += advantage
+
+
+@njit(cache=True, nogil=True)
+def _credit_pixels(maps, advantages, out):  # type: ignore[no-untyped-def]
+    for b in range(maps.shape[0]):
+        for k in range(maps.shape[1]):
+            for i in range(maps.shape[2]):
+                out[b, i, maps[b, k, i]] += advantages[b, k, i]
+
+
+@njit(cache=True, nogil=True)
+def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-untyped-def]
+    classes = belief.shape[2]
+    block = 4096  # pixels whose float32 sums are added up in float64
+    right, number = np.zeros(classes, np.float32), np.zeros(classes, np.int64)
+    whole = np.zeros(classes, np.float64)
+    for m in range(maps.shape[0]):
+        rows, label_map = belief[image[m]], maps[m]
+        number[:] = 0
+        whole[:] = 0
+        for start in range(0, maps.shape[1], block):
+            right[:] = 0
+            for i in range(start, min(start + block, maps.shape[1])):
+                label = label_map[i]
+                right[label] += rows[i, label]
+                number[label] += 1
+            whole += right
+        for c in range(classes):
+            expected[m, c] = whole[c]
+            predicted[m, c] = number[c]
+
+
+@njit(cache=True, nogil=True)
+def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
+    for m in range(maps.shape[0]):
+        sums, label_map, weight = out[image[m]], maps[m], weights[m]
+        for i in range(maps.shape[1]):
+            label = label_map[i]
+            sums[i, label] += weight[label]

@@ -1,0 +1,66 @@
+"""PSD, pair-wise spatial difference: a pair's difference in reward goes to the pixels where it differs (our reading).
+
+Two label maps a and b of one image differ in the pixels D = [a ≠ b], and only there can the difference of their rewards
+come from. So it is credited there alone, shared out among the differing pixels:
+
+    A_a = (R_a − R_b) · D / |D|,    A_b = −A_a.
+
+Without the normaliser 1/|D| this changes nothing: where two samples agree, +A and −A meet the same log-probability and
+cancel, so the estimate is that of leave-one-out with K = 2, to the last bit. The normaliser weighs pairs: two maps that
+differ in few pixels say much about each of them. It makes the estimate that of another objective (see docs/psd.md).
+
+    advantages = pair_advantages(rewards, label_maps)        # (B, K, H, W), in place of leave-one-out's
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rss_env.errors import OptionError
+
+
+def pair_advantages(
+    rewards: torch.Tensor, label_maps: torch.Tensor, pairs: str = "all", normalise: bool = True
+) -> torch.Tensor:
+    """Advantages per pixel from the pairs of an image's samples.
+
+    Args:
+        rewards: float (B, K), one number a label map, or (B, K, H, W), one a pixel (then each pixel's own difference).
+        label_maps: uint8 (B, K, H, W).
+        pairs: ``"disjoint"``: samples 0 and 1, 2 and 3, …: K is even; ``"all"``: each sample with every other, the mean
+            over its K − 1 pairs.
+        normalise: divide by the share of pixels that differ, |D| / (H·W), so that a pair's total credit does not grow
+            with the number of pixels in which it differs; the mean over the pixels of a pair's credit is R_a − R_b.
+
+    Returns:
+        Of the dtype of ``rewards``, (B, K, H, W); pairs of equal label maps give 0.
+
+    Raises:
+        OptionError: fewer than 2 samples, an odd number for disjoint pairs, or an unknown kind of pairs.
+    """
+    samples = label_maps.shape[1]
+    if pairs not in ("disjoint", "all"):
+        raise OptionError(f"Unknown kind of pairs {pairs!r}; valid: disjoint, all.")
+    if samples < 2 or (pairs == "disjoint" and samples % 2):
+        needed = "an even number of samples" if pairs == "disjoint" else "at least 2 samples"
+        raise OptionError(f"PSD with pairs={pairs!r} needs {needed} of each image, got {samples}.")
+    out = rewards.new_zeros(label_maps.shape)
+    spread = rewards if rewards.ndim == 4 else rewards[:, :, None, None]
+    partners = [1] if pairs == "disjoint" else range(1, samples)
+    for shift in partners:
+        if pairs == "disjoint":
+            first, second = label_maps[:, 0::2], label_maps[:, 1::2]
+            difference = spread[:, 0::2] - spread[:, 1::2]
+        else:
+            first, second = label_maps, label_maps.roll(-shift, dims=1)
+            difference = spread - spread.roll(-shift, dims=1)
+        differs = first != second  # D, (B, pairs, H, W)
+        if normalise:
+            difference = difference / differs.float().mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+        credited = torch.where(differs, difference, torch.zeros((), dtype=rewards.dtype, device=rewards.device))
+        if pairs == "disjoint":
+            out[:, 0::2] = credited
+            out[:, 1::2] = -credited
+        else:
+            out += credited / (samples - 1)
+    return out

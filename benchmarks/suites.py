@@ -1,0 +1,178 @@
+"""The runs that ``benchmarks.convergence`` knows: methods, data sets, sizes and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from rss_env.errors import OptionError
+
+LEVELS = ("image", "pixel")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One training run.
+
+    Attributes:
+        dataset: ``"shapes"`` or ``"camvid"``.
+        level: of the reward, ``"image"`` or ``"pixel"``.
+        method: key in ``METHODS``.
+        samples: label maps an image (K); 0 where none is scored.
+        seed: of the run.
+        image_size: height and width in pixels.
+        steps: optimiser steps.
+        batch_size: images a step.
+        evaluations: points of the learning curve, at equal distances.
+    """
+
+    dataset: str
+    level: str
+    method: str
+    samples: int
+    seed: int
+    image_size: tuple[int, int]
+    steps: int
+    batch_size: int = 8
+    evaluations: int = 10
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells one run from another, as it stands in a results file."""
+        return tuple(str(value) for value in self.columns.values())
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """The columns of a results file that describe the run."""
+        return {
+            "dataset": self.dataset,
+            "level": self.level,
+            "method": self.method,
+            "samples_per_image": self.samples,
+            "seed": self.seed,
+            "image_size": "x".join(map(str, self.image_size)),
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+        }
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return "-".join(self.key)
+
+    @property
+    def cost(self) -> int:
+        """About proportional to the time it takes: pixels that the network sees."""
+        return self.steps * self.batch_size * self.image_size[0] * self.image_size[1]
+
+    def command(self, camvid: str | None) -> list[str]:
+        """The module and its arguments, but for the run folder.
+
+        Args:
+            camvid: folder of the CamVid data set.
+
+        Raises:
+            OptionError: the run needs CamVid and no folder is given.
+        """
+        level = "Image" if self.level == "image" else "Pixel"
+        words = ["agents.supervised" if self.method == "cross_entropy" else "agents.rss", "--env-id"]
+        if self.dataset == "camvid":
+            if camvid is None:
+                raise OptionError("This suite trains on CamVid: give its folder with --camvid.")
+            words += [f"RSS-Folder-{level}Reward-v0", "--root", camvid]
+        else:
+            words += [f"RSS-Shapes-{level}Reward-v0"]
+        words += ["--image-size", *map(str, self.image_size), "--steps", str(self.steps), "--seed", str(self.seed)]
+        words += ["--batch-size", str(self.batch_size), "--eval-every", str(max(1, self.steps // self.evaluations))]
+        if self.samples:
+            words += ["--samples-per-image", str(self.samples)]
+        return words + METHODS[self.method].split()
+
+
+REINFORCE = "--objective reinforce --baseline batch --no-sync-an --entropy-gain 0"
+LEAVE_ONE_OUT = "--objective reinforce --no-sync-an --entropy-gain 0"
+METHODS = {
+    "cross_entropy": "",
+    "reinforce": REINFORCE,
+    "leave_one_out": LEAVE_ONE_OUT,
+    "sync_an": "--objective reinforce --entropy-gain 0",
+    "entropy": "--objective reinforce",
+    "psr": "--objective reinforce --cells 4 2 1",
+    "psd": "--objective reinforce --cells 4 2 1 --pairs all",
+    "likelihood": "--replay-visits 0",
+    "replay": "",
+    "replay_stars": "--reward-stars 5",
+    "replay_noise": "--reward-noise 0.05",
+    "entropy_stars": "--objective reinforce --reward-stars 5",
+    "entropy_noise": "--objective reinforce --reward-noise 0.05",
+}
+"""Arguments of ``agents.rss`` by name; in the ablation each adds to the one before it."""
+
+TITLES = {
+    "cross_entropy": "cross-entropy on pixel labels",
+    "reinforce": "REINFORCE, batch baseline",
+    "leave_one_out": "leave-one-out baseline",
+    "sync_an": "+ SyncAN",
+    "entropy": "+ entropy target",
+    "psr": "+ PSR",
+    "psd": "+ PSD",
+    "likelihood": "likelihood of the scores",
+    "replay": "likelihood + replay (default)",
+    "replay_stars": "default, five stars",
+    "replay_noise": "default, noise 0.05",
+    "entropy_stars": "leave-one-out, SyncAN, entropy, five stars",
+    "entropy_noise": "leave-one-out, SyncAN, entropy, noise 0.05",
+}
+ABLATION = ("reinforce", "leave_one_out", "sync_an", "entropy", "psr", "psd", "likelihood", "replay")
+
+SHAPES = Spec("shapes", "image", "", 16, 0, (64, 64), 600)
+CAMVID = Spec("camvid", "image", "", 32, 0, (72, 96), 1000)
+
+
+def headline(seeds: Iterable[int]) -> list[Spec]:
+    """The default method at both levels, the plain policy gradient, and cross-entropy."""
+    runs = []
+    for seed in seeds:
+        for base in (CAMVID, replace(SHAPES, samples=32, steps=1000)):
+            runs += [
+                replace(base, method="cross_entropy", samples=0, seed=seed),
+                replace(base, method="replay", seed=seed),
+                replace(base, method="entropy", seed=seed),
+                replace(base, method="replay", level="pixel", samples=8, seed=seed),
+            ]
+    return runs
+
+
+def queries(seeds: Iterable[int]) -> list[Spec]:
+    """Few reward queries: the default method at small K, and the plain policy gradient at large K."""
+    counts = {"replay": (2, 4, 8, 16, 32), "entropy": (8, 32, 64)}
+    return [
+        replace(CAMVID, method=method, samples=samples, seed=seed)
+        for seed in seeds
+        for method, several in counts.items()
+        for samples in several
+    ]
+
+
+def feedback(seeds: Iterable[int]) -> list[Spec]:
+    """Scores rounded to five stars, and scores with Gaussian noise."""
+    methods = ("replay_stars", "replay_noise", "entropy_stars", "entropy_noise")
+    return [replace(CAMVID, method=method, seed=seed) for seed in seeds for method in methods]
+
+
+def ablation(seeds: Iterable[int], quick: bool = False) -> list[Spec]:
+    """Every part of the method in turn, on both data sets and at both levels; smaller images than the headline's."""
+    shapes = replace(SHAPES, image_size=(48, 48), steps=400)
+    camvid = replace(CAMVID, image_size=(48, 64), steps=600)
+    if quick:
+        shapes = replace(shapes, image_size=(32, 32), steps=150, evaluations=3)
+        camvid = replace(camvid, image_size=(24, 32), steps=100, samples=16, evaluations=2)
+    runs = []
+    for seed in seeds:
+        for base in (shapes, camvid):
+            runs.append(replace(base, method="cross_entropy", samples=0, seed=seed))
+            runs += [replace(base, method=method, level=level, seed=seed) for level in LEVELS for method in ABLATION]
+    return runs
+
+
+SUITES = {"headline": headline, "ablation": ablation, "queries": queries, "feedback": feedback}
