@@ -65,10 +65,10 @@ class RSSArguments(TrainArguments):
     cell_patience: int = 100
     """PSR by plateau: updates without a new best mean reward that end a stage"""
 
-    replay_visits: int = 7
-    """likelihood: earlier visits of an image whose scores count again; 0: none"""
+    replay: int = 256
+    """likelihood: earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
     replay_megabytes: float = 2000.0
-    """likelihood: most memory for them, in MB; the oldest go first"""
+    """likelihood: most memory that they take over all images, in MB; the oldest go first"""
 
     baseline: Literal["leave_one_out", "batch"] = "leave_one_out"
     """reinforce: what a reward is compared with: the image's other samples, or the mean of the batch"""
@@ -125,7 +125,7 @@ class RSS(Algorithm):
         self.args = args
         self.temperature = args.temperature or (2.0 if args.objective == "likelihood" else 1.0)
         self.cells = CellSchedule(args.cells, args.cell_schedule, args.cell_patience)
-        self.visits = VisitMemory(args.replay_visits, args.replay_megabytes)
+        self.visits = VisitMemory(args.replay // args.samples_per_image, args.replay_megabytes)
         self.pixels: PixelMemory | None = None  # made when the number of classes is known
         self.scale = torch.ones((), dtype=torch.float64)  # of the advantages of this update
 
@@ -233,7 +233,7 @@ class RSS(Algorithm):
             self.pixels = PixelMemory(classes, self.args.replay_megabytes)
         known, excluded = classes_found(feedback.label_maps, feedback.rewards, classes)
         indices, flipped = image_keys(infos)
-        if self.args.replay_visits:
+        if self.args.replay:
             for b, index in enumerate(indices):
                 before = self.pixels.recall(index)
                 turn = (lambda maps: maps.flip(-1)) if flipped[b] else (lambda maps: maps)
@@ -382,8 +382,8 @@ def check(args: RSSArguments) -> None:
         )
     if args.temperature is not None and not args.temperature > 0:
         raise OptionError(f"--temperature must be positive, got {args.temperature}.")
-    if args.replay_visits < 0 or args.replay_megabytes < 0:
-        raise OptionError("--replay-visits and --replay-megabytes must be at least 0.")
+    if args.replay < 0 or args.replay_megabytes < 0:
+        raise OptionError("--replay and --replay-megabytes must be at least 0.")
     if args.objective == "reinforce":
         if args.temperature not in (None, 1.0):
             raise OptionError(

@@ -29,7 +29,7 @@ from agents.policy import UNet
 from agents.rss import RSS, RSSArguments
 from benchmarks.results_file import RESULTS, provenance, write_rows
 
-IMAGES = 16  # of the data set: few, so that the memory is full after a few steps
+IMAGES = 8  # of the data set: few, so that the memory is full after a few steps
 
 
 @dataclass

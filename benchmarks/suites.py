@@ -99,7 +99,7 @@ METHODS = {
     "entropy": "--objective reinforce",
     "psr": "--objective reinforce --cells 4 2 1",
     "psd": "--objective reinforce --cells 4 2 1 --pairs all",
-    "likelihood": "--replay-visits 0",
+    "likelihood": "--replay 0",
     "replay": "",
     "replay_stars": "--reward-stars 5",
     "replay_noise": "--reward-noise 0.05",
