@@ -2,10 +2,10 @@
 
     python -m benchmarks.agent_step
 
-Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the recall of earlier
+Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the replay of earlier
 visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the peak of the
-process's memory; and all of it against a cross-entropy step of the same network in the same run. Medians over steps, one
-process a row. The replay memory is full: every image has been visited before.
+process's memory; and all of it against a cross-entropy step of the same network in the same run. Medians over steps,
+one process a row. The replay memory is full: every image has been visited often enough.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AgentStepArguments:
     """classes of the Shapes data set"""
     batch_size: int = 8
     """images a step"""
-    samples_per_image: tuple[int, ...] = (2, 8, 32, 128)
+    samples_per_image: tuple[int, ...] = (8, 32, 128)
     """label maps an image (K), one row each"""
     objectives: tuple[str, ...] = ("reinforce", "likelihood")
     """objectives, one row each"""
@@ -83,7 +83,8 @@ def measure(args: AgentStepArguments, objective: str, samples: int) -> dict[str,
         parts[name].append(now - mark)
         mark = time.perf_counter()
 
-    warm_up = 4 * IMAGES * algorithm.args.replay_visits // args.batch_size if objective == "likelihood" else 3
+    visits = algorithm.visits.visits if objective == "likelihood" else 0
+    warm_up = 3 + 2 * IMAGES * visits // args.batch_size
     for _ in range(warm_up + args.steps):
         target = torch.from_numpy(infos["target"]).to(device).long()
         mark = time.perf_counter()
@@ -117,9 +118,7 @@ def main() -> None:
     print(f"{'objective':<12}{'K':>4}{head}{'share':>8}{'of CE step':>12}{'peak MiB':>10}")
     for objective in args.objectives:
         for samples in args.samples_per_image:
-            with multiprocessing.get_context("spawn").Pool(
-                1
-            ) as pool:  # a process of its own: its peak memory is its own
+            with multiprocessing.get_context("spawn").Pool(1) as pool:  # whose peak memory is this row's alone
                 parts = pool.apply(measure, (args, objective, samples))
             step = sum(parts[name] for name in names)
             share = (parts["collect"] + parts["loss"]) / step
