@@ -2,8 +2,8 @@
 
     python -m benchmarks.agent_step
 
-Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the replay of earlier
-visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the peak of the
+Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the replay of
+earlier visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the peak of the
 process's memory; and all of it against a cross-entropy step of the same network in the same run. Medians over steps,
 one process a row. The replay memory is full: every image has been visited often enough.
 """

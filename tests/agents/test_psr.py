@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from agents.ops import sample_label_maps
+from agents.psr import CellSchedule, tied_uniforms
+from rss_env.errors import OptionError
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Tied draws
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_cells_of_one_pixel_draw_as_plain_sampling_does(shape: tuple[int, int, int, int], seed: int) -> None:
+    plain, tied = seeded(seed), seeded(seed)
+    assert torch.equal(tied_uniforms(shape, 1, tied), torch.rand(shape, generator=plain))
+    assert torch.equal(tied.get_state(), plain.get_state())
+
+
+def test_label_maps_from_cells_of_one_pixel_are_those_of_plain_sampling() -> None:
+    p = torch.randn(2, 6, 9, 11, generator=seeded(0)).softmax(dim=1)
+    uniforms = tied_uniforms((2, 5, 9, 11), 1, seeded(4))
+    assert torch.equal(sample_label_maps(p, 5, uniforms=uniforms), sample_label_maps(p, 5, seeded(4)))
+
+
+@settings(deadline=None, derandomize=True)  # equal draws of two cells, once in ten thousand examples, would be no error
+@given(
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 9), st.integers(1, 11)),
+    side=st.integers(2, 14),
+    data=st.data(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_two_pixels_share_their_draw_exactly_if_they_are_of_one_cell(
+    shape: tuple[int, int, int, int], side: int, data: st.DataObject, seed: int
+) -> None:
+    down, right = data.draw(st.tuples(st.integers(0, side - 1), st.integers(0, side - 1)))
+    uniforms = tied_uniforms(shape, side, seeded(seed), (down, right))
+    assert uniforms.shape == shape
+    assert uniforms.dtype == torch.float32
+    assert uniforms.is_contiguous()
+    assert uniforms.min() >= 0
+    assert uniforms.max() < 1
+    draw_of: dict[tuple[int, ...], float] = {}
+    for b, k, y, x in np.ndindex(*shape):
+        cell = (b, k, (y + down) // side, (x + right) // side)
+        assert draw_of.setdefault(cell, uniforms[b, k, y, x].item()) == uniforms[b, k, y, x].item()
+    assert len(set(draw_of.values())) == len(draw_of)
+
+
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_the_grid_is_shifted_by_every_offset_equally_often(side: int) -> None:
+    # A chi-square test: correct offsets fail once in a million seeds.
+    calls = 60 * side**2
+    generator, found = seeded(side), np.zeros((side, side))
+    for _ in range(calls):
+        image = tied_uniforms((1, 1, 2 * side, 2 * side), side, generator)[0, 0]
+        first_row = int((image[1:, 0] != image[:-1, 0]).nonzero()[0]) + 1  # where the second cell begins
+        first_column = int((image[0, 1:] != image[0, :-1]).nonzero()[0]) + 1
+        found[side - first_row, side - first_column] += 1
+    assert found.min() > 0
+    assert stats.chisquare(found.ravel()).pvalue > 1e-6
+
+
+def test_the_same_generator_seed_gives_the_same_draws_and_the_next_call_others() -> None:
+    first, second = seeded(3), seeded(3)
+    shape = (2, 3, 7, 5)
+    drawn = tied_uniforms(shape, 3, first)
+    assert torch.equal(drawn, tied_uniforms(shape, 3, second))
+    assert not torch.equal(drawn, tied_uniforms(shape, 3, first))
+
+
+@pytest.mark.parametrize("side", [2, 3, 16])
+def test_every_single_draw_is_uniform(side: int) -> None:
+    # A chi-square test of each of the 35 pixels; a correct one fails somewhere once in a million seeds.
+    samples, bins = 16_000, 32
+    uniforms = tied_uniforms((1, samples, 5, 7), side, seeded(side))[0].flatten(1).T.numpy()  # (35, K)
+    for pixel in uniforms:
+        assert stats.chisquare(np.bincount((pixel * bins).astype(int), minlength=bins)).pvalue > 1e-6 / 35
+
+
+@pytest.mark.parametrize("side", [2, 3, 16])
+def test_tied_label_maps_keep_every_pixels_own_distribution(side: int) -> None:
+    # A chi-square test of each of the 35 pixels; a correct sampler fails somewhere once in a million seeds.
+    samples, classes = 16_000, 5
+    weights = np.random.default_rng(side).gamma(2.0, size=(1, classes, 5, 7))
+    weights[:, 2, :, ::2] = 0
+    p = weights / weights.sum(axis=1, keepdims=True)
+    uniforms = tied_uniforms((1, samples, 5, 7), side, seeded(side))
+    label_maps = sample_label_maps(torch.from_numpy(p).float(), samples, uniforms=uniforms)[0].numpy()
+    for y, x in np.ndindex(5, 7):
+        possible = p[0, :, y, x] > 0
+        observed = np.bincount(label_maps[:, y, x], minlength=classes)
+        assert observed[~possible].sum() == 0
+        expected = samples * p[0, possible, y, x]
+        assert stats.chisquare(observed[possible], expected / expected.sum() * samples).pvalue > 1e-6 / 35
+
+
+def test_pixels_of_a_cell_that_agree_in_their_probabilities_take_one_class_together() -> None:
+    p = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1).repeat(1, 1, 6, 6)
+    label_maps = sample_label_maps(p, 50, uniforms=tied_uniforms((1, 50, 6, 6), 3, seeded(0), (0, 0)))
+    cells = label_maps.unflatten(3, (2, 3)).unflatten(2, (2, 3))  # (1, K, 2, 3, 2, 3)
+    assert torch.equal(cells.amin(dim=(3, 5)), cells.amax(dim=(3, 5)))
+    assert len(cells.unique()) == 3
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3], ids=["images", "samples", "rows", "columns"])
+def test_neighbouring_cells_images_and_samples_are_independent(axis: int) -> None:
+    # Two fair coins agree in half of the cases; 5.3 standard deviations are exceeded once in ten million seeds.
+    uniforms = tied_uniforms((6, 8, 80, 88), 2, seeded(5), (0, 0))[:, :, ::2, ::2].numpy()  # one pixel a cell
+    coins = uniforms < 0.5
+    first, second = (np.delete(coins, end, axis=axis) for end in (0, -1))
+    agree = first == second
+    assert abs(agree.mean() - 0.5) < 5.3 * 0.5 / np.sqrt(agree.size)
+
+
+# Schedules
+
+
+def test_each_side_has_an_equal_share_of_the_training() -> None:
+    schedule = CellSchedule((8, 4, 2, 1))
+    expected = {0.0: 8, 0.2499: 8, 0.25: 4, 0.4999: 4, 0.5: 2, 0.7499: 2, 0.75: 1, 0.9999: 1, 1.0: 1}
+    assert {progress: schedule.side(progress) for progress in expected} == expected
+    assert CellSchedule((8, 4, 2, 1)).side(0.6) == 2  # whatever was asked before, as a resumed run asks
+    assert [CellSchedule().side(progress) for progress in (0, 0.5, 1)] == [1, 1, 1]
+
+
+@given(sides=st.lists(st.integers(1, 64), min_size=1, max_size=6), share=st.integers(1, 40))
+def test_stages_by_progress_have_equal_numbers_of_steps(sides: list[int], share: int) -> None:
+    schedule, steps = CellSchedule(sides), share * len(sides)
+    assert [schedule.side(step / steps) for step in range(steps)] == [side for side in sides for _ in range(share)]
+
+
+def test_rewards_do_not_matter_to_a_schedule_by_progress() -> None:
+    schedule = CellSchedule((4, 2, 1), patience=1)
+    for reward in range(10):
+        assert schedule.side(0.0) == 4
+        schedule.observe(-float(reward))
+
+
+@pytest.mark.parametrize("patience", [1, 3, 100])
+@pytest.mark.parametrize("rising", [1, 5])
+def test_a_stage_ends_after_patience_updates_without_a_new_best_mean(patience: int, rising: int) -> None:
+    schedule = CellSchedule((4, 2, 1), "plateau", patience)
+    seen = []
+    for _ in range(3):  # the counts begin anew with every stage; the last one has none to go on to
+        for update in range(rising + patience):
+            seen.append(schedule.side(0.0))
+            schedule.observe(float(update) if update < rising else -1000.0 - update)
+    assert seen == [side for side in (4, 2, 1) for _ in range(rising + patience)]
+    for _ in range(3 * patience):
+        schedule.observe(-1e6)
+    assert schedule.side(0.0) == 1
+
+
+def test_a_rising_reward_ends_no_stage_before_its_share_of_the_training() -> None:
+    schedule = CellSchedule((4, 2, 1), "plateau", patience=2)
+    seen = []
+    for step in range(30):
+        seen.append(schedule.side(step / 30))
+        schedule.observe(float(step))
+    assert seen == [4] * 10 + [2] * 10 + [1] * 10
+
+
+def test_the_mean_of_the_reward_has_a_half_life_of_twenty_updates() -> None:
+    # After 1, 0 × 20 the mean is 1/2, and one more reward r moves it by (r − 1/2)(1 − 2^(−1/20)): 1 + x is a new best
+    # of the mean only if x is as large as that step leaves open.
+    weight = 1 - 0.5 ** (1 / 20)
+    needed = 0.5 + 0.5 / weight
+    for reward, waited in ((needed - 0.01, 3), (needed + 0.01, 0)):
+        schedule = CellSchedule((2, 1), "plateau", patience=22)
+        for seen in (1.0, *[0.0] * 20, reward):
+            schedule.observe(seen)
+        assert schedule.side(0.0) == 2
+        for _ in range(21 if waited == 0 else 0):
+            schedule.observe(-100.0)
+            assert schedule.side(0.0) == 2
+        schedule.observe(-100.0)
+        assert schedule.side(0.0) == 1
+
+
+@settings(deadline=None)
+@given(
+    rewards=st.lists(st.floats(-1, 1), min_size=1, max_size=60),
+    patience=st.integers(1, 6),
+    stages=st.integers(1, 5),
+    moment=st.integers(0, 59),
+)
+def test_a_schedule_by_plateau_goes_through_every_stage_in_order_and_continues_from_its_state(
+    rewards: list[float], patience: int, stages: int, moment: int
+) -> None:
+    sides = tuple(2**stage for stage in reversed(range(stages)))
+    schedule, steps = CellSchedule(sides, "plateau", patience), max(len(rewards), stages)
+    resumed: CellSchedule | None = None
+    seen = []
+    for step, reward in enumerate(rewards):
+        if step == moment:
+            resumed = CellSchedule(sides, "plateau", patience)
+            resumed.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
+        seen.append(schedule.side(step / steps))
+        if resumed is not None:
+            assert resumed.side(step / steps) == seen[-1]
+            resumed.observe(reward)
+            assert resumed == schedule_after(schedule, reward)
+        schedule.observe(reward)
+    numbers = [sides.index(side) for side in seen]
+    assert numbers[0] == 0
+    assert set(np.diff(numbers)) <= {0, 1}
+    assert all(number >= step * stages // steps for step, number in enumerate(numbers))
+
+
+def schedule_after(schedule: CellSchedule, reward: float) -> CellSchedule:
+    after = copy.copy(schedule)
+    after.observe(reward)
+    return after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((),), r"from 1 on, got \(\)"),
+        (((4, 0),), r"from 1 on, got \(4, 0\)"),
+        (((-3,),), r"from 1 on, got \(-3,\)"),
+        (((2, 1), "luck"), r"'luck'; valid: progress, plateau"),
+        (((2, 1), "plateau", 0), r"at least 1 update, got 0"),
+        (((2, 1), "progress", -7), r"at least 1 update, got -7"),
+    ],
+)
+def test_bad_options_of_a_schedule_are_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        CellSchedule(*arguments)
