@@ -7,8 +7,8 @@ the score of every label map that was tried (``agents.score_models``), and the b
 scores are more likely. Maths: docs/likelihood.md. This is our own; it is not in the paper's abstract.
 
 Image level, Gaussian: with the residuals r_k = R_k − μ_k(p), each compared with the other samples of its visit (the K
-label maps of one image that were scored together) to give the advantage A_k = r_k − r̄, and one variance σ² for all
-residuals of an update,
+label maps of one image that were scored together) to give the advantage A_k = r_k − r̄, and one variance σ² for all,
+that of the update's new residuals,
 
     ∇ log-likelihood = Σ_k A_k / σ² · ∇μ_k(p).
 
@@ -37,7 +37,7 @@ class Evidence(NamedTuple):
     Attributes:
         direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
             residuals, has the gradient of the log-likelihood.
-        advantages: float32 (V, K), the centred residuals of every visit, which the variance is taken of.
+        advantages: float32 (V, K), the centred residuals of every visit; the variance is that of the fresh ones.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
     """

@@ -6,8 +6,8 @@ come from. So it is credited there alone, shared out among the differing pixels:
     A_a = (R_a − R_b) · D / |D|,    A_b = −A_a.
 
 Without the normaliser 1/|D| this changes nothing: where two samples agree, +A and −A meet the same log-probability and
-cancel, so the estimate is that of leave-one-out with K = 2, to the last bit. The normaliser weighs pairs: two maps that
-differ in few pixels say much about each of them. It makes the estimate that of another objective (see docs/psd.md).
+cancel, so the estimate is that of leave-one-out with K = 2, to float precision. The normaliser weighs pairs: two maps
+that differ in few pixels say much about each of them. The estimate becomes that of another objective (docs/psd.md).
 
     advantages = pair_advantages(rewards, label_maps)        # (B, K, H, W), in place of leave-one-out's
 """
@@ -56,7 +56,7 @@ def pair_advantages(
             difference = spread - spread.roll(-shift, dims=1)
         differs = first != second  # D, (B, pairs, H, W)
         if normalise:
-            difference = difference / differs.float().mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+            difference = difference / differs.to(rewards.dtype).mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)
         credited = torch.where(differs, difference, torch.zeros((), dtype=rewards.dtype, device=rewards.device))
         if pairs == "disjoint":
             out[:, 0::2] = credited

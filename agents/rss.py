@@ -17,6 +17,7 @@ PSR, the paper's third plug-in, ties the draws of neighbouring pixels in either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,6 +94,7 @@ class Feedback:
     Attributes:
         label_maps: uint8 (B, K, H, W).
         rewards: float32 (B, K, 1, 1) at image level, (B, K, H, W) at pixel level.
+        cell: side of the cells that the label maps were drawn in, in pixels.
         advantages: how much better each label map, or pixel, did than expected: reinforce (B, K, 1, 1) or
             (B, K, H, W), likelihood at image level (B, K).
         evidence: likelihood at image level: what the scores say about the policy's probabilities.
@@ -103,6 +105,7 @@ class Feedback:
 
     label_maps: torch.Tensor
     rewards: torch.Tensor
+    cell: int = 1
     advantages: torch.Tensor | None = None
     evidence: Evidence | None = None
     old: Sequence[tuple[int, Visit]] = ()
@@ -141,11 +144,12 @@ class RSS(Algorithm):
         args = self.args
         batch, _, height, width = logits.shape
         behaviour = (logits / self.temperature).softmax(dim=1)
-        uniforms = tied_uniforms((batch, args.samples_per_image, height, width), self.cells.side(progress), generator)
+        side = self.cells.side(progress)
+        uniforms = tied_uniforms((batch, args.samples_per_image, height, width), side, generator)
         label_maps = sample_label_maps(behaviour, args.samples_per_image, uniforms=uniforms)  # uint8 (B, K, H, W)
         images, _, _, _, next_infos = envs.step(label_maps.cpu().numpy())
         rewards = read_rewards(next_infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
-        feedback = Feedback(label_maps, rewards)
+        feedback = Feedback(label_maps, rewards, side)
         if args.objective == "reinforce":
             feedback.advantages = self._advantages(rewards, label_maps)
         elif rewards.shape[2:] == (1, 1):
@@ -184,7 +188,7 @@ class RSS(Algorithm):
             "reward/best": scores.amax(dim=1).mean(),
             "reward/std": scores.std(dim=1).mean(),
             "policy/entropy": entropy.detach(),
-            "policy/cell": float(self.cells.side(progress)),
+            "policy/cell": float(feedback.cell),
         }
 
     # Likelihood of the scores, image level ----------------------------------------------------------------------------
@@ -195,7 +199,7 @@ class RSS(Algorithm):
         feedback.old = [(b, visit) for b, index in enumerate(indices) for visit in self.visits.recall(index)]
         feedback.old = [(b, mirror(visit) if flipped[b] else visit) for b, visit in feedback.old]
         for b, index in enumerate(indices):
-            visit = Visit(index, feedback.label_maps[b].cpu(), feedback.rewards[b, :, 0, 0].cpu().clone())
+            visit = Visit(index, feedback.label_maps[b].cpu().clone(), feedback.rewards[b, :, 0, 0].cpu().clone())
             self.visits.store(mirror(visit) if flipped[b] else visit)
 
     def _weigh_scores(self, logits: torch.Tensor, feedback: Feedback) -> None:
@@ -382,8 +386,11 @@ def check(args: RSSArguments) -> None:
         )
     if args.temperature is not None and not args.temperature > 0:
         raise OptionError(f"--temperature must be positive, got {args.temperature}.")
-    if args.replay < 0 or args.replay_megabytes < 0:
-        raise OptionError("--replay and --replay-megabytes must be at least 0.")
+    if args.replay < 0 or not 0 <= args.replay_megabytes < math.inf:
+        raise OptionError(
+            "--replay and --replay-megabytes must be at least 0 and finite, "
+            f"got {args.replay} and {args.replay_megabytes}."
+        )
     if args.objective == "reinforce":
         if args.temperature not in (None, 1.0):
             raise OptionError(

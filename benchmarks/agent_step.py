@@ -3,9 +3,9 @@
     python -m benchmarks.agent_step
 
 Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the replay of
-earlier visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the peak of the
-process's memory; and all of it against a cross-entropy step of the same network in the same run. Medians over steps,
-one process a row. The replay memory is full: every image has been visited often enough.
+earlier visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the
+peak memory of the process; and the step's time against a cross-entropy step of the same network in the same run.
+Medians over steps, one process a row. The replay memory is full: every image has been visited often enough.
 """
 
 from __future__ import annotations

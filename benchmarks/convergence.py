@@ -145,8 +145,9 @@ def main() -> None:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
-    for picture in convergence_plot.plot(out):
-        print(picture)
+    pictures: list[Path | None] = [*convergence_plot.plot(out)]
+    pictures.append(convergence_plot.picture_grid(specs, Path(args.run_dir), out.with_suffix(".label_maps.png")))
+    print(*[picture for picture in pictures if picture], sep="\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.results_file import read_rows
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
-from benchmarks.suites import METHODS, TITLES
+from benchmarks.suites import METHODS, TITLES, Spec
 
 Row = dict[str, str]
 Group = tuple[str, int]  # method, samples per image
@@ -34,6 +34,51 @@ def plot(results: Path) -> list[Path]:
     """
     rows = read_rows(results)
     return [_curves(rows, results.with_suffix(".curves.png")), _bars(rows, results.with_suffix(".bars.png"))]
+
+
+def picture_grid(specs: list[Spec], run_dir: Path, path: Path, columns: int = 5, images: int = 2) -> Path | None:
+    """Draws label maps of validation images over training, one row a method and one column an evaluation.
+
+    Only procedural images are shown: pictures of photos stay in the run folders.
+
+    Args:
+        specs: runs; those on Shapes with image-level reward and the lowest seed are shown.
+        run_dir: folder of the run folders.
+        path: PNG file to write.
+        columns: evaluations shown, at equal distances, the last one included.
+        images: validation images shown in every cell.
+
+    Returns:
+        The file; None if no such run is there.
+    """
+    shown = [spec for spec in specs if (spec.dataset, spec.level) == ("shapes", "image")]
+    shown = [spec for spec in shown if spec.seed == min(other.seed for other in shown)]
+    files = {spec.method: sorted((run_dir / spec.name / "pictures").glob("val-label_maps-*.png")) for spec in shown}
+    files = {method: pictures for method, pictures in files.items() if pictures}
+    if not files:
+        return None
+    height, width = next(spec.image_size for spec in shown)
+    figure, axes = plt.subplots(
+        len(files) + 1, columns, figsize=(1.45 * columns * images, 1.5 * (len(files) + 1)), squeeze=False
+    )
+    for row, (method, pictures) in zip(axes[1:], files.items(), strict=True):
+        chosen = [pictures[round((i + 1) * len(pictures) / columns) - 1] for i in range(columns)]
+        for axis, file in zip(row, chosen, strict=True):
+            axis.imshow(plt.imread(file)[height:, : images * width], interpolation="nearest")
+            axis.set_title(f"step {int(file.stem.rsplit('-', 1)[1]):,}", fontsize=7, pad=2)
+        row[0].set_ylabel(TITLES[method].replace(" (", "\n(").replace(" of ", "\nof "), fontsize=7)
+    photos = plt.imread(pictures[-1])[:height, : images * width]
+    axes[0][0].imshow(photos, interpolation="nearest")
+    axes[0][0].set_ylabel("images", fontsize=7)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for side in axis.spines.values():
+            side.set_visible(False)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    return path
 
 
 def panels(rows: list[Row]) -> dict[tuple[str, str], dict[Group, list[Row]]]:

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/experiments.md from the committed CSV files.
+"""Write the tables of README.md and docs from the committed CSV files.
 
     python -m benchmarks.tables
 
@@ -19,7 +19,7 @@ from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.suites import LEVELS, SUITES, TITLES
 
 ROOT = RESULTS.parent.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "experiments.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "experiments.md", ROOT / "docs" / "baselines.md")
 
 
 def convergence(path: Path = RESULTS / "headline.csv") -> dict[tuple[str, str], list[list[str]]]:
@@ -45,6 +45,20 @@ def convergence(path: Path = RESULTS / "headline.csv") -> dict[tuple[str, str], 
 def convergence_of(dataset: str, level: str, suite: str = "headline") -> Callable[[], list[list[str]]]:
     """The table of one data set and level of a suite."""
     return lambda: convergence(RESULTS / f"{suite}.csv")[dataset, level]
+
+
+def search() -> list[list[str]]:
+    """The record of the search for the defaults, which no command makes again."""
+    rows = read_rows(RESULTS / "search.csv")
+    hidden = {"seed", "steps", "augment"}
+    columns = [name for name in rows[0] if name not in hidden]
+    names = {"samples_per_image": "K", "replayed_visits": "replayed visits", "learning_rate": "learning rate"}
+    head = [names.get(name, name.replace("miou_", "")) for name in columns] + ["images mirrored", "seed"]
+    lines = [head]
+    for row in rows:
+        cells = [f"{float(row[n]):.3f}" if n.startswith("miou") and row[n] else row[n] for n in columns]
+        lines.append([*cells, "yes" if row["augment"] == "flip" else "", row["seed"]])
+    return lines
 
 
 def throughput(level: str = "image", side: int = 64, num_envs: int = 64) -> list[list[str]]:
@@ -94,6 +108,28 @@ def agent_step() -> list[list[str]]:
     return lines
 
 
+def sb3_update() -> list[list[str]]:
+    """Time of a PPO update and what the ratio does, by the number of pixels."""
+    lines = [
+        [
+            "pixels",
+            "stock, ms",
+            "dense, ms",
+            "faster",
+            "clipped, image ratio",
+            "clipped, pixel ratio",
+            "KL, image ratio",
+            "KL, pixel ratio",
+        ]
+    ]
+    for row in read_rows(RESULTS / "sb3_update.csv"):
+        times = [f"{1e3 * float(row[name]):,.0f}" for name in ("stock_seconds", "dense_seconds")]
+        clipped = [f"{float(row[f'{kind}_ratio_clip_fraction']):.1%}" for kind in ("image", "pixel")]
+        divergence = [f"{float(row[f'{kind}_ratio_approx_kl']):.2g}" for kind in ("image", "pixel")]
+        lines.append([f"{int(row['pixels']):,}", *times, f"{float(row['speedup']):.0f}×", *clipped, *divergence])
+    return lines
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     **{
         f"{suite}_{dataset}_{level}": convergence_of(dataset, level, suite)
@@ -101,6 +137,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
         for dataset in ("camvid", "shapes")
         for level in LEVELS
     },
+    "search": search,
+    "sb3_update": sb3_update,
     "throughput": throughput,
     "throughput_stages": throughput_stages,
     "throughput_growth": throughput_growth,

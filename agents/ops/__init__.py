@@ -1,8 +1,9 @@
 """The agent's hot path: drawing label maps, counting what a belief expects of them, and crediting classes.
 
-Every operation exists in plain torch for any device (``torch_ops``) and compiled by Numba for the CPU (``numba_ops``,
-where Numba is installed: ``pip install 'rss-env[fast]'``). ``RSS_OPS=torch`` or ``RSS_OPS=numba`` chooses one by hand;
-both draw the same label maps from the same generator, and their sums agree to rounding.
+Every operation exists in plain torch for any device (``torch_ops``), compiled by Numba for the CPU (``numba_ops``,
+where Numba is installed: ``pip install 'rss-env[fast]'``) and as Triton kernels for CUDA devices (``triton_ops``, where
+Triton is installed, as it is with torch for CUDA). ``RSS_OPS=torch|numba|triton`` chooses one by hand where it can run;
+all draw the same label maps from the same uniform draws, and their sums agree to rounding.
 
 Shapes: B images, K samples per image, M label maps of any of the images, C classes, H×W pixels. Nothing of shape
 (B, K, C, H, W) is ever stored.
@@ -11,6 +12,7 @@ Shapes: B images, K samples per image, M label maps of any of the images, C clas
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 from types import ModuleType
@@ -21,7 +23,7 @@ from agents.ops import torch_ops
 from rss_env.errors import OptionError
 
 __all__ = ["class_credit", "credit", "sample_label_maps", "soft_counts"]
-BACKENDS = ("torch", "numba")
+BACKENDS = {"torch": "", "numba": "pip install 'rss-env[fast]'", "triton": "pip install triton"}
 
 
 def sample_label_maps(
@@ -105,21 +107,18 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
 
 
 def _backend(tensor: torch.Tensor) -> ModuleType:
-    """The implementation for tensors like this one: compiled for float32 on the CPU, else torch."""
-    chosen = _chosen(os.environ.get("RSS_OPS", ""))
-    compilable = tensor.device.type == "cpu" and tensor.dtype == torch.float32
-    if chosen == "torch" or not compilable:
+    """The implementation for tensors like this one: compiled for float32, else torch."""
+    chosen = _chosen(os.environ.get("RSS_OPS", ""), tensor.device.type)
+    if chosen == "torch" or tensor.dtype != torch.float32 or (chosen == "numba" and tensor.device.type != "cpu"):
         return torch_ops
-    from agents.ops import numba_ops
-
-    return numba_ops
+    return importlib.import_module(f"agents.ops.{chosen}_ops")
 
 
 @functools.cache
-def _chosen(name: str) -> str:
+def _chosen(name: str, device: str) -> str:
     if name not in ("", *BACKENDS):
         raise OptionError(f"RSS_OPS={name!r} is not known; valid: {', '.join(BACKENDS)}.")
-    installed = importlib.util.find_spec("numba") is not None
-    if name == "numba" and not installed:
-        raise OptionError("RSS_OPS=numba needs Numba: pip install 'rss-env[fast]'")
-    return name or ("numba" if installed else "torch")
+    if name not in ("", "torch") and importlib.util.find_spec(name) is None:
+        raise OptionError(f"RSS_OPS={name} needs {name.capitalize()}: {BACKENDS[name]}")
+    usual = {"cpu": "numba", "cuda": "triton"}.get(device, "torch")
+    return name or (usual if usual == "torch" or importlib.util.find_spec(usual) is not None else "torch")

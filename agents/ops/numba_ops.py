@@ -1,7 +1,7 @@
 """The operations of ``agents.ops`` compiled by Numba for the CPU: one pass over the label maps each.
 
 Probabilities and sums are laid out with the classes of a pixel side by side, so that what one pixel of a label map
-touches lies in one cache line. Sums of pixels are formed in float32 a row of pixels at a time and in float64 over rows,
+touches lies in one cache line. Sums of pixels are formed in float32 over blocks of pixels and in float64 over blocks,
 which keeps them exact enough at any image size.
 """
 

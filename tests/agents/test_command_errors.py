@@ -82,6 +82,27 @@ WRONG_VALUES: list[tuple[list[Any], list[str]]] = [
     (["--max-grad-norm", 0], ["--max-grad-norm must be positive, got 0"]),
     (["--weight-decay", -1], ["--weight-decay must be at least 0, got -1"]),
     (["--seed", -1], ["--seed must be at least 0, got -1"]),
+    (["--accumulation-steps", 0], ["--accumulation-steps must be at least 1, got 0"]),
+    (["--accumulation-steps", 3], ["--batch-size 2", "1 process(es)", "--accumulation-steps 3"]),
+    (["--temperature", 0], ["--temperature must be positive, got 0"]),
+    (["--temperature", "nan"], ["--temperature must be positive, got nan"]),
+    (["--replay", -1], ["--replay", "at least 0"]),
+    (["--replay-megabytes", -1], ["--replay-megabytes", "at least 0"]),
+    (["--replay-megabytes", "nan"], ["--replay-megabytes", "finite, got 256 and nan"]),
+    (["--replay-megabytes", "inf"], ["--replay-megabytes", "finite, got 256 and inf"]),
+    (["--objective", "reinforce", "--temperature", 2], ["--objective reinforce", "--temperature must be 1, got 2"]),
+    (
+        ["--objective", "reinforce", "--pairs", "disjoint", "--samples-per-image", 3],
+        ["--pairs disjoint needs an even --samples-per-image, got 3"],
+    ),
+    (["--objective", "reinforce", "--pairs", "all", "--baseline", "batch"], ["--pairs", "--baseline"]),
+    (["--pairs", "all"], ["--pairs and --baseline are for --objective reinforce"]),
+    (["--baseline", "batch"], ["--pairs and --baseline are for --objective reinforce"]),
+    (["--cells", 4, 0], ["Cell sides", "from 1 on", "(4, 0)"]),
+    (["--cell-patience", 0], ["at least 1 update, got 0"]),
+    (["--reward-noise", -1], ["std must be a finite number of at least 0, got -1"]),
+    (["--reward-stars", 1], ["stars must be an integer of at least 2, got 1"]),
+    (["--env-id", "RSS-Shapes-PixelReward-v0", "--reward-noise", 0.1], ["NoisyReward", "ImageReward-v0"]),
 ]
 
 
@@ -139,7 +160,7 @@ def test_resume_without_a_run_says_what_is_missing(command: Callable[..., Any], 
 def test_resume_with_other_arguments_names_what_changed(command: Callable[..., Any], finished_run: Path) -> None:
     words = ["--batch-size", 5, "--seed", 1, "--learning-rate", 0.5, "--log-every", 3]
     outcome = command(rss.main, "--resume", "--run-dir", finished_run, *words)
-    assert_one_line(outcome, "batch_size 2 -> 5", "learning_rate 0.002 -> 0.5")
+    assert_one_line(outcome, "batch_size 2 -> 5", "learning_rate 0.001 -> 0.5")
     assert "seed" not in outcome.err
     assert "log_every" not in outcome.err
 
@@ -149,14 +170,15 @@ def test_resuming_the_run_of_another_algorithm_is_refused(command: Callable[...,
     assert_one_line(outcome, str(finished_run), "a run of agents.rss, not of agents.supervised")
 
 
+@pytest.mark.parametrize("name", ["state.pt", "memory-0.pt"])
 def test_resume_from_a_damaged_checkpoint_says_which_file(
-    command: Callable[..., Any], finished_run: Path, tmp_path: Path
+    command: Callable[..., Any], finished_run: Path, tmp_path: Path, name: str
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
-    state = tmp_path / "run" / "checkpoints" / "step-00000006" / "state.pt"
-    state.write_bytes(state.read_bytes()[:1000])
+    damaged = tmp_path / "run" / "checkpoints" / "step-00000006" / name
+    damaged.write_bytes(damaged.read_bytes()[:1000])
     outcome = command(rss.main, "--resume", "--run-dir", tmp_path / "run", "--steps", 8)
-    assert_one_line(outcome, str(state), f"Delete {state.parent}")
+    assert_one_line(outcome, str(damaged), f"Delete {damaged.parent}")
 
 
 def make_broken_weights(folder: Path, source: Path, damage: str) -> Path:

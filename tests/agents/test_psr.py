@@ -167,6 +167,14 @@ def test_a_stage_ends_after_patience_updates_without_a_new_best_mean(patience: i
     assert schedule.side(0.0) == 1
 
 
+def test_a_reward_that_stays_the_same_is_no_improvement() -> None:
+    schedule = CellSchedule((2, 1), "plateau", patience=5)
+    for _ in range(1 + 5):  # the first one is the best so far
+        assert schedule.side(0.0) == 2
+        schedule.observe(0.0)
+    assert schedule.side(0.0) == 1
+
+
 def test_a_rising_reward_ends_no_stage_before_its_share_of_the_training() -> None:
     schedule = CellSchedule((4, 2, 1), "plateau", patience=2)
     seen = []
@@ -177,19 +185,15 @@ def test_a_rising_reward_ends_no_stage_before_its_share_of_the_training() -> Non
 
 
 def test_the_mean_of_the_reward_has_a_half_life_of_twenty_updates() -> None:
-    # After 1, 0 × 20 the mean is 1/2, and one more reward r moves it by (r − 1/2)(1 − 2^(−1/20)): 1 + x is a new best
-    # of the mean only if x is as large as that step leaves open.
-    weight = 1 - 0.5 ** (1 / 20)
-    needed = 0.5 + 0.5 / weight
-    for reward, waited in ((needed - 0.01, 3), (needed + 0.01, 0)):
+    # After 1 and twenty times 0 the mean is 1/2. The next reward makes it the best of all if it is above this:
+    needed = 0.5 + 0.5 / (1 - 0.5 ** (1 / 20))
+    for reward, further in ((needed - 0.01, 1), (needed + 0.01, 22)):  # 21 updates without a new best, or none
         schedule = CellSchedule((2, 1), "plateau", patience=22)
         for seen in (1.0, *[0.0] * 20, reward):
             schedule.observe(seen)
-        assert schedule.side(0.0) == 2
-        for _ in range(21 if waited == 0 else 0):
-            schedule.observe(-100.0)
+        for _ in range(further):
             assert schedule.side(0.0) == 2
-        schedule.observe(-100.0)
+            schedule.observe(-100.0)
         assert schedule.side(0.0) == 1
 
 

@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from agents import rss
+from agents.algorithm import Algorithm
 from agents.rss import RSS, RSSArguments
 from agents.run_folder import RunFolder
-from agents.supervised import SupervisedArguments, cross_entropy_step
-from agents.training import Algorithm, Result, Update, train
+from agents.supervised import CrossEntropy, SupervisedArguments
+from agents.training import Result, train
 
 ROOT = Path(__file__).parents[2]
 SHARED: dict[str, Any] = {
@@ -51,29 +52,60 @@ def run_rss(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Re
     return train(args, interrupted(RSS(args), interrupt), samples_per_image=4)
 
 
+def run_pixel_level(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    return run_rss(run_dir, interrupt, env_id="RSS-Shapes-PixelReward-v0", **arguments)
+
+
+def run_reinforce(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    cells: dict[str, Any] = {"cells": (4, 2, 1), "cell_schedule": "plateau", "cell_patience": 2}
+    return run_rss(run_dir, interrupt, objective="reinforce", **cells, **arguments)
+
+
+def run_accumulating(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    return run_rss(run_dir, interrupt, accumulation_steps=3, **arguments)
+
+
 def run_supervised(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
     args = SupervisedArguments(run_dir=str(run_dir), **SHARED | arguments)
-    return train(args, interrupted(cross_entropy_step, interrupt), expose_target=True)
+    return train(args, interrupted(CrossEntropy(), interrupt), expose_target=True)
 
 
 def interrupted(algorithm: Algorithm, step: int | None) -> Algorithm:
     """The algorithm, with a Ctrl-C in the middle of its ``step``-th step."""
-    calls = 0
+    calls, prepare = 0, algorithm.prepare
 
-    def form(*args: Any) -> Update:
+    def raise_signal(feedbacks: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == step:
             signal.raise_signal(signal.SIGINT)
-        return algorithm(*args)
+        prepare(feedbacks)
 
-    return form  # type: ignore[return-value]
+    algorithm.prepare = raise_signal  # type: ignore[method-assign]
+    return algorithm
 
 
 def rows_of(run_dir: Path) -> list[dict[str, float]]:
     """The logged rows without the one number that differs between runs."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "time/seconds"} for row in rows]
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """Equal to the last bit, tensors in lists and dictionaries too."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_equal(one[name], other[name])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
 
 
 def assert_same_end(one: Path, other: Path) -> None:
@@ -90,15 +122,23 @@ def assert_same_end(one: Path, other: Path) -> None:
         torch.load(checkpoint / "state.pt", weights_only=True) for checkpoint in checkpoints if checkpoint
     )
     assert state["reward_queries"] == other_state["reward_queries"]
-    assert torch.equal(state["generator"], other_state["generator"])
+    assert_equal(state["generators"], other_state["generators"])
+    assert_equal(state["algorithm"], other_state["algorithm"])
     moments, other_moments = state["optimiser"]["state"], other_state["optimiser"]["state"]
     assert moments.keys() == other_moments.keys()
     assert len(moments) == len(weights)
     for name in moments:
         assert all(torch.equal(moments[name][key], other_moments[name][key]) for key in moments[name])
+    memories = [[path.name for path in sorted(checkpoint.glob("memory-*"))] for checkpoint in checkpoints if checkpoint]
+    assert memories[0] == memories[1]
+    for name in memories[0]:
+        memory, other_memory = (
+            torch.load(checkpoint / name, weights_only=True) for checkpoint in checkpoints if checkpoint
+        )
+        assert_equal(memory, other_memory)
 
 
-@pytest.mark.parametrize("run", [run_rss, run_supervised])
+@pytest.mark.parametrize("run", [run_rss, run_pixel_level, run_reinforce, run_accumulating, run_supervised])
 @pytest.mark.parametrize("interrupt", [4, 5])  # at a checkpoint and between two
 def test_a_run_interrupted_half_way_and_resumed_ends_like_an_uninterrupted_one(
     run: Callable[..., Result], interrupt: int, tmp_path: Path
@@ -158,7 +198,7 @@ def test_resume_takes_its_arguments_from_the_run_and_may_raise_the_steps(
         assert [row["step"] for row in rows_of(tmp_path / "run") if "train/loss" in row] == list(range(1, steps + 1))
 
 
-STEPS, EVERY = 150, 7
+STEPS, EVERY = 100, 7
 IN_PROCESS: dict[str, Any] = {"steps": STEPS, "checkpoint_every": EVERY, "eval_every": 50}
 
 
@@ -230,7 +270,7 @@ def test_a_killed_run_loses_at_most_one_checkpoint_interval_and_resumes(
     assert 0 <= logged_steps(tmp_path / "run") - step <= EVERY
     # What a kill in the middle of writing leaves behind:
     metrics, unfinished = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "checkpoints" / ".writing-abc"
-    metrics.write_text(metrics.read_text() + '{"step": 149, "train/lo')
+    metrics.write_text(metrics.read_text() + '{"step": 99, "train/lo')
     unfinished.mkdir()
     (unfinished / "state.pt").write_bytes(b"half")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from agents.policy import CheckpointError, UNet
 from agents.run_folder import RunFolder, RunFolderError
@@ -32,7 +32,8 @@ def test_config_holds_the_algorithm_and_its_arguments(finished_run: Path) -> Non
     assert config["algorithm"] == "agents.rss"
     assert config["env_id"] == "RSS-Shapes-ImageReward-v0"
     assert config["image_size"] == [16, 24]
-    assert (config["steps"], config["samples_per_image"], config["learning_rate"]) == (6, 3, 2e-3)
+    assert (config["steps"], config["samples_per_image"], config["learning_rate"]) == (6, 3, 1e-3)
+    assert (config["objective"], config["replay"]) == ("likelihood", 256)
 
 
 def test_metrics_have_a_row_for_every_logged_step_and_every_evaluation(finished_run: Path) -> None:
@@ -41,6 +42,7 @@ def test_metrics_have_a_row_for_every_logged_step_and_every_evaluation(finished_
     assert [row["step"] for row in rows if "val/miou" in row] == [3, 6]
     train = next(row for row in rows if row["step"] == 4)
     assert {"reward/mean", "reward/best", "reward/std", "policy/entropy", "train/grad_norm"} <= train.keys()
+    assert {"likelihood/explained", "likelihood/offset", "replay/visits", "policy/advantage_scale"} <= train.keys()
     assert (train["time/reward_queries"], train["time/images"]) == (4 * 2 * 3, 4 * 2)
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
@@ -61,15 +63,17 @@ def test_tensorboard_shows_the_same_numbers_and_a_picture(finished_run: Path) ->
 def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_loaded(finished_run: Path) -> None:
     checkpoint = RunFolder(finished_run).latest_checkpoint()
     assert checkpoint == finished_run / "checkpoints" / "step-00000006"
-    assert sorted(file.name for file in checkpoint.iterdir()) == ["state.pt", "weights.safetensors"]
+    assert sorted(file.name for file in checkpoint.iterdir()) == ["memory-0.pt", "state.pt", "weights.safetensors"]
     with safe_open(checkpoint / "weights.safetensors", framework="pt") as weights:
         described = json.loads(weights.metadata()["policy"])
     assert described["class_names"] == ["background", "disk", "square"]
     assert np.array(described["palette"]).shape == (3, 3)
     assert (described["image_size"], described["resize"]) == ([16, 24], "pad")
     state = torch.load(checkpoint / "state.pt", weights_only=True)
-    assert state.keys() == {"step", "seconds", "reward_queries", "optimiser", "generator"}
-    assert (state["step"], state["reward_queries"]) == (6, 6 * 2 * 3)
+    assert state.keys() == {"step", "seconds", "reward_queries", "optimiser", "generators", "algorithm"}
+    assert (state["step"], state["reward_queries"], len(state["generators"])) == (6, 6 * 2 * 3, 1)
+    memory = torch.load(checkpoint / "memory-0.pt", weights_only=True)
+    assert memory["label_maps"].shape == (6 * 2, 3, 16, 24)  # every visit: none is too old for the default --replay
 
 
 def test_two_checkpoints_of_a_run_stay(finished_run: Path) -> None:
@@ -133,6 +137,39 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"already holds a run\. Continue it with --resume"):
         RunFolder(tmp_path / "run").create({})
     assert RunFolder(tmp_path / "run").read_config() == {"algorithm": "a test"}
+
+
+def test_what_processes_remember_becomes_a_part_of_the_next_checkpoint(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    for rank in (0, 2):
+        folder.write_memory(rank, {"of": torch.tensor(rank)})
+    folder.write_memory(1, {})  # has nothing to remember
+    first = save(folder, 3)
+    assert [int(memory["of"]) for memory in folder.read_memories(first, range(4))] == [0, 2]
+    assert [int(memory["of"]) for memory in folder.read_memories(first, [2])] == [2]
+    assert list(folder.read_memories(first, [1])) == []
+    second = save(folder, 4)  # without a memory
+    assert list(folder.read_memories(second, range(4))) == []
+    assert sorted(path.name for path in second.parent.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_a_memory_that_no_checkpoint_took_is_dropped(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    kept = save(folder, 4)
+    folder.write_memory(0, {"of": torch.tensor(0)})
+    folder.rewind(4)
+    folder.close()
+    assert list(kept.parent.iterdir()) == [kept]
+    assert list(folder.read_memories(save(folder, 5), [0])) == []
+
+
+def test_a_damaged_memory_is_named(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    folder.write_memory(0, {"of": torch.arange(1000)})
+    memory = save(folder, 3) / "memory-0.pt"
+    memory.write_bytes(memory.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"Cannot read .*memory-0\.pt: .*Delete .*step-00000003 to resume"):
+        list(folder.read_memories(memory.parent, [0]))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "other"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from agents.ops import sample_label_maps
+
+
+@pytest.fixture(params=["torch", "numba"], autouse=True, scope="module")
+def ops(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test holds for both implementations."""
+    if request.param == "numba":
+        pytest.importorskip("numba", reason="needs numba: pip install 'rss-env[fast]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RSS_OPS", request.param)
+        yield request.param
 
 
 def draw_probabilities(rng: np.random.Generator, shape: tuple[int, int, int, int], zeros: list[int]) -> np.ndarray:
@@ -51,16 +63,36 @@ def test_a_class_of_probability_zero_is_never_drawn(data: st.DataObject, classes
 
 @pytest.mark.parametrize("uniform", [0.0, 2.0**-24, 1 - 2.0**-24], ids=["smallest", "next", "largest"])
 @pytest.mark.parametrize("zeros", [[0], [0, 1], [2], [2, 3], [5], [4, 5], [0, 2, 5], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
-def test_the_extreme_uniform_draws_reach_no_class_of_probability_zero(
-    uniform: float, zeros: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_extreme_uniform_draws_reach_no_class_of_probability_zero(uniform: float, zeros: list[int]) -> None:
     p = torch.from_numpy(draw_probabilities(np.random.default_rng(3), (4, 6, 31, 29), zeros)).float()
     p *= 1 - 2.0**-21  # sums below 1, as rounding leaves them: a draw must not reach beyond them
-    calls = []
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: calls.append(shape) or torch.full(shape, uniform))
-    drawn = sample_label_maps(p, 1)
-    assert calls
+    drawn = sample_label_maps(p, 1, uniforms=torch.full((4, 1, 31, 29), uniform))
     assert not set(drawn.unique().tolist()) & set(zeros)
+
+
+@settings(deadline=None)
+@given(
+    size=st.tuples(*(st.integers(1, most) for most in (3, 5, 6, 7))),
+    classes=st.integers(2, 30),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_pixels_class_is_the_number_of_cumulative_probabilities_that_its_draw_reaches(
+    size: tuple[int, int, int, int], classes: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    batch, samples, height, width = size
+    # Multiples of 1/1024 are exact, and so are draws that hit a cumulative probability.
+    parts = rng.multinomial(1024, np.full(classes, 1 / classes), size=(batch, height, width)) / 1024
+    draws = rng.integers(0, 1024, size) / 1024
+    expected = np.zeros(size, int)
+    for b, k, y, x in np.ndindex(*size):
+        reached = 0.0
+        for share in parts[b, y, x][:-1]:
+            reached += share
+            expected[b, k, y, x] += draws[b, k, y, x] >= reached
+    p = torch.from_numpy(parts).permute(0, 3, 1, 2).float()
+    drawn = sample_label_maps(p, samples, uniforms=torch.from_numpy(draws).float())
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_a_certain_class_is_always_drawn() -> None:
@@ -89,6 +121,13 @@ def test_the_same_generator_seed_gives_the_same_label_maps() -> None:
     first, second, other = (sample_label_maps(p, 6, torch.Generator().manual_seed(seed)) for seed in (11, 11, 12))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_without_given_draws_they_come_from_the_generator() -> None:
+    p = torch.randn(2, 4, 9, 7, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
+    uniforms = torch.rand((2, 6, 9, 7), generator=torch.Generator().manual_seed(11))
+    drawn = sample_label_maps(p, 6, torch.Generator().manual_seed(11))
+    assert torch.equal(drawn, sample_label_maps(p, 6, uniforms=uniforms))
 
 
 def test_the_next_draw_of_a_generator_is_another_one() -> None:

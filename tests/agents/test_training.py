@@ -12,29 +12,47 @@ import pytest
 import torch
 
 from agents import rss
+from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments
 from agents.policy import load_policy
-from agents.training import Result, Update, one_cycle, train
+from agents.training import Result, one_cycle, train
 from rss_env.datasets import load_dataset
 
 ROOT = Path(__file__).parents[2]
 
 
-def train_recording(run_dir: Path, **arguments: Any) -> tuple[Result, list[dict[str, Any]]]:
-    """Trains with an algorithm that notes what it is given and drives all logits to 0."""
-    calls: list[dict[str, Any]] = []
+class Recording(Algorithm):
+    """Notes what it is given and drives all logits to 0."""
 
-    def algorithm(
-        logits: torch.Tensor, envs: Any, infos: dict[str, Any], progress: float, generator: torch.Generator
-    ) -> Update:
-        calls.append({"progress": progress, "logits": logits.detach(), "index": infos["index"]})
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def collect(
+        self, logits: torch.Tensor, envs: Any, infos: dict[str, Any], progress: float, generator: torch.Generator
+    ) -> Collected:
+        assert not logits.requires_grad
+        self.calls.append({"progress": progress, "logits": logits, "index": infos["index"]})
         images, infos = envs.reset()
-        calls[-1]["next"] = (images, infos["index"])
-        return Update(logits.square().mean(), images, infos, {"mine": 2.5})
+        self.calls[-1]["next"] = (images, infos["index"])
+        return Collected(images, infos, len(self.calls) - 1)
 
+    def prepare(self, feedbacks: Any) -> None:
+        self.calls[-1]["prepared"] = list(feedbacks)
+
+    def loss(
+        self, logits: torch.Tensor, feedback: int, progress: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        assert torch.equal(logits, self.calls[feedback]["logits"])
+        assert progress == self.calls[feedback]["progress"]
+        return logits.square().mean(), {"mine": 2.5, "micro-batch": torch.tensor(float(feedback))}
+
+
+def train_recording(run_dir: Path, **arguments: Any) -> tuple[Result, list[dict[str, Any]]]:
+    """Trains with an algorithm that notes what it is given."""
+    algorithm = Recording()
     shared: dict[str, Any] = {"image_size": (16, 16), "env_kwargs": '{"num_images": 8}', "batch_size": 3, "width": 8}
     args = TrainArguments(run_dir=str(run_dir), log_every=1, progress=False, **shared | arguments)
-    return train(args, algorithm), calls
+    return train(args, algorithm), algorithm.calls
 
 
 def read_rows(run_dir: Path) -> list[dict[str, float]]:
@@ -46,13 +64,14 @@ def test_an_algorithm_is_told_the_share_of_the_training_that_is_done(tmp_path: P
     assert [call["progress"] for call in calls] == [0, 1 / 5, 2 / 5, 3 / 5, 4 / 5]
     assert all(call["logits"].shape == (3, 5, 16, 16) for call in calls)
     assert all(call["logits"].dtype == torch.float32 for call in calls)
+    assert [call["prepared"] for call in calls] == [[0], [1], [2], [3], [4]]
     assert (result.step, result.finished, result.reward_queries) == (5, True, 0)
 
 
 def test_what_an_algorithm_measures_is_logged_beside_the_loss(tmp_path: Path) -> None:
     _, calls = train_recording(tmp_path / "run", steps=2)
     rows = [row for row in read_rows(tmp_path / "run") if "mine" in row]
-    assert [row["mine"] for row in rows] == [2.5, 2.5]
+    assert [(row["mine"], row["micro-batch"]) for row in rows] == [(2.5, 0), (2.5, 1)]
     losses = [call["logits"].square().mean().item() for call in calls]
     assert [row["train/loss"] for row in rows] == pytest.approx(losses, rel=1e-6)
 

@@ -1,0 +1,190 @@
+"""The operations of ``agents.ops`` as Triton kernels, for CUDA devices; ``TRITON_INTERPRET=1`` runs them on a CPU.
+
+Layout: a program owns a block of pixels of one image or label map. Class probabilities are read where they are; what a
+pixel needs of its C classes stays in registers, in tiles of [pixels, next power of two of C]. Nothing of shape
+(B, K, C, H, W) exists. Sums over pixels are written per block and added in float64 by torch, so that results are the
+same in every run: no atomic additions of floats.
+"""
+
+from __future__ import annotations
+
+# mypy: disable-error-code="no-untyped-def"
+import torch
+import triton
+import triton.language as tl
+
+PIXELS = 128  # of a program; a power of two
+
+
+@triton.jit
+def _invert(cumulative, uniforms, out, samples, classes, pixels, image_stride, class_stride, BLOCK: tl.constexpr):
+    """One block of pixels of one image: the class of every sample is the number of sums that its draw reaches."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    for k in range(samples):
+        place = (image * samples + k) * pixels + pixel
+        draw = tl.load(uniforms + place, mask=inside, other=0.0)
+        label = tl.zeros((BLOCK,), dtype=tl.int32)
+        for c in range(classes - 1):
+            bound = tl.load(cumulative + image * image_stride + c * class_stride + pixel, mask=inside, other=2.0)
+            label += (draw >= bound).to(tl.int32)
+        tl.store(out + place, label.to(tl.uint8), mask=inside)
+
+
+@triton.jit
+def _credit(maps, advantages, out, samples, classes, pixels, per_pixel, BLOCK: tl.constexpr, CLASSES: tl.constexpr):
+    """One block of pixels of one image: the advantages of all samples, summed into the class that each chose."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    number = tl.arange(0, CLASSES)
+    total = tl.zeros((BLOCK, CLASSES), dtype=tl.float32)
+    for k in range(samples):
+        row = image * samples + k
+        label = tl.load(maps + row * pixels + pixel, mask=inside, other=255).to(tl.int32)
+        if per_pixel:
+            value = tl.load(advantages + row * pixels + pixel, mask=inside, other=0.0)
+        else:
+            value = tl.zeros((BLOCK,), dtype=tl.float32) + tl.load(advantages + row)
+        total += tl.where(label[:, None] == number[None, :], value[:, None], 0.0)
+    place = out + (image * classes + number[None, :]) * pixels + pixel[:, None]
+    tl.store(place, total / samples, mask=inside[:, None] & (number[None, :] < classes))
+
+
+@triton.jit
+def _soft_counts(
+    belief,
+    maps,
+    owner,
+    right,
+    number_of,
+    classes,
+    pixels,
+    blocks,
+    image_stride,
+    class_stride,
+    BLOCK: tl.constexpr,
+    CLASSES: tl.constexpr,
+):
+    """One block of pixels of one label map: expected right pixels and pixels of every class."""
+    row = tl.program_id(0).to(tl.int64)
+    block = tl.program_id(1).to(tl.int64)
+    pixel = block * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    image = tl.load(owner + row)
+    label = tl.load(maps + row * pixels + pixel, mask=inside, other=255).to(tl.int64)
+    chance = tl.load(belief + image * image_stride + label * class_stride + pixel, mask=inside, other=0.0)
+    number = tl.arange(0, CLASSES)
+    chosen = (label[:, None] == number[None, :]) & inside[:, None]
+    place = (row * blocks + block) * classes + number
+    tl.store(right + place, tl.sum(tl.where(chosen, chance[:, None], 0.0), axis=0), mask=number < classes)
+    tl.store(number_of + place, tl.sum(chosen.to(tl.float32), axis=0), mask=number < classes)
+
+
+@triton.jit
+def _class_credit(maps, order, begin, weights, out, classes, pixels, BLOCK: tl.constexpr, CLASSES: tl.constexpr):
+    """One block of pixels of one image: the weights of all its label maps, summed into the class that each has."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    number = tl.arange(0, CLASSES)
+    total = tl.zeros((BLOCK, CLASSES), dtype=tl.float32)
+    first = tl.load(begin + image)
+    last = tl.load(begin + image + 1)
+    for place in range(first, last):
+        row = tl.load(order + place)
+        label = tl.load(maps + row * pixels + pixel, mask=inside, other=255).to(tl.int32)
+        weight = tl.load(weights + row * classes + number, mask=number < classes, other=0.0)
+        total += tl.where(label[:, None] == number[None, :], weight[None, :], 0.0)
+    spot = out + (image * classes + number[None, :]) * pixels + pixel[:, None]
+    tl.store(spot, total, mask=inside[:, None] & (number[None, :] < classes))
+
+
+def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.torch_ops.invert``; the same label maps."""
+    batch, samples, height, width = uniforms.shape
+    sums, draws = _planes(cumulative), uniforms.contiguous()
+    out = torch.empty(uniforms.shape, dtype=torch.uint8, device=uniforms.device)
+    pixels = height * width
+    _invert[batch, _blocks(pixels)](
+        sums, draws, out, samples, sums.shape[1], pixels, sums.stride(0), sums.stride(1), BLOCK=PIXELS
+    )
+    return out
+
+
+def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """See ``agents.ops.credit``."""
+    batch, samples, height, width = label_maps.shape
+    pixels = height * width
+    out = torch.empty((batch, num_classes, height, width), dtype=torch.float32, device=label_maps.device)
+    per_pixel = advantages.shape[2:] != (1, 1) or pixels == 1
+    _credit[batch, _blocks(pixels)](
+        label_maps.contiguous(),
+        advantages.contiguous(),
+        out,
+        samples,
+        num_classes,
+        pixels,
+        per_pixel,
+        BLOCK=PIXELS,
+        CLASSES=triton.next_power_of_2(num_classes),
+    )
+    return out
+
+
+def soft_counts(
+    probabilities: torch.Tensor, label_maps: torch.Tensor, image: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See ``agents.ops.soft_counts``."""
+    belief, rows, classes = _planes(probabilities), len(label_maps), probabilities.shape[1]
+    pixels = label_maps.shape[1] * label_maps.shape[2]
+    blocks = _blocks(pixels)
+    parts = torch.empty((2, rows, blocks, classes), dtype=torch.float32, device=label_maps.device)
+    _soft_counts[rows, blocks](
+        belief,
+        label_maps.contiguous(),
+        image.contiguous(),
+        parts[0],
+        parts[1],
+        classes,
+        pixels,
+        blocks,
+        belief.stride(0),
+        belief.stride(1),
+        BLOCK=PIXELS,
+        CLASSES=triton.next_power_of_2(classes),
+    )
+    expected, predicted = parts.sum(dim=2, dtype=torch.float64).float()
+    return expected, predicted
+
+
+def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
+    """See ``agents.ops.class_credit``."""
+    height, width = label_maps.shape[1:]
+    classes, pixels = weights.shape[1], height * width
+    out = torch.empty((batch, classes, height, width), dtype=torch.float32, device=label_maps.device)
+    order = torch.argsort(image, stable=True)
+    begin = torch.searchsorted(image[order], torch.arange(batch + 1, device=image.device))
+    _class_credit[batch, _blocks(pixels)](
+        label_maps.contiguous(),
+        order,
+        begin,
+        weights.contiguous(),
+        out,
+        classes,
+        pixels,
+        BLOCK=PIXELS,
+        CLASSES=triton.next_power_of_2(classes),
+    )
+    return out
+
+
+def _blocks(pixels: int) -> int:
+    return triton.cdiv(pixels, PIXELS)
+
+
+def _planes(tensor: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) as (B, C, H·W), copied only if the pixels of a class are not one after the other."""
+    flat = tensor.detach().flatten(2)
+    return flat if flat.stride(2) == 1 else flat.contiguous()

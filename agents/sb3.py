@@ -1,0 +1,267 @@
+"""Stable-Baselines3's PPO and A2C on label maps, with their own training loop.
+
+    python -m agents.sb3 --algo ppo --image-size 32 32                  # the dense policy: a U-Net and batched pixels
+    python -m agents.sb3 --algo ppo --policy stock --image-size 36 36   # SB3's own policy, for small images only
+    python -m agents.sb3 --algo a2c
+
+``--samples-per-image`` K shows every image to K environments at once; with the group baseline the reward of each is its
+score minus the mean of the K − 1 others, as SB3's critic alone can hardly tell how hard an image is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from agents.arguments import choose_device, parse_env_kwargs, run_command
+from agents.run_folder import RunFolder
+from agents.sb3_policy import DensePolicy, PixelRolloutBuffer
+from agents.training import check_env_id
+from rss_env.errors import OptionError
+from rss_env.evaluation import Evaluation, evaluate
+from rss_env.integrations.sb3 import SegmentationVecEnv
+
+
+@dataclass
+class SB3Arguments:
+    """Train a policy with Stable-Baselines3."""
+
+    algo: Literal["ppo", "a2c"] = "ppo"
+    """SB3's algorithm"""
+    policy: Literal["dense", "stock"] = "dense"
+    """dense: U-Net and batched pixels; stock: SB3's CnnPolicy on the flat MultiDiscrete, for images from 36×36 on"""
+    ratio: Literal["pixel", "image"] = "pixel"
+    """dense: probability ratio and clipping by pixel, or of the whole label map as SB3 has it"""
+
+    env_id: str = "RSS-Shapes-ImageReward-v0"
+    """id of the environment"""
+    root: str | None = None
+    """folder of the data set; procedural ones take none"""
+    image_size: tuple[int, int] | None = None
+    """height and width of the images in pixels; default: the data set's"""
+    env_kwargs: str = "{}"
+    """the data set's own options, as JSON"""
+    split: str = "train"
+    """split to train on"""
+    val_split: str = "val"
+    """split to evaluate on"""
+
+    reward_queries: int = 128_000
+    """label maps scored in all"""
+    images: int = 8
+    """images shown at once"""
+    samples_per_image: int = 16
+    """environments that show the same image"""
+    group_baseline: bool = True
+    """reward: the score minus the mean score of the image's other samples"""
+    n_steps: int = 1
+    """steps of all environments between two updates"""
+    batch_size: int | None = None
+    """ppo: label maps a minibatch; default: all of an update"""
+    n_epochs: int = 2
+    """ppo: passes over the label maps of an update"""
+    learning_rate: float = 1e-3
+    """peak of a schedule that falls to 0 along half a cosine"""
+    ent_coef: float = 0.0
+    """coefficient of the mean entropy of the pixels"""
+    clip_range: float = 0.2
+    """ppo: clipping of the ratio"""
+    target_kl: float | None = None
+    """ppo: ends an update when the approximate KL divergence is 1.5 times this"""
+    width: int = 16
+    """dense: channels of the U-Net's first level, a multiple of 8"""
+
+    seed: int = 1
+    """seed of the weights, the order of the images and the label maps"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the policy runs"""
+    run_dir: str | None = None
+    """run folder; default: runs/sb3-ALGO-POLICY-ENV_ID-seedSEED"""
+    resume: str | None = None
+    """SB3 model file (.zip) whose weights and optimiser are the start"""
+    evaluations: int = 5
+    """evaluations on val_split, at equal distances"""
+    progress: bool = True
+    """show SB3's progress table"""
+
+    def env_options(self) -> dict[str, Any]:
+        """Keyword arguments of the environment, but for the split."""
+        return {"root": self.root, "image_size": self.image_size} | parse_env_kwargs(self.env_kwargs)
+
+
+class GroupBaseline(VecEnvWrapper):
+    """Takes the mean reward of the other environments of a group from every reward.
+
+    Args:
+        venv: K consecutive environments show the same image.
+        group: K, at least 2.
+    """
+
+    def __init__(self, venv: VecEnv, group: int) -> None:
+        super().__init__(venv)
+        self.group = group
+
+    def reset(self) -> VecEnvObs:
+        """The first images."""
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """The step's results with rewards compared within groups; infos keep the scores as ``episode``."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        grouped = rewards.reshape(-1, self.group)
+        others = (grouped.sum(axis=1, keepdims=True) - grouped) / (self.group - 1)
+        return observations, (grouped - others).reshape(-1), dones, infos
+
+
+class Evaluate(BaseCallback):
+    """Evaluates on the validation split and logs to the run folder and to SB3's logger.
+
+    Args:
+        args: arguments.
+        folder: run folder.
+    """
+
+    def __init__(self, args: SB3Arguments, folder: RunFolder) -> None:
+        super().__init__()
+        self.args, self.folder = args, folder
+        self.done = 0
+        self.last: Evaluation | None = None
+
+    def _on_step(self) -> bool:
+        due = math.floor(self.args.evaluations * self.num_timesteps / self.args.reward_queries)
+        if due > self.done and due < self.args.evaluations:  # the last one comes at the end
+            self.done = due
+            self.evaluate()
+        return True
+
+    def _on_training_end(self) -> None:
+        self.evaluate()
+
+    def evaluate(self) -> None:
+        """MIoU and pixel accuracy of the most probable label maps, and what SB3 logged last."""
+        args = self.args
+        self.last = evaluate(
+            lambda images: predict_label_maps(self.model, images),
+            args.env_id,
+            split=args.val_split,
+            **args.env_options(),
+        )
+        logged = {
+            name: float(value)
+            for name, value in self.logger.name_to_value.items()
+            if name.startswith("train/") and np.isscalar(value) and math.isfinite(float(value))
+        }
+        numbers = {"val/miou": self.last.miou, "val/pixel_accuracy": self.last.pixel_accuracy}
+        for name, value in numbers.items():
+            self.logger.record(name, value)
+        seconds = (time.time_ns() - self.model.start_time) / 1e9
+        self.folder.log(
+            self.num_timesteps,
+            logged | numbers | {"time/reward_queries": self.num_timesteps, "time/seconds": seconds},
+        )
+
+
+def predict_label_maps(model: BaseAlgorithm, images: np.ndarray) -> np.ndarray:
+    """The model's most probable label maps, uint8 (B, H, W), of images uint8 (B, H, W, 3)."""
+    shape = model.observation_space.shape or ()
+    first = shape[0] == 3 and shape[-1] != 3
+    actions, _ = model.predict(images.transpose(0, 3, 1, 2) if first else images, deterministic=True)
+    return actions.reshape(images.shape[:3]).astype(np.uint8)
+
+
+def make_envs(args: SB3Arguments) -> VecEnv:
+    """The environments: K consecutive ones show the same images, because they have the same seed."""
+    number = args.images * args.samples_per_image
+    envs: VecEnv = SegmentationVecEnv(args.env_id, number, split=args.split, **args.env_options())
+    seeds = [args.seed + b for b in range(args.images) for _ in range(args.samples_per_image)]
+    envs._seeds = list(seeds)  # SB3's VecEnv.seed() can only count upwards
+    if args.group_baseline and args.samples_per_image > 1:
+        envs = GroupBaseline(envs, args.samples_per_image)
+    return envs
+
+
+def make_model(args: SB3Arguments, envs: VecEnv) -> BaseAlgorithm:
+    """SB3's algorithm on these environments."""
+    number = envs.num_envs * args.n_steps
+    dense = args.policy == "dense"
+    pixel_ratio = dense and args.ratio == "pixel"
+    options: dict[str, Any] = {
+        "policy": DensePolicy if dense else "CnnPolicy",
+        "env": envs,
+        "learning_rate": lambda left: args.learning_rate * (1 - math.cos(math.pi * left)) / 2,
+        "n_steps": args.n_steps,
+        "gamma": 1.0,
+        "gae_lambda": 1.0,
+        "ent_coef": args.ent_coef,
+        "max_grad_norm": 1.0,
+        "policy_kwargs": {"width": args.width, "pixel_ratio": pixel_ratio} if dense else {},
+        "rollout_buffer_class": PixelRolloutBuffer if pixel_ratio else None,
+        "device": choose_device(args.device),
+    }
+    if args.algo == "a2c":
+        model: BaseAlgorithm = A2C(**options, use_rms_prop=False, normalize_advantage=True)
+    else:
+        options |= {"batch_size": args.batch_size or number, "n_epochs": args.n_epochs}
+        model = PPO(**options, clip_range=args.clip_range, target_kl=args.target_kl)
+    return model
+
+
+def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
+    """Trains with SB3's ``learn``; the model is saved as ``model.zip`` in the run folder.
+
+    Raises:
+        OptionError, DatasetError: the environment cannot be made.
+        RunFolderError: the run folder cannot be used.
+    """
+    check_env_id(args.env_id)
+    if args.samples_per_image < 1 or args.images < 1:
+        raise OptionError("--images and --samples-per-image must be at least 1.")
+    run_dir = Path(args.run_dir or f"runs/sb3-{args.algo}-{args.policy}-{args.env_id}-seed{args.seed}")
+    torch.manual_seed(args.seed)
+    envs = make_envs(args)
+    height, width = envs.observation_space.shape[:2]  # type: ignore[index]
+    if args.policy == "stock" and min(height, width) < 36:
+        raise OptionError(f"--policy stock is SB3's CnnPolicy, which needs images from 36×36 on, got {height}×{width}.")
+    folder = RunFolder(run_dir)
+    folder.create({"algorithm": "agents.sb3"} | vars(args))
+    model = make_model(args, envs)
+    if args.resume:
+        model.set_parameters(args.resume, device=model.device)
+    model.set_logger(configure(str(run_dir / "sb3"), ["csv", "tensorboard"] + ["stdout"] * args.progress))
+    callback = Evaluate(args, folder)
+    saving = CheckpointCallback(max(1, args.reward_queries // envs.num_envs // 5), str(run_dir / "checkpoints"))
+    model.learn(args.reward_queries, callback=[callback, saving])
+    model.save(run_dir / "model.zip")
+    model.logger.close()
+    folder.close()
+    envs.close()
+    assert callback.last is not None
+    return model, callback.last
+
+
+def main() -> int:
+    """Runs the command line."""
+    args = tyro.cli(SB3Arguments, prog="python -m agents.sb3")
+    model, result = train_sb3(args)
+    print(
+        f"{args.val_split}: mIoU {result.miou:.4f}, pixel accuracy {result.pixel_accuracy:.4f} on {result.images} "
+        f"images; {model.num_timesteps:,} reward queries"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,290 @@
+"""What the agent remembers, against plain lists."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.memory import PixelMemory, Visit, VisitMemory
+
+SAMPLES, HEIGHT, WIDTH = 2, 3, 2
+VISIT_BYTES = SAMPLES * HEIGHT * WIDTH + 4 * SAMPLES  # uint8 label maps and float32 scores
+
+
+def make_visit(index: int, mark: int, samples: int = SAMPLES) -> Visit:
+    """A visit that can be told from the others by its mark."""
+    return Visit(
+        index,
+        torch.full((samples, HEIGHT, WIDTH), mark % 256, dtype=torch.uint8),
+        torch.full((samples,), mark / 2, dtype=torch.float32),
+    )
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """The state as a checkpoint gives it back."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def same(one: Visit, other: Visit) -> bool:
+    return (
+        one.index == other.index
+        and torch.equal(one.label_maps, other.label_maps)
+        and torch.equal(one.scores, other.scores)
+        and (one.label_maps.dtype, one.scores.dtype) == (torch.uint8, torch.float32)
+    )
+
+
+def keep(kept: list[Visit], visit: Visit, visits: int, capacity: int) -> list[Visit]:
+    """The plain model of ``VisitMemory.store``: a list, oldest first."""
+    size = visit.label_maps.numel() + 4 * visit.scores.numel()
+    if visits == 0 or size > capacity:
+        return kept
+    kept = [*kept, visit]
+    of_image = [other for other in kept if other.index == visit.index]
+    if len(of_image) > visits:
+        kept = [other for other in kept if other is not of_image[0]]
+    while sum(other.label_maps.numel() + 4 * other.scores.numel() for other in kept) > capacity:
+        kept = kept[1:]
+    return kept
+
+
+def assert_holds(memory: VisitMemory, kept: list[Visit], images: int) -> None:
+    assert len(memory) == len(kept)
+    assert memory.nbytes == sum(visit.nbytes for visit in kept)
+    for index in range(images):
+        recalled = memory.recall(index)
+        expected = [visit for visit in reversed(kept) if visit.index == index]
+        assert len(recalled) == len(expected)
+        assert all(same(one, other) for one, other in zip(recalled, expected, strict=True))
+
+
+@settings(deadline=None)
+@given(
+    visits=st.integers(0, 4),
+    capacity=st.integers(0, 12 * VISIT_BYTES),
+    stored=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), max_size=40),  # image, K
+)
+def test_a_visit_memory_keeps_what_a_plain_list_would(
+    visits: int, capacity: int, stored: list[tuple[int, int]]
+) -> None:
+    memory, kept = VisitMemory(visits, capacity / 1e6), list[Visit]()
+    assert abs(memory.capacity - capacity) <= 1  # megabytes are a float
+    for mark, (index, samples) in enumerate(stored):
+        visit = make_visit(index, mark, samples)
+        memory.store(visit)
+        kept = keep(kept, visit, visits, memory.capacity)
+        assert_holds(memory, kept, 5)
+        assert memory.nbytes <= memory.capacity
+
+
+def test_the_newest_visit_of_an_image_is_recalled_first_and_the_oldest_goes() -> None:
+    memory = VisitMemory(visits=2, megabytes=1)
+    visits = [make_visit(7, mark) for mark in range(3)]
+    for visit in visits:
+        memory.store(visit)
+    assert memory.recall(7) == [visits[2], visits[1]]
+    assert memory.recall(8) == []
+    assert memory.nbytes == 2 * VISIT_BYTES == sum(visit.nbytes for visit in visits[1:])
+
+
+def test_a_full_memory_forgets_the_oldest_visit_of_all_images() -> None:
+    memory = VisitMemory(visits=9, megabytes=3 * VISIT_BYTES / 1e6)
+    for mark, index in enumerate([0, 1, 1, 2]):
+        memory.store(make_visit(index, mark))
+    assert [len(memory.recall(index)) for index in range(3)] == [0, 2, 1]
+    memory.store(make_visit(0, 4))
+    assert [len(memory.recall(index)) for index in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("visits", "megabytes"), [(0, 1.0), (3, 0.0), (3, (VISIT_BYTES - 1) / 1e6)])
+def test_no_visits_or_too_small_a_memory_keep_nothing(visits: int, megabytes: float) -> None:
+    memory = VisitMemory(visits, megabytes)
+    memory.store(make_visit(0, 1))
+    assert (len(memory), memory.nbytes, memory.recall(0), memory.state_dict()) == (0, 0, [], {})
+
+
+def test_a_visit_larger_than_the_memory_drives_nothing_out() -> None:
+    memory = VisitMemory(9, 2 * VISIT_BYTES / 1e6)
+    small, large = make_visit(0, 1), make_visit(1, 2, samples=3 * SAMPLES)
+    memory.store(small)
+    memory.store(large)
+    assert memory.recall(0) == [small]
+    assert memory.recall(1) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    visits=st.integers(0, 3),
+    capacity=st.integers(0, 9),
+    stored=st.lists(st.integers(0, 4), max_size=20),
+    later=st.lists(st.integers(0, 4), max_size=10),
+)
+def test_a_visit_memory_goes_on_from_a_file_as_if_nothing_had_happened(
+    visits: int, capacity: int, stored: list[int], later: list[int]
+) -> None:
+    memory, restored = (VisitMemory(visits, (capacity * VISIT_BYTES + 1) / 1e6) for _ in range(2))
+    for mark, index in enumerate(stored):
+        memory.store(make_visit(index, mark))
+    restored.load_state_dict(through_a_file(memory.state_dict()))
+    for mark, index in enumerate([-1, *later], start=100):
+        if index >= 0:
+            memory.store(make_visit(index, mark))
+            restored.store(make_visit(index, mark))
+        assert (len(restored), restored.nbytes) == (len(memory), memory.nbytes)
+        for image in range(5):
+            pairs = zip(restored.recall(image), memory.recall(image), strict=True)
+            assert all(same(one, other) for one, other in pairs)
+
+
+def test_the_visits_of_two_processes_come_together() -> None:
+    first, second, both = (VisitMemory(3, 1) for _ in range(3))
+    for mark, (memory, index) in enumerate([(first, 0), (second, 1), (first, 2), (second, 0)]):
+        memory.store(make_visit(index, mark))
+    both.load_state_dict(first.state_dict())
+    both.load_state_dict(second.state_dict())
+    assert sorted(int(visit.label_maps[0, 0, 0]) for index in range(3) for visit in both.recall(index)) == [0, 1, 2, 3]
+    assert both.nbytes == first.nbytes + second.nbytes
+
+
+def test_a_restored_visit_does_not_hold_the_whole_file_in_memory() -> None:
+    memory, restored = VisitMemory(9, 1), VisitMemory(9, 1)
+    for mark in range(5):
+        memory.store(make_visit(0, mark))
+    restored.load_state_dict(memory.state_dict())
+    for visit in restored.recall(0):
+        assert visit.label_maps.untyped_storage().nbytes() == visit.label_maps.nbytes
+        assert visit.scores.untyped_storage().nbytes() == visit.scores.nbytes
+
+
+# Pixel level
+
+
+def draw_knowledge(rng: np.random.Generator, classes: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is known of an image: uint8 (H, W), 255 where nothing is, and bool (C, H, W)."""
+    known = rng.integers(0, classes, size)
+    known[rng.random(size) < 0.5] = 255
+    return torch.from_numpy(known.astype(np.uint8)), torch.from_numpy(rng.random((classes, *size)) < 0.3)
+
+
+def pixel_bytes(classes: int, size: tuple[int, int]) -> int:
+    """One byte a pixel for its class and one bit for each class, in whole bytes."""
+    return size[0] * size[1] * (1 + -(-classes // 8))
+
+
+def assert_knows(memory: PixelMemory, index: int, expected: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+    recalled = memory.recall(index)
+    assert (recalled is None) == (expected is None)
+    if recalled is not None and expected is not None:
+        assert [tensor.dtype for tensor in recalled] == [torch.uint8, torch.bool]
+        assert all(torch.equal(one, other) for one, other in zip(recalled, expected, strict=True))
+
+
+@settings(deadline=None)
+@given(
+    classes=st.integers(2, 33),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    fits=st.integers(0, 4),
+    stored=st.lists(st.integers(0, 5), max_size=20),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_pixel_memory_keeps_what_a_plain_list_would(
+    classes: int, size: tuple[int, int], fits: int, stored: list[int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    each = pixel_bytes(classes, size)
+    memory = PixelMemory(classes, (fits * each + 0.5) / 1e6)
+    kept: list[tuple[int, tuple[torch.Tensor, torch.Tensor]]] = []
+    for index in stored:
+        knowledge = draw_knowledge(rng, classes, size)
+        memory.store(index, *knowledge)
+        kept = [entry for entry in kept if entry[0] != index] + [(index, knowledge)]
+        kept = kept[len(kept) - min(fits, len(kept)) :]
+        assert len(memory) == len(kept)
+        assert memory.nbytes == len(kept) * each <= memory.capacity
+        for image in range(6):
+            assert_knows(memory, image, dict(kept).get(image))
+
+
+@pytest.mark.parametrize("classes", [2, 7, 8, 9, 21, 255])
+def test_what_is_known_of_a_pixel_comes_back_for_any_number_of_classes(classes: int) -> None:
+    known, excluded = draw_knowledge(np.random.default_rng(classes), classes, (4, 5))
+    memory = PixelMemory(classes, 1)
+    memory.store(3, known, excluded)
+    assert memory.nbytes == pixel_bytes(classes, (4, 5))
+    assert_knows(memory, 3, (known, excluded))
+    assert memory.recall(2) is None
+
+
+def test_what_comes_back_shares_no_memory_with_what_is_kept() -> None:
+    known, excluded = draw_knowledge(np.random.default_rng(0), 5, (4, 5))
+    before = known.clone(), excluded.clone()
+    memory = PixelMemory(5, 1)
+    memory.store(0, known, excluded)
+    recalled = memory.recall(0)
+    assert recalled is not None
+    for tensor in (known, excluded, *recalled):
+        tensor.fill_(1)
+    assert_knows(memory, 0, before)
+
+
+@settings(deadline=None, max_examples=40)
+@given(classes=st.integers(2, 20), fits=st.integers(0, 4), seed=st.integers(0, 2**32 - 1))
+def test_a_pixel_memory_goes_on_from_a_file_as_if_nothing_had_happened(classes: int, fits: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    memory, restored = (PixelMemory(classes, (fits * pixel_bytes(classes, (3, 4)) + 0.5) / 1e6) for _ in range(2))
+    for index in rng.integers(0, 6, 8).tolist():
+        memory.store(index, *draw_knowledge(rng, classes, (3, 4)))
+    restored.load_state_dict(through_a_file(memory.state_dict()))
+    for index in [None, *rng.integers(0, 6, 5).tolist()]:
+        if index is not None:
+            knowledge = draw_knowledge(rng, classes, (3, 4))
+            memory.store(index, *knowledge)
+            restored.store(index, *knowledge)
+        assert (len(restored), restored.nbytes) == (len(memory), memory.nbytes)
+        for image in range(6):
+            assert_knows(restored, image, memory.recall(image))
+
+
+@settings(deadline=None, max_examples=40)
+@given(classes=st.integers(2, 20), seed=st.integers(0, 2**32 - 1))
+def test_what_two_processes_learned_about_an_image_is_put_together(classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, classes, (3, 4)).astype(np.uint8)
+    learned = []
+    for _ in range(2):  # neither knows anything wrong
+        known = torch.from_numpy(np.where(rng.random((3, 4)) < 0.5, target, 255).astype(np.uint8))
+        wrong = np.arange(classes)[:, None, None] != target
+        learned.append((known, torch.from_numpy(wrong & (rng.random(wrong.shape) < 0.5))))
+    memories = [PixelMemory(classes, 1) for _ in range(2)]
+    for rank, memory in enumerate(memories):
+        memory.store(5, *learned[rank])
+        memory.store(rank, *learned[rank])  # an image that the other has not seen
+    both = PixelMemory(classes, 1)
+    for memory in memories:
+        both.load_state_dict(through_a_file(memory.state_dict()))
+
+    known, excluded = torch.full((3, 4), 255, dtype=torch.uint8), learned[0][1] | learned[1][1]
+    for y, x in np.ndindex(3, 4):
+        for one, _ in learned:
+            if one[y, x] != 255:
+                known[y, x] = one[y, x]
+    assert_knows(both, 5, (known, excluded))
+    assert_knows(both, 0, learned[0])
+    assert_knows(both, 1, learned[1])
+    assert both.nbytes == 3 * pixel_bytes(classes, (3, 4))
+
+
+def test_an_empty_memory_has_an_empty_state() -> None:
+    memory = PixelMemory(3, 1)
+    assert memory.state_dict() == {}
+    memory.load_state_dict({})
+    assert (len(memory), memory.nbytes) == (0, 0)

@@ -1,0 +1,140 @@
+"""The dense policy and its training by Stable-Baselines3's own loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
+
+from agents.sb3 import GroupBaseline, SB3Arguments, make_envs, predict_label_maps, train_sb3
+from agents.sb3_policy import DensePolicy, PixelCategorical, PixelRolloutBuffer
+from rss_env.errors import OptionError
+from rss_env.integrations.sb3 import SegmentationVecEnv
+
+TINY: dict[str, Any] = {
+    "image_size": (16, 17),
+    "env_kwargs": '{"num_images": 8, "num_classes": 3}',
+    "images": 2,
+    "samples_per_image": 4,
+    "width": 8,
+    "progress": False,
+}
+
+
+def draw_logits(shape: tuple[int, ...] = (2, 4, 3, 5)) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_log_probabilities_and_entropy_are_those_of_torchs_categorical() -> None:
+    logits = draw_logits()
+    oracle = torch.distributions.Categorical(logits=logits.permute(0, 2, 3, 1).reshape(2, 15, 4))
+    maps = oracle.sample()
+    one, many = PixelCategorical(logits), PixelCategorical(logits, pixel_ratio=True)
+    torch.testing.assert_close(many.log_prob(maps), oracle.log_prob(maps))
+    torch.testing.assert_close(one.log_prob(maps), oracle.log_prob(maps).sum(dim=1))
+    torch.testing.assert_close(one.entropy(), oracle.entropy().mean(dim=1))
+    assert torch.equal(one.mode(), logits.flatten(2).argmax(dim=1))
+
+
+def test_label_maps_follow_the_distribution() -> None:
+    # 20,000 draws of 15 pixels: no frequency is off by more than 6 standard deviations, which a right sampler exceeds
+    # with a probability below 10^-6 over all of them.
+    torch.manual_seed(0)
+    logits = draw_logits((1, 4, 3, 5))
+    distribution = PixelCategorical(logits.expand(20_000, -1, -1, -1))
+    drawn = torch.nn.functional.one_hot(distribution.sample(), 4).float().mean(dim=0)  # (15, 4)
+    p = logits.flatten(2).softmax(dim=1)[0].T
+    assert ((drawn - p).abs() <= 6 * (p * (1 - p) / 20_000).sqrt()).all()
+
+
+@pytest.mark.parametrize("algo", [PPO, A2C])
+@pytest.mark.parametrize("ratio", ["image", "pixel"])
+def test_sb3_trains_saves_and_loads_the_dense_policy(algo: Any, ratio: str, tmp_path: Path) -> None:
+    arguments = SB3Arguments(algo=algo.__name__.lower(), ratio=ratio, **TINY)  # type: ignore[arg-type]
+    arguments.reward_queries, arguments.run_dir = 32, str(tmp_path / "run")
+    model, evaluation = train_sb3(arguments)
+    assert model.num_timesteps == 32
+    assert evaluation.images == 8
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["val/miou"] == evaluation.miou
+    assert rows[-1]["time/reward_queries"] == 32
+    assert rows[-1]["time/seconds"] > 0
+    again = algo.load(tmp_path / "run" / "model.zip")
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 17, 3), np.uint8)
+    label_maps = predict_label_maps(again, images)
+    assert label_maps.shape == (3, 16, 17)
+    assert np.array_equal(label_maps, predict_label_maps(model, images))
+    assert again.policy.pixel_ratio == (ratio == "pixel")
+
+
+def test_the_first_ratio_is_one_and_each_pixel_has_its_own(tmp_path: Path) -> None:
+    envs = SegmentationVecEnv("RSS-Shapes-ImageReward-v0", 4, image_size=(16, 17), num_images=8)
+    model = PPO(
+        DensePolicy,
+        envs,
+        n_steps=1,
+        batch_size=4,
+        n_epochs=1,
+        policy_kwargs={"width": 8, "pixel_ratio": True},
+        rollout_buffer_class=PixelRolloutBuffer,
+    )
+    model.learn(4)
+    assert model.logger.name_to_value["train/clip_fraction"] == 0  # old and new policy are the same
+    assert abs(model.logger.name_to_value["train/approx_kl"]) < 1e-6
+    batch = next(iter(model.rollout_buffer.get(4)))
+    assert batch.old_log_prob.shape == (4, 16 * 17)
+    assert batch.advantages.shape == (4, 1)
+
+
+def test_the_images_of_a_group_are_the_same_and_rewards_are_compared_within_it() -> None:
+    envs = make_envs(SB3Arguments(**TINY))
+    assert isinstance(envs, GroupBaseline)
+    images = envs.reset()
+    for _ in range(3):
+        assert isinstance(images, np.ndarray)
+        grouped = images.reshape(2, 4, 16, 17, 3)
+        assert (grouped == grouped[:, :1]).all()
+        label_maps = np.random.default_rng(0).integers(0, 3, (8, 16 * 17))
+        images, rewards, _, infos = envs.step(label_maps)
+        scores = np.array([info["episode"]["r"] for info in infos]).reshape(2, 4)
+        expected = [[scores[b, k] - np.delete(scores[b], k).mean() for k in range(4)] for b in range(2)]
+        np.testing.assert_allclose(rewards.reshape(2, 4), expected, atol=1e-6)
+
+
+def test_the_stock_policy_trains_on_images_that_it_can_take(tmp_path: Path) -> None:
+    shared = TINY | {"image_size": (36, 36), "policy": "stock", "reward_queries": 16}
+    _, evaluation = train_sb3(SB3Arguments(run_dir=str(tmp_path / "run"), **shared))
+    assert evaluation.images == 8
+    with pytest.raises(OptionError, match=r"36×36 on, got 16×17"):
+        train_sb3(SB3Arguments(run_dir=str(tmp_path / "small"), **TINY | {"policy": "stock"}))
+
+
+def test_an_action_space_that_is_no_label_map_is_refused() -> None:
+    space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match="flat label map of 16×16"):
+        DensePolicy(space, spaces.MultiDiscrete([3] * 100), lambda _: 1e-3)
+    with pytest.raises(ValueError, match="flat label map"):
+        DensePolicy(space, spaces.Discrete(3), lambda _: 1e-3)
+
+
+def test_the_dense_policy_learns_easy_shapes(tmp_path: Path) -> None:
+    arguments = SB3Arguments(
+        image_size=(16, 16),
+        env_kwargs='{"difficulty": "easy", "num_classes": 2}',
+        reward_queries=6400,
+        width=8,
+        evaluations=1,
+        progress=False,
+        run_dir=str(tmp_path / "run"),
+    )
+    _, evaluation = train_sb3(arguments)
+    constant = gym.make_vec("RSS-Shapes-ImageReward-v0", 1, image_size=(16, 16), difficulty="easy", num_classes=2)
+    assert constant is not None
+    assert evaluation.miou > 0.6  # all background is below 0.5 whatever the images
