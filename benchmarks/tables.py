@@ -19,7 +19,12 @@ from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.suites import LEVELS, SUITES, TITLES
 
 ROOT = RESULTS.parent.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "experiments.md", ROOT / "docs" / "baselines.md")
+FILES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "experiments.md",
+    ROOT / "docs" / "baselines.md",
+    ROOT / "docs" / "kernels.md",
+)
 
 
 def convergence(path: Path = RESULTS / "headline.csv") -> dict[tuple[str, str], list[list[str]]]:
@@ -108,6 +113,19 @@ def agent_step() -> list[list[str]]:
     return lines
 
 
+def kernels() -> list[list[str]]:
+    """Every operation against the copy bandwidth, torch and torch.compile."""
+    lines = [["B×K×C×H×W", "operation", "kernel", "ms", "of copy", "faster than torch", "than torch.compile"]]
+    for row in read_rows(RESULTS / "kernels.csv"):
+        ms = float(row["ms"])
+        against = f"{float(row['compiled_ms']) / ms:.1f}×" if row["compiled_ms"] else ""
+        share = f"{float(row['share_of_copy_bandwidth']):.0%}"
+        plain = f"{float(row['torch_ms']) / ms:.1f}×"
+        name = row["operation"].replace("_", " ")
+        lines.append([row["size"], name, row["backend"].removesuffix("_ops"), f"{ms:.2f}", share, plain, against])
+    return lines
+
+
 def sb3_update() -> list[list[str]]:
     """Time of a PPO update and what the ratio does, by the number of pixels."""
     lines = [
@@ -139,6 +157,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     },
     "search": search,
     "sb3_update": sb3_update,
+    "kernels": kernels,
     "throughput": throughput,
     "throughput_stages": throughput_stages,
     "throughput_growth": throughput_growth,
