@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.results_file import read_rows
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
-from benchmarks.suites import METHODS, TITLES, Spec
+from benchmarks.suites import METHODS, STEPS, TITLES, Spec
 
 Row = dict[str, str]
 Group = tuple[str, int]  # method, samples per image
@@ -66,7 +66,7 @@ def picture_grid(specs: list[Spec], run_dir: Path, path: Path, columns: int = 5,
         for axis, file in zip(row, chosen, strict=True):
             axis.imshow(plt.imread(file)[height:, : images * width], interpolation="nearest")
             axis.set_title(f"step {int(file.stem.rsplit('-', 1)[1]):,}", fontsize=7, pad=2)
-        row[0].set_ylabel(TITLES[method].replace(" (", "\n(").replace(" of ", "\nof "), fontsize=7)
+        row[0].set_ylabel((TITLES | STEPS)[method].replace(" (", "\n(").replace(" of ", "\nof "), fontsize=7)
     photos = plt.imread(pictures[-1])[:height, : images * width]
     axes[0][0].imshow(photos, interpolation="nearest")
     axes[0][0].set_ylabel("images", fontsize=7)
@@ -99,7 +99,8 @@ def title(group: Group, among: dict[Group, list[Row]]) -> str:
     """What a curve is called; K is told where the method appears with several, or stands alone."""
     method, samples = group
     several = len({k for name, k in among if name != "cross_entropy"}) > 1
-    return TITLES[method] + (f", K = {samples}" if samples and several else "")
+    names = TITLES | STEPS if ("leave_one_out", samples) in among else TITLES
+    return names[method] + (f", K = {samples}" if samples and several else "")
 
 
 def final_values(rows: list[Row]) -> list[float]:
@@ -110,7 +111,7 @@ def final_values(rows: list[Row]) -> list[float]:
 def _colours(groups: list[Group]) -> dict[Group, object]:
     others = [group for group in groups if group[0] != "cross_entropy"]
     scale = plt.get_cmap("viridis")
-    return {group: scale(i / max(1, len(others) - 1) * 0.95) for i, group in enumerate(others)} | {
+    return {group: scale(0.85 * (i + 0.5) / len(others)) for i, group in enumerate(others)} | {
         group: "0.35" for group in groups if group[0] == "cross_entropy"
     }
 
@@ -176,7 +177,7 @@ def _bars(rows: list[Row], path: Path) -> Path:
     return path
 
 
-def main(results: Path) -> None:
+def main(results: tyro.conf.Positional[Path]) -> None:
     """Draw the plots of a results file.
 
     Args:

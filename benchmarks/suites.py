@@ -114,17 +114,20 @@ TITLES = {
     "cross_entropy": "cross-entropy on pixel labels",
     "reinforce": "REINFORCE, batch baseline",
     "leave_one_out": "leave-one-out baseline",
-    "sync_an": "+ SyncAN",
-    "entropy": "+ entropy target",
-    "psr": "+ PSR",
-    "psd": "+ PSD",
+    "sync_an": "leave-one-out, SyncAN",
+    "entropy": "leave-one-out, SyncAN, entropy target",
+    "psr": "leave-one-out, SyncAN, entropy target, PSR",
+    "psd": "leave-one-out, SyncAN, entropy target, PSR, PSD",
     "likelihood": "likelihood of the scores",
     "replay": "likelihood + replay (default)",
     "replay_stars": "default, five stars",
     "replay_noise": "default, noise 0.05",
-    "entropy_stars": "leave-one-out, SyncAN, entropy, five stars",
-    "entropy_noise": "leave-one-out, SyncAN, entropy, noise 0.05",
+    "entropy_stars": "leave-one-out, SyncAN, entropy target, five stars",
+    "entropy_noise": "leave-one-out, SyncAN, entropy target, noise 0.05",
 }
+STEPS = {"sync_an": "+ SyncAN", "entropy": "+ entropy target", "psr": "+ PSR", "psd": "+ PSD"}
+"""What these methods are called beside the one that they add to."""
+
 ABLATION = ("reinforce", "leave_one_out", "sync_an", "entropy", "psr", "psd", "likelihood", "replay")
 
 SHAPES = Spec("shapes", "image", "", 16, 0, (64, 64), 600)

@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.convergence_plot import panels
 from benchmarks.results_file import RESULTS, read_rows
-from benchmarks.suites import LEVELS, SUITES, TITLES
+from benchmarks.suites import LEVELS, STEPS, SUITES, TITLES
 
 ROOT = RESULTS.parent.parent
 FILES = (
@@ -42,7 +42,8 @@ def convergence(path: Path = RESULTS / "headline.csv") -> dict[tuple[str, str], 
             share = f"{mean / upper:.1%}" if upper else ""
             span = f"{mean:.3f} ({min(values):.3f}–{max(values):.3f})"
             queries, seconds = f"{int(rows[0]['reward_queries']):,}", f"{_mean(rows, 'seconds'):.0f}"
-            lines.append([TITLES[method], str(samples or ""), str(len(rows)), span, share, queries, seconds])
+            names = TITLES | STEPS if ("leave_one_out", samples) in groups else TITLES
+            lines.append([names[method], str(samples or ""), str(len(rows)), span, share, queries, seconds])
         tables[dataset, level] = lines
     return tables
 

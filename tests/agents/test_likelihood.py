@@ -58,7 +58,7 @@ def predict(name: str, probabilities: torch.Tensor, label_map: torch.Tensor) -> 
     if name == "pixel_accuracy":
         return right.sum() / one_hot.sum()
     if name == "frequency_weighted_iou":
-        return (true * right / (chosen + true - right)).sum() / true.sum()
+        return (true.detach() * right / (chosen + true - right)).sum() / true.sum().detach()
     values = right / (chosen + true - right) if name == "mean_iou" else 2 * right / (chosen + true)
     present = torch.where(chosen > 0, 1.0, 1 - (-true.detach()).exp())  # the weights count as constants
     return (present * values).sum() / present.sum()
