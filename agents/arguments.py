@@ -88,7 +88,7 @@ ENV_ARGUMENTS = {
     name
     for cls in (SegmentationEnv, SegmentationVectorEnv, SegmentationTask)
     for name in inspect.signature(cls).parameters
-}
+} | {"device", "cache"}
 Arguments = TypeVar("Arguments", bound=TrainArguments)
 
 

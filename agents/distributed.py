@@ -10,7 +10,7 @@ that one process would show, gradients are averaged by ``DistributedDataParallel
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -130,6 +130,15 @@ class Job:
 
     def _device(self) -> torch.device:
         return torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
+
+
+def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
+    """Mean of numbers over a list and the processes of the job."""
+    mean = torch.stack(list(values)).mean()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(mean)
+        mean /= distributed.get_world_size()
+    return float(mean)
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

@@ -37,7 +37,8 @@ class Evidence(NamedTuple):
     Attributes:
         direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
             residuals, has the gradient of the log-likelihood.
-        advantages: float32 (V, K), the centred residuals of every visit; the variance is that of the fresh ones.
+        advantages: float32 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal; the
+            variance is that of the fresh ones.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
     """
@@ -75,7 +76,10 @@ def score_evidence(
 
     residual = scores - prediction.mean.view(visits, samples)
     offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
-    advantages = residual - offset
+    # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
+    # the prediction's own spread, and following it would only flatten the belief.
+    informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
+    advantages = torch.where(informative, residual - offset, 0.0)
     weight = advantages.reshape(-1, 1)  # (V·K, 1)
 
     direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
@@ -83,7 +87,8 @@ def score_evidence(
     direction += everywhere[:, :, None, None]
 
     varied = scores[:fresh] - scores[:fresh].mean(dim=1, keepdim=True)
-    explained = 1 - advantages[:fresh].square().sum() / varied.square().sum().clamp(min=1e-12)
+    spread = varied.square().sum()
+    explained = torch.where(spread > 0, 1 - advantages[:fresh].square().sum() / spread.clamp(min=1e-30), 0.0)
     return Evidence(direction, advantages, explained, offset[:fresh].mean())
 
 

@@ -18,11 +18,13 @@ class Visit:
         index: number of the image in its split.
         label_maps: uint8 (K, H, W), of the image as it is stored, not mirrored.
         scores: float32 (K,).
+        when: number that no other visit has, and that grows with time.
     """
 
     index: int
     label_maps: torch.Tensor
     scores: torch.Tensor
+    when: int
 
     @property
     def nbytes(self) -> int:
@@ -84,13 +86,22 @@ class VisitMemory:
             "index": torch.tensor([visit.index for visit in kept]),
             "label_maps": torch.stack([visit.label_maps for visit in kept]),
             "scores": torch.stack([visit.scores for visit in kept]),
+            "when": torch.tensor([visit.when for visit in kept]),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Adds the visits of ``state_dict()`` to what is kept."""
-        if state:
-            for index, maps, scores in zip(state["index"].tolist(), state["label_maps"], state["scores"], strict=True):
-                self.store(Visit(index, maps.clone(), scores.clone()))
+        """Puts the visits of ``state_dict()`` and those that are kept together, each once and in the order of time."""
+        if not state:
+            return
+        merged = {visit.when: visit for visit in self._kept.values()}
+        columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist())
+        for index, maps, scores, when in zip(*columns, strict=True):
+            merged[when] = Visit(index, maps.clone(), scores.clone(), when)
+        self._kept.clear()
+        self._of_image.clear()
+        self.nbytes = 0
+        for when in sorted(merged):
+            self.store(merged[when])
 
 
 class PixelMemory:

@@ -3,7 +3,7 @@
 Two label maps a and b of one image differ in the pixels D = [a ≠ b], and only there can the difference of their rewards
 come from. So it is credited there alone, shared out among the differing pixels:
 
-    A_a = (R_a − R_b) · D / |D|,    A_b = −A_a.
+    A_a = (R_a − R_b) · D / |D| · H·W,    A_b = −A_a.
 
 Without the normaliser 1/|D| this changes nothing: where two samples agree, +A and −A meet the same log-probability and
 cancel, so the estimate is that of leave-one-out with K = 2, to float precision. The normaliser weighs pairs: two maps

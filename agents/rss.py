@@ -28,13 +28,14 @@ from torch import distributed
 
 from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments, parse_arguments, run_command
+from agents.distributed import mean_over_processes
 from agents.likelihood import Evidence, score_evidence, success_loss
 from agents.memory import PixelMemory, Visit, VisitMemory
 from agents.ops import credit, sample_label_maps
 from agents.psd import pair_advantages
 from agents.psr import CellSchedule, tied_uniforms
 from agents.score_models import SCORE_MODELS
-from agents.sync_an import SyncAN
+from agents.sync_an import EPSILON, SyncAN
 from agents.training import Result, report, train
 from rss_env.errors import OptionError
 from rss_env.wrappers.vector import NoisyReward, StarReward
@@ -51,7 +52,7 @@ class RSSArguments(TrainArguments):
     reward_stars: int = 0
     """image level: scores are rounded to this many levels; 0: not"""
     reward_noise: float = 0.0
-    """image level: standard deviation of Gaussian noise on every score"""
+    """image level: standard deviation of Gaussian noise on every score; a resumed run draws it from its start again"""
     learning_rate: float = 1e-3
     """peak of the one-cycle schedule"""
     objective: Literal["likelihood", "reinforce"] = "likelihood"
@@ -128,7 +129,10 @@ class RSS(Algorithm):
         self.args = args
         self.temperature = args.temperature or (2.0 if args.objective == "likelihood" else 1.0)
         self.cells = CellSchedule(args.cells, args.cell_schedule, args.cell_patience)
-        self.visits = VisitMemory(args.replay // args.samples_per_image, args.replay_megabytes)
+        self.visits = VisitMemory(
+            max(1, args.replay // args.samples_per_image) if args.replay else 0, args.replay_megabytes
+        )
+        self.collected = 0  # micro-batches so far, the same number in every process
         self.pixels: PixelMemory | None = None  # made when the number of classes is known
         self.scale = torch.ones((), dtype=torch.float64)  # of the advantages of this update
 
@@ -142,6 +146,7 @@ class RSS(Algorithm):
     ) -> Collected:
         """Draws K label maps per image and has them scored."""
         args = self.args
+        self.collected += 1
         batch, _, height, width = logits.shape
         behaviour = (logits / self.temperature).softmax(dim=1)
         side = self.cells.side(progress)
@@ -161,8 +166,12 @@ class RSS(Algorithm):
 
     def prepare(self, feedbacks: Sequence[Feedback]) -> None:
         """SyncAN's scale of the update, and the schedule of the cells."""
-        if self.args.cell_schedule == "plateau":
-            self.cells.observe(mean_over_processes([feedback.rewards.mean() for feedback in feedbacks]))
+        if self.args.cell_schedule == "plateau" or self.args.baseline == "batch":
+            mean = mean_over_processes([feedback.rewards.mean() for feedback in feedbacks])
+            self.cells.observe(mean)
+            if self.args.baseline == "batch":
+                for feedback in feedbacks:
+                    feedback.advantages = feedback.rewards - mean
         advantages = [feedback.advantages for feedback in feedbacks if feedback.advantages is not None]
         if advantages and self.args.sync_an:
             synchronised = SyncAN()
@@ -198,8 +207,10 @@ class RSS(Algorithm):
         indices, flipped = image_keys(infos)
         feedback.old = [(b, visit) for b, index in enumerate(indices) for visit in self.visits.recall(index)]
         feedback.old = [(b, mirror(visit) if flipped[b] else visit) for b, visit in feedback.old]
+        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         for b, index in enumerate(indices):
-            visit = Visit(index, feedback.label_maps[b].cpu().clone(), feedback.rewards[b, :, 0, 0].cpu().clone())
+            label_maps, scores = feedback.label_maps[b].cpu().clone(), feedback.rewards[b, :, 0, 0].cpu().clone()
+            visit = Visit(index, label_maps, scores, (self.collected << 32) + (rank << 16) + b)
             self.visits.store(mirror(visit) if flipped[b] else visit)
 
     def _weigh_scores(self, logits: torch.Tensor, feedback: Feedback) -> None:
@@ -212,7 +223,8 @@ class RSS(Algorithm):
         image = torch.tensor([*range(batch), *(b for b, _ in feedback.old)], device=device)
         model = score_model(self.args.reward)
         feedback.evidence = score_evidence(logits.softmax(dim=1), label_maps, scores, image, batch, model)
-        feedback.advantages = feedback.evidence.advantages[:batch]
+        fresh = feedback.evidence.advantages[:batch]
+        feedback.advantages = fresh[fresh.any(dim=1)]  # equal scores say nothing about the variance
 
     def _score_likelihood(
         self, log_probabilities: torch.Tensor, feedback: Feedback
@@ -220,7 +232,9 @@ class RSS(Algorithm):
         """Moves the probabilities to where the observed scores are more likely: see docs/likelihood.md."""
         evidence = feedback.evidence
         assert evidence is not None
-        direction = (evidence.direction / self.scale.square()).to(evidence.direction.dtype)
+        informative = self.scale > 2 * EPSILON  # else no new score differed from another
+        precision = torch.where(informative, self.scale.square().reciprocal(), 0.0)
+        direction = (evidence.direction * precision).to(evidence.direction.dtype)
         loss = -(direction * log_probabilities.exp()).sum(dim=1).mean()
         return loss, {
             "policy/advantage_scale": self.scale,
@@ -263,8 +277,6 @@ class RSS(Algorithm):
         if args.pairs != "none":
             flat = rewards[:, :, 0, 0] if rewards.shape[2:] == (1, 1) else rewards
             return pair_advantages(flat, label_maps, args.pairs, args.pair_normaliser)
-        if args.baseline == "batch":
-            return rewards - rewards.mean()
         return leave_one_out(rewards)
 
     def _reinforce(
@@ -288,10 +300,11 @@ class RSS(Algorithm):
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"cells": self.cells.state_dict()}
+        return {"cells": self.cells.state_dict(), "collected": self.collected}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.cells.load_state_dict(state["cells"])
+        self.collected = state["collected"]
 
     def memory(self) -> dict[str, torch.Tensor]:
         return self.visits.state_dict() if self.pixels is None else self.pixels.state_dict()
@@ -365,16 +378,7 @@ def image_keys(infos: dict[str, Any]) -> tuple[list[int], list[bool]]:
 
 def mirror(visit: Visit) -> Visit:
     """The visit with its label maps mirrored left and right."""
-    return Visit(visit.index, visit.label_maps.flip(-1), visit.scores)
-
-
-def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
-    """Mean of numbers over a list and the processes of the job."""
-    mean = torch.stack(list(values)).mean()
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(mean)
-        mean /= distributed.get_world_size()
-    return float(mean)
+    return Visit(visit.index, visit.label_maps.flip(-1), visit.scores, visit.when)
 
 
 def check(args: RSSArguments) -> None:
@@ -384,8 +388,8 @@ def check(args: RSSArguments) -> None:
             f"--samples-per-image must be at least 2, got {args.samples_per_image}: "
             "a label map is judged against the other samples of its image."
         )
-    if args.temperature is not None and not args.temperature > 0:
-        raise OptionError(f"--temperature must be positive, got {args.temperature}.")
+    if args.temperature is not None and not 0 < args.temperature < math.inf:
+        raise OptionError(f"--temperature must be positive and finite, got {args.temperature}.")
     if args.replay < 0 or not 0 <= args.replay_megabytes < math.inf:
         raise OptionError(
             "--replay and --replay-megabytes must be at least 0 and finite, "
@@ -409,6 +413,8 @@ def train_rss(args: RSSArguments) -> Result:
     """Trains from scores; see ``agents.training.train``."""
 
     def wrap(envs: gym.vector.VectorEnv) -> gym.vector.VectorEnv:
+        if args.objective == "likelihood" and args.reward is not None and args.reward not in SCORE_MODELS:
+            print(f"There is no score model of {args.reward}: its scores are predicted by the expected pixel accuracy.")
         if args.reward_noise:
             envs = NoisyReward(envs, args.reward_noise)
         return StarReward(envs, args.reward_stars) if args.reward_stars else envs

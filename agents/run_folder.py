@@ -96,7 +96,7 @@ class RunFolder:
         parent = self.path / "checkpoints"
         final = parent / f"step-{step:08d}"
         parent.mkdir(exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+        temporary, aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent)), None
         try:
             save_policy(temporary / "weights.safetensors", policy, description)
             torch.save(state, temporary / "state.pt")
@@ -105,10 +105,13 @@ class RunFolder:
             for file in temporary.iterdir():
                 _sync(file)
             temporary.chmod(0o755)
-            if final.exists():  # the same step again, as after a resume at the last step
-                shutil.rmtree(final)
+            if final.exists():  # the same step again: the old one goes when the new one is there
+                aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+                final.replace(aside)
             temporary.replace(final)
             _sync(parent)
+            if aside is not None:
+                shutil.rmtree(aside)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in sorted(parent.glob("step-*"))[: -self.keep]:

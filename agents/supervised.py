@@ -8,6 +8,7 @@ from an environment made with ``expose_target=True``. It asks for no reward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments, parse_arguments, run_command
+from agents.distributed import mean_over_processes
 from agents.training import Result, report, train
 
 IGNORE_INDEX = 255
@@ -29,6 +31,13 @@ class SupervisedArguments(TrainArguments):
 
 class CrossEntropy(Algorithm):
     """Learning from targets; the environment is asked for no score."""
+
+    pixels: float = 1.0  # counted pixels, the mean over the micro-batches and processes of the update
+
+    def prepare(self, feedbacks: Sequence[torch.Tensor]) -> None:
+        """Counts the pixels of the whole update, so that each weighs the same however the images are shared out."""
+        counted = [(feedback != IGNORE_INDEX).sum().double() for feedback in feedbacks]
+        self.pixels = max(1.0, mean_over_processes(counted))
 
     def collect(
         self,
@@ -48,9 +57,8 @@ class CrossEntropy(Algorithm):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Mean cross-entropy of the counted pixels."""
         counted = feedback != IGNORE_INDEX
-        pixels = counted.sum().clamp(min=1)
-        loss = F.cross_entropy(logits, feedback, ignore_index=IGNORE_INDEX, reduction="sum") / pixels
-        accuracy = ((logits.argmax(dim=1) == feedback) & counted).sum() / pixels
+        loss = F.cross_entropy(logits, feedback, ignore_index=IGNORE_INDEX, reduction="sum") / self.pixels
+        accuracy = ((logits.argmax(dim=1) == feedback) & counted).sum() / counted.sum().clamp(min=1)
         return loss, {"train/pixel_accuracy": accuracy}
 
 

@@ -53,4 +53,4 @@ class SyncAN:
         sums, self._sums = self._sums, None
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(sums, group=self.group)
-        return (sums[0] / sums[1]).sqrt() + EPSILON
+        return (sums[0] / sums[1].clamp(min=1)).sqrt() + EPSILON

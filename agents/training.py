@@ -22,8 +22,8 @@ import rss_env
 from agents.algorithm import Algorithm
 from agents.arguments import TrainArguments, choose_device, to_config
 from agents.distributed import Job, JobError, is_lost_connection
-from agents.policy import UNet, check_classes, predict_label_maps
-from agents.run_folder import RunFolder
+from agents.policy import CheckpointError, UNet, check_classes, predict_label_maps
+from agents.run_folder import RunFolder, RunFolderError
 from rss_env.errors import OptionError
 from rss_env.evaluation import Evaluation, evaluate
 from rss_env.rendering import overlay
@@ -73,6 +73,8 @@ def train(args: TrainArguments, algorithm: Algorithm, wrap: Wrap | None = None, 
     job = Job()
     try:
         return _Training(args, algorithm, job, wrap, env_options).run()
+    except (JobError, RunFolderError, CheckpointError):
+        raise
     except RuntimeError as error:
         if is_lost_connection(error):
             raise JobError(
@@ -122,7 +124,7 @@ class _Training:
         }
         torch.manual_seed(args.seed)
         self.policy = UNet(data.num_classes, args.width).to(self.device)
-        self.generator = torch.Generator(self.device).manual_seed(args.seed + (job.rank << 32))
+        self.generator = torch.Generator(self.device).manual_seed(stream_seed(args.seed, job.rank, 0))
         self.step, self.seconds, self.queries_before = 0, 0.0, 0
         self.evaluation: Evaluation | None = None
         self.saved = -1  # step of the last checkpoint that this process wrote
@@ -282,6 +284,7 @@ class _Training:
                 "reward_queries": queries,
                 "optimiser": self.optimiser.state_dict(),
                 "generators": states,
+                "device": self.device.type,
                 "algorithm": self.algorithm.state_dict(),
             }
             self.folder.save_checkpoint(self.step, self.policy, self.described, state)
@@ -296,17 +299,27 @@ class _Training:
             return None
         self.policy, state = self.folder.load_checkpoint(path, self.device)
         check_classes(self.policy, num_classes, path)
+        if "algorithm" not in state:
+            raise CheckpointError(f"{path} was written by an earlier version of this project; it cannot be resumed.")
         self.step, self.seconds, self.queries_before = state["step"], state["seconds"], state["reward_queries"]
+        self.saved = self.step
         self.algorithm.load_state_dict(state["algorithm"])
         generators = state["generators"]
         same_job = len(generators) == self.job.size
-        if same_job:
+        if same_job and state["device"] == self.device.type:
             self.generator.set_state(generators[self.job.rank])
-        else:  # the draws of another number of processes: new ones, decided by seed, step and process
-            self.generator.manual_seed(self.args.seed + (self.job.rank << 32) + (self.step << 40))
+        else:  # draws of another number of processes or kind of device: new ones
+            self.generator.manual_seed(stream_seed(self.args.seed, self.job.rank, self.step))
         for memory in self.folder.read_memories(path, [self.job.rank] if same_job else range(len(generators))):
             self.algorithm.load_memory(memory)
         return state
+
+
+def stream_seed(seed: int, rank: int, step: int) -> int:
+    """Seed of the label maps of one process from one step on, 32 bits: torch's CPU generator ignores all others."""
+    if rank == step == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
 
 
 def micro_batch_size(batch_size: int, accumulation_steps: int, processes: int) -> int:

@@ -62,10 +62,15 @@ def run_one(args: ConvergenceArguments, spec: Spec, measured: Mapping[str, Any])
     folder = Path(args.run_dir) / spec.name
     module, *words = spec.command(args.camvid)
     command = [sys.executable, "-m", module, "--run-dir", str(folder), "--no-progress"]
-    command += ["--resume"] if (folder / "config.json").exists() else words
+    command += [*words, "--resume"] if (folder / "config.json").exists() else words  # which refuses other arguments
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C reaches the runs once, from here
     ) as run:
         RUNNING.add(run)
         _, said = run.communicate()

@@ -32,7 +32,7 @@ def plot(results: Path) -> list[Path]:
     Returns:
         The files: learning curves, and bars of the final mIoU.
     """
-    rows = read_rows(results)
+    rows = with_references(results)
     return [_curves(rows, results.with_suffix(".curves.png")), _bars(rows, results.with_suffix(".bars.png"))]
 
 
@@ -62,7 +62,7 @@ def picture_grid(specs: list[Spec], run_dir: Path, path: Path, columns: int = 5,
         len(files) + 1, columns, figsize=(1.45 * columns * images, 1.5 * (len(files) + 1)), squeeze=False
     )
     for row, (method, pictures) in zip(axes[1:], files.items(), strict=True):
-        chosen = [pictures[round((i + 1) * len(pictures) / columns) - 1] for i in range(columns)]
+        chosen = [pictures[max(0, round((i + 1) * len(pictures) / columns) - 1)] for i in range(columns)]
         for axis, file in zip(row, chosen, strict=True):
             axis.imshow(plt.imread(file)[height:, : images * width], interpolation="nearest")
             axis.set_title(f"step {int(file.stem.rsplit('-', 1)[1]):,}", fontsize=7, pad=2)
@@ -79,6 +79,24 @@ def picture_grid(specs: list[Spec], run_dir: Path, path: Path, columns: int = 5,
     figure.savefig(path, dpi=100)
     plt.close(figure)
     return path
+
+
+def with_references(results: Path) -> list[Row]:
+    """The rows of a results file; beside partial suites those of the headline that they are compared with.
+
+    Suites that vary K or the feedback on CamVid run neither cross-entropy nor the usual K again.
+    """
+    rows = read_rows(results)
+    headline = results.with_name("headline.csv")
+    if results.stem not in ("queries", "feedback") or not headline.exists():
+        return rows
+    seeds = {row["seed"] for row in rows}
+    wanted = ("cross_entropy", "replay", "entropy")
+    return rows + [
+        row
+        for row in read_rows(headline)
+        if (row["dataset"], row["level"]) == ("camvid", "image") and row["method"] in wanted and row["seed"] in seeds
+    ]
 
 
 def panels(rows: list[Row]) -> dict[tuple[str, str], dict[Group, list[Row]]]:

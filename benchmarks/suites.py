@@ -135,28 +135,29 @@ CAMVID = Spec("camvid", "image", "", 32, 0, (72, 96), 1000)
 
 
 def headline(seeds: Iterable[int]) -> list[Spec]:
-    """The default method at both levels, the plain policy gradient, and cross-entropy."""
+    """The default method against cross-entropy: real photos at both levels, and procedural images at image level.
+
+    On photos the plain policy gradient as well. Procedural images get more steps, because cross-entropy is still
+    rising on them after 1,000.
+    """
+    shapes = replace(SHAPES, samples=32, steps=1500)
     runs = []
     for seed in seeds:
-        for base in (CAMVID, replace(SHAPES, samples=32)):
-            runs += [
-                replace(base, method="cross_entropy", samples=0, seed=seed),
-                replace(base, method="replay", seed=seed),
-                replace(base, method="entropy", seed=seed),
-                replace(base, method="replay", level="pixel", samples=8, seed=seed),
-            ]
+        runs += [
+            replace(CAMVID, method="cross_entropy", samples=0, seed=seed),
+            replace(CAMVID, method="replay", seed=seed),
+            replace(CAMVID, method="entropy", seed=seed),
+            replace(CAMVID, method="replay", level="pixel", samples=8, seed=seed),
+            replace(shapes, method="cross_entropy", samples=0, seed=seed),
+            replace(shapes, method="replay", seed=seed),
+        ]
     return runs
 
 
 def queries(seeds: Iterable[int]) -> list[Spec]:
     """Few reward queries: the default method at small K, and the plain policy gradient at K = 8 and 64."""
-    counts = {"replay": (2, 4, 8, 16), "entropy": (8, 64)}
-    return [
-        replace(CAMVID, method=method, samples=samples, seed=seed)
-        for seed in seeds
-        for method, several in counts.items()
-        for samples in several
-    ]
+    runs = (("replay", 8), ("entropy", 64), ("replay", 4), ("replay", 16), ("replay", 2), ("entropy", 8))
+    return [replace(CAMVID, method=method, samples=samples, seed=seed) for seed in seeds for method, samples in runs]
 
 
 def feedback(seeds: Iterable[int]) -> list[Spec]:

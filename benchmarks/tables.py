@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.convergence_plot import panels
+from benchmarks.convergence_plot import panels, with_references
 from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.suites import LEVELS, STEPS, SUITES, TITLES
 
@@ -30,7 +30,7 @@ FILES = (
 def convergence(path: Path = RESULTS / "headline.csv") -> dict[tuple[str, str], list[list[str]]]:
     """Final mIoU over the seeds of each method, by (data set, level)."""
     tables = {}
-    for (dataset, level), groups in panels(read_rows(path)).items():
+    for (dataset, level), groups in panels(with_references(path)).items():
         ends = {group: [row for row in rows if row["step"] == row["steps"]] for group, rows in groups.items()}
         upper = next((_mean(rows, "val_miou") for (name, _), rows in ends.items() if name == "cross_entropy"), None)
         lines = [[f"{dataset}, {level} level", "K", "seeds", "mIoU (range)", "of CE", "reward queries", "seconds"]]

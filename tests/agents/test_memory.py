@@ -23,6 +23,7 @@ def make_visit(index: int, mark: int, samples: int = SAMPLES) -> Visit:
         index,
         torch.full((samples, HEIGHT, WIDTH), mark % 256, dtype=torch.uint8),
         torch.full((samples,), mark / 2, dtype=torch.float32),
+        mark,
     )
 
 
@@ -36,7 +37,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 def same(one: Visit, other: Visit) -> bool:
     return (
-        one.index == other.index
+        (one.index, one.when) == (other.index, other.when)
         and torch.equal(one.label_maps, other.label_maps)
         and torch.equal(one.scores, other.scores)
         and (one.label_maps.dtype, one.scores.dtype) == (torch.uint8, torch.float32)
@@ -153,6 +154,16 @@ def test_the_visits_of_two_processes_come_together() -> None:
     both.load_state_dict(second.state_dict())
     assert sorted(int(visit.label_maps[0, 0, 0]) for index in range(3) for visit in both.recall(index)) == [0, 1, 2, 3]
     assert both.nbytes == first.nbytes + second.nbytes
+
+
+def test_visits_that_come_together_are_kept_once_and_in_the_order_of_time() -> None:
+    first, second, both = (VisitMemory(3, 1) for _ in range(3))
+    for memory, marks in ((first, (4, 5, 6)), (second, (1, 5, 7))):  # 5 was loaded by both from an earlier checkpoint
+        for mark in marks:
+            memory.store(make_visit(0, mark))
+    for memory in (first, second):
+        both.load_state_dict(memory.state_dict())
+    assert [visit.when for visit in both.recall(0)] == [7, 6, 5]
 
 
 def test_a_restored_visit_does_not_hold_the_whole_file_in_memory() -> None:

@@ -291,8 +291,8 @@ def test_fewer_than_two_samples_are_rejected(objective: Any, samples: int) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0.0}, r"--temperature must be positive, got 0\.0"),
-        ({"temperature": float("nan")}, r"--temperature must be positive, got nan"),
+        ({"temperature": 0.0}, r"--temperature must be positive and finite, got 0\.0"),
+        ({"temperature": float("nan")}, r"--temperature must be positive and finite, got nan"),
         ({"objective": "reinforce", "temperature": 2.0}, r"--temperature must be 1, got 2\.0"),
         ({"objective": "reinforce", "pairs": "disjoint", "samples_per_image": 5}, r"even --samples-per-image, got 5"),
         ({"objective": "reinforce", "pairs": "all", "baseline": "batch"}, r"no other --baseline"),
@@ -440,3 +440,33 @@ def test_the_recorder_of_tensor_sizes_would_see_a_one_hot_tensor() -> None:
     with LargestTensor() as recorder:
         torch.nn.functional.one_hot(torch.zeros(3, 6, 16, 17, dtype=torch.long), 5)
     assert recorder.most == 3 * 6 * 5 * 16 * 17
+
+
+def test_a_replay_of_fewer_label_maps_than_a_visit_has_keeps_one_visit() -> None:
+    assert RSS(RSSArguments(samples_per_image=300)).visits.visits == 1
+    assert RSS(RSSArguments(samples_per_image=300, replay=0)).visits.visits == 0
+    assert RSS(RSSArguments(samples_per_image=32)).visits.visits == 8
+
+
+def test_equal_scores_of_an_image_teach_nothing_and_do_not_count_in_the_scale() -> None:
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    infos = {"index": np.array([0, 1])}
+    algorithm = RSS(RSSArguments(samples_per_image=3, replay=0))
+    envs: Any = FixedScores(np.array([[0.4, 0.4, 0.4], [0.1, 0.5, 0.3]]))
+    collected = algorithm.collect(logits.detach(), envs, infos, 0.0, torch.Generator().manual_seed(0))
+    algorithm.prepare([collected.feedback])
+    loss, metrics = algorithm.loss(logits, collected.feedback, 0.0)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[0].any()
+    assert gradient[1].any()
+    evidence = collected.feedback.evidence
+    assert float(metrics["policy/advantage_scale"]) == pytest.approx(
+        evidence.advantages[1].square().mean().sqrt().item(), rel=1e-6
+    )
+
+    equal: Any = FixedScores(np.full((2, 3), 0.4))
+    collected = algorithm.collect(logits.detach(), equal, infos, 0.0, torch.Generator().manual_seed(0))
+    algorithm.prepare([collected.feedback])
+    loss, metrics = algorithm.loss(logits, collected.feedback, 0.0)
+    assert not torch.autograd.grad(loss, logits)[0].any()
+    assert float(metrics["likelihood/explained"]) == 0

@@ -70,7 +70,7 @@ def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_lo
     assert np.array(described["palette"]).shape == (3, 3)
     assert (described["image_size"], described["resize"]) == ([16, 24], "pad")
     state = torch.load(checkpoint / "state.pt", weights_only=True)
-    assert state.keys() == {"step", "seconds", "reward_queries", "optimiser", "generators", "algorithm"}
+    assert state.keys() == {"step", "seconds", "reward_queries", "optimiser", "generators", "device", "algorithm"}
     assert (state["step"], state["reward_queries"], len(state["generators"])) == (6, 6 * 2 * 3, 1)
     memory = torch.load(checkpoint / "memory-0.pt", weights_only=True)
     assert memory["label_maps"].shape == (6 * 2, 3, 16, 24)  # every visit: none is too old for the default --replay

@@ -15,7 +15,7 @@ from agents import rss
 from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments
 from agents.policy import load_policy
-from agents.training import Result, one_cycle, train
+from agents.training import Result, one_cycle, stream_seed, train
 from rss_env.datasets import load_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -156,3 +156,10 @@ def test_a_finished_command_tells_its_result_and_where_the_checkpoint_is(
     assert f"mIoU {final['val/miou']:.4f}" in outcome.out
     assert "on 4 images; 12 reward queries" in outcome.out
     assert outcome.out.endswith(f"{tmp_path / 'run' / 'checkpoints' / 'step-00000002'}\n")
+
+
+def test_processes_and_resumed_jobs_of_another_size_draw_other_label_maps() -> None:
+    keys = [(seed, rank, step) for seed in (1, 2) for rank in (0, 1, 2) for step in (0, 500)]
+    draws = {tuple(torch.rand(4, generator=torch.Generator().manual_seed(stream_seed(*key))).tolist()) for key in keys}
+    assert len(draws) == len(keys)
+    assert stream_seed(7, 0, 0) == 7  # one process alone draws what its --seed says
