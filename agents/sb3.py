@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from agents.arguments import choose_device, parse_env_kwargs, run_command
+from agents.rss import leave_one_out
 from agents.run_folder import RunFolder
 from agents.sb3_policy import DensePolicy, PixelRolloutBuffer
 from agents.training import check_env_id
@@ -121,9 +122,8 @@ class GroupBaseline(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """The step's results with rewards compared within groups; infos keep the scores as ``episode``."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        grouped = rewards.reshape(-1, self.group)
-        others = (grouped.sum(axis=1, keepdims=True) - grouped) / (self.group - 1)
-        return observations, (grouped - others).reshape(-1), dones, infos
+        compared = leave_one_out(torch.from_numpy(rewards).reshape(-1, self.group))
+        return observations, compared.reshape(-1).numpy(), dones, infos
 
 
 class Evaluate(BaseCallback):

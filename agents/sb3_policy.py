@@ -11,7 +11,6 @@ the rollout buffer and the loss, so each pixel has a ratio, a clip and a share o
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -178,7 +177,3 @@ class PixelRolloutBuffer(RolloutBuffer):
             self.returns[batch_inds].flatten(),
         )
         return RolloutBufferSamples(*map(self.to_torch, parts))
-
-    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
-        """Minibatches in random order."""
-        yield from super().get(batch_size)

@@ -12,7 +12,6 @@ CamVid is a folder in the layout of ``RSS-Folder`` (images/, masks/, splits/, cl
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -27,6 +26,7 @@ import tyro
 from tqdm import tqdm
 
 from agents.arguments import run_command
+from agents.run_folder import RunFolder
 from benchmarks import convergence_plot, tables
 from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
 from benchmarks.suites import SUITES, Spec, ablation
@@ -85,9 +85,9 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The evaluations of a run, oldest first: step, reward queries, seconds, mIoU and pixel accuracy."""
     curve: dict[int, dict[str, Any]] = {}
     last: dict[str, Any] = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        last |= json.loads(line)
-        if "val/miou" in json.loads(line):
+    for row in RunFolder(folder).read_metrics():
+        last |= row
+        if "val/miou" in row:
             curve[last["step"]] = {
                 "step": last["step"],
                 "reward_queries": int(last["time/reward_queries"]),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,9 +33,12 @@ from tqdm import tqdm
 from agents import sb3
 from agents.arguments import run_command
 from agents.policy import load_policy, predict_label_maps
+from agents.run_folder import RunFolder
 from benchmarks import leaderboard_report
+from benchmarks.convergence import read_curve
 from benchmarks.judge import SHOWN, Arena, Judge, Verdict
 from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
+from benchmarks.suites import GRADIENT, METHODS
 from rss_env.errors import OptionError
 
 ENTRIES = Path(__file__).parent / "entries"
@@ -46,8 +50,8 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "image tags": ("agents.weak_labels", 32),
     "RSS": ("agents.rss", 32),
     "RSS, K = 8": ("agents.rss", 8),
-    "leave-one-out": ("agents.rss --objective reinforce", 32),
-    "REINFORCE, one baseline sample": ("agents.rss --objective reinforce --no-sync-an --entropy-gain 0", 2),
+    "leave-one-out": (f"agents.rss {GRADIENT}", 32),
+    "REINFORCE, one baseline sample": (f"agents.rss {METHODS['leave_one_out']}", 2),
     "SB3 PPO, dense, pixel ratio": ("agents.sb3 --algo ppo --ratio pixel", 16),
     "SB3 PPO, dense, image ratio": ("agents.sb3 --algo ppo --ratio image", 16),
     "SB3 A2C, dense": ("agents.sb3 --algo a2c", 16),
@@ -109,7 +113,7 @@ def run_command_entry(name: str, arena: Arena, seed: int, args: LeaderboardArgum
     command = command_of(name, arena, seed, folder)
     if (folder / "config.json").exists():
         if "agents.sb3" in command:  # SB3 saves models, not runs: begin anew
-            subprocess.run(["rm", "-r", str(folder)], check=True)
+            shutil.rmtree(folder)
         else:
             command += ["--resume"]
     verdict = Verdict()
@@ -129,23 +133,9 @@ def run_command_entry(name: str, arena: Arena, seed: int, args: LeaderboardArgum
         lines = done.stderr.strip().splitlines()
         verdict.status = f"stopped with exit code {done.returncode}: {lines[-1] if lines else ''}"
         return verdict
-    last: dict[str, Any] = {}
-    scores = []
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        last |= row
-        if "reward/mean" in row:
-            scores.append(row["reward/mean"])
-        if "val/miou" in row:
-            verdict.queries, verdict.seconds = int(last["time/reward_queries"]), last["time/seconds"]
-            verdict.curve.append(
-                {
-                    "reward_queries": verdict.queries,
-                    "seconds": round(verdict.seconds, 2),
-                    "val_miou": round(row["val/miou"], 5),
-                    "val_pixel_accuracy": round(row["val/pixel_accuracy"], 5),
-                }
-            )
+    verdict.curve = [{name: value for name, value in point.items() if name != "step"} for point in read_curve(folder)]
+    verdict.queries, verdict.seconds = int(verdict.curve[-1]["reward_queries"]), verdict.curve[-1]["seconds"]
+    scores = [row["reward/mean"] for row in RunFolder(folder).read_metrics() if "reward/mean" in row]
     verdict.mean_score = sum(scores) / len(scores) if scores else None
     verdict.label_maps = last_label_maps(folder, arena)
     return verdict
@@ -204,10 +194,9 @@ def main() -> None:
         else:
             verdict = run_command_entry(name, arena, seed, args)
         if verdict.label_maps is not None:
-            leaderboard_report.label_maps_file(Path(args.run_dir), name, arena.name, seed).parent.mkdir(
-                parents=True, exist_ok=True
-            )
-            np.save(leaderboard_report.label_maps_file(Path(args.run_dir), name, arena.name, seed), verdict.label_maps)
+            file = leaderboard_report.label_maps_file(Path(args.run_dir), name, arena.name, seed)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, verdict.label_maps)
         with writing:
             rows.extend(rows_of(verdict, name, arena, seed, measured))
             write_rows(out, rows)
