@@ -21,6 +21,7 @@ cells, or old. Earlier visits of an image are replayed with no new query and no 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -41,12 +42,14 @@ class Evidence(NamedTuple):
             variance is that of the fresh ones.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
+        variance: of the fresh residuals within their visits, with what rounding leaves open.
     """
 
     direction: torch.Tensor
     advantages: torch.Tensor
     explained: torch.Tensor
     offset: torch.Tensor
+    variance: torch.Tensor
 
 
 def score_evidence(
@@ -56,6 +59,8 @@ def score_evidence(
     image: torch.Tensor,
     fresh: int,
     score_model: str,
+    stars: int = 0,
+    spread: float = 1.0,
 ) -> Evidence:
     """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
 
@@ -66,6 +71,8 @@ def score_evidence(
         image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
         fresh: number of visits of this step.
         score_model: key in ``agents.score_models.SCORE_MODELS``.
+        stars: levels that the scores were rounded to; 0: they were not.
+        spread: standard deviation of residuals before rounding.
     """
     visits, samples, height, width = label_maps.shape
     maps, owner = label_maps.reshape(-1, height, width), image.repeat_interleave(samples)
@@ -74,7 +81,9 @@ def score_evidence(
     target = probabilities.sum(dim=(2, 3))  # (B, C)
     prediction = predict_scores(score_model, expected, predicted, target[owner])
 
-    residual = scores - prediction.mean.view(visits, samples)
+    mean = prediction.mean.view(visits, samples)
+    exact, undecided = before_rounding(scores, mean, spread, stars) if stars else (scores, torch.zeros_like(scores))
+    residual = exact - mean
     offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
     # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
     # the prediction's own spread, and following it would only flatten the belief.
@@ -87,9 +96,45 @@ def score_evidence(
     direction += everywhere[:, :, None, None]
 
     varied = scores[:fresh] - scores[:fresh].mean(dim=1, keepdim=True)
-    spread = varied.square().sum()
-    explained = torch.where(spread > 0, 1 - advantages[:fresh].square().sum() / spread.clamp(min=1e-30), 0.0)
-    return Evidence(direction, advantages, explained, offset[:fresh].mean())
+    total = varied.square().sum()
+    explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
+    variance = ((residual - offset).square() + undecided)[:fresh].mean()
+    return Evidence(direction, advantages, explained, offset[:fresh].mean(), variance)
+
+
+def before_rounding(
+    scores: torch.Tensor, mean: torch.Tensor, spread: float, stars: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What scores may have been before they were rounded to levels 0, 1 / (stars − 1), …, 1.
+
+    A score was Gaussian around its prediction, and rounding tells in which interval it lies: mean and variance of the
+    Gaussian cut off there. The interval of the lowest level has no lower end, that of the highest no upper one.
+
+    Args:
+        scores: float32, any shape, the rounded ones.
+        mean: the predictions, same shape.
+        spread: standard deviation of the Gaussian.
+        stars: number of levels, at least 2.
+
+    Returns:
+        Mean and variance, float32, shape of ``scores``.
+    """
+    half = 0.5 / (stars - 1)
+    level, mean = scores.double(), mean.double()
+    low = ((level - half - mean) / spread).masked_fill(level < half, -math.inf)
+    high = ((level + half - mean) / spread).masked_fill(level > 1 - half, math.inf)
+    flip = low > 0  # the interval is mirrored to where its probability is not the difference of two numbers near 1
+    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    mass = (torch.special.log_ndtr(high).exp() - torch.special.log_ndtr(low).exp()).clamp(min=1e-300)
+    density = [torch.exp(-0.5 * edge.square()) / math.sqrt(2 * math.pi) for edge in (low, high)]
+    shift = (density[0] - density[1]) / mass
+    edges = [edge.masked_fill(edge.isinf(), 0.0) * value for edge, value in zip((low, high), density, strict=True)]
+    remaining = (1 + (edges[0] - edges[1]) / mass - shift.square()).clamp(0, 1)
+    # Far out in a tail the Gaussian falls so fast that all of it lies at the nearer edge.
+    far = high < -30
+    shift, remaining = torch.where(far, high, shift), remaining.masked_fill(far, 0.0)
+    value = mean + spread * torch.where(flip, -shift, shift)
+    return value.to(scores.dtype), (spread**2 * remaining).to(scores.dtype)
 
 
 def success_loss(log_probabilities: torch.Tensor, known: torch.Tensor, excluded: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ from agents.ops import credit, sample_label_maps
 from agents.psd import pair_advantages
 from agents.psr import CellSchedule, tied_uniforms
 from agents.score_models import SCORE_MODELS
+from agents.score_noise import EVERY, ScoreNoise, score_twice, scored_twice
 from agents.sync_an import EPSILON, SyncAN
 from agents.training import Result, report, train
 from rss_env.errors import OptionError
@@ -60,8 +61,9 @@ class RSSArguments(TrainArguments):
 
     temperature: float | None = None
     """temperature at which label maps are drawn; default: 2 for likelihood; reinforce needs 1"""
-    cells: tuple[int, ...] = (1,)
-    """PSR: sides of the cells that share one draw, from the first stage of the training to the last; 1: no cells"""
+    cells: tuple[int, ...] = ()
+    """PSR: sides of the cells that share one draw, from the first stage of the training to the last; 1: no cells;
+    default: 1, but for likelihood at image level what the noise of the scores demands, which is measured"""
     cell_schedule: Literal["progress", "plateau"] = "progress"
     """PSR: stages of equal length, or the next when the reward no longer rises"""
     cell_patience: int = 100
@@ -96,6 +98,7 @@ class Feedback:
         label_maps: uint8 (B, K, H, W).
         rewards: float32 (B, K, 1, 1) at image level, (B, K, H, W) at pixel level.
         cell: side of the cells that the label maps were drawn in, in pixels.
+        twice: whether the first label map of every image is its last one as well, to measure the noise.
         advantages: how much better each label map, or pixel, did than expected: reinforce (B, K, 1, 1) or
             (B, K, H, W), likelihood at image level (B, K).
         evidence: likelihood at image level: what the scores say about the policy's probabilities.
@@ -107,6 +110,7 @@ class Feedback:
     label_maps: torch.Tensor
     rewards: torch.Tensor
     cell: int = 1
+    twice: bool = False
     advantages: torch.Tensor | None = None
     evidence: Evidence | None = None
     old: Sequence[tuple[int, Visit]] = ()
@@ -128,11 +132,13 @@ class RSS(Algorithm):
         check(args)
         self.args = args
         self.temperature = args.temperature or (2.0 if args.objective == "likelihood" else 1.0)
-        self.cells = CellSchedule(args.cells, args.cell_schedule, args.cell_patience)
+        self.cells = CellSchedule(args.cells or (1,), args.cell_schedule, args.cell_patience)
+        self.noise = ScoreNoise(args.reward_stars)
         self.visits = VisitMemory(
             max(1, args.replay // args.samples_per_image) if args.replay else 0, args.replay_megabytes
         )
         self.collected = 0  # micro-batches so far, the same number in every process
+        self.updates = 0  # so far
         self.pixels: PixelMemory | None = None  # made when the number of classes is known
         self.scale = torch.ones((), dtype=torch.float64)  # of the advantages of this update
 
@@ -149,12 +155,16 @@ class RSS(Algorithm):
         self.collected += 1
         batch, _, height, width = logits.shape
         behaviour = (logits / self.temperature).softmax(dim=1)
-        side = self.cells.side(progress)
+        by_noise = args.objective == "likelihood" and not args.cells and not scores_pixels(envs)
+        side = self.noise.side(max(1, min(height, width) // 2)) if by_noise else self.cells.side(progress)
         uniforms = tied_uniforms((batch, args.samples_per_image, height, width), side, generator)
         label_maps = sample_label_maps(behaviour, args.samples_per_image, uniforms=uniforms)  # uint8 (B, K, H, W)
+        twice = by_noise and self.updates % EVERY == 0
+        if twice:
+            score_twice(label_maps)
         images, _, _, _, next_infos = envs.step(label_maps.cpu().numpy())
         rewards = read_rewards(next_infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
-        feedback = Feedback(label_maps, rewards, side)
+        feedback = Feedback(label_maps, rewards, side, twice)
         if args.objective == "reinforce":
             feedback.advantages = self._advantages(rewards, label_maps)
         elif rewards.shape[2:] == (1, 1):
@@ -173,11 +183,14 @@ class RSS(Algorithm):
                 for feedback in feedbacks:
                     feedback.advantages = feedback.rewards - mean
         advantages = [feedback.advantages for feedback in feedbacks if feedback.advantages is not None]
+        if feedbacks[0].evidence is not None:
+            self._measure_noise(feedbacks)
         if advantages and self.args.sync_an:
             synchronised = SyncAN()
             for part in advantages:
                 synchronised.add(part)
             self.scale = synchronised.finish()
+        self.updates += 1
 
     def loss(
         self, logits: torch.Tensor, feedback: Feedback, progress: float
@@ -213,6 +226,17 @@ class RSS(Algorithm):
             visit = Visit(index, label_maps, scores, (self.collected << 32) + (rank << 16) + b)
             self.visits.store(mirror(visit) if flipped[b] else visit)
 
+    def _measure_noise(self, feedbacks: Sequence[Feedback]) -> None:
+        """Updates the running means that the cells follow, with what all processes saw."""
+        evidences = [feedback.evidence for feedback in feedbacks if feedback.evidence is not None]
+        scores = [feedback.rewards[:, :, 0, 0] for feedback in feedbacks]
+        self.noise.observe(
+            variance=mean_over_processes([part.var(dim=1).mean() for part in scores]),
+            side=feedbacks[0].cell,
+            noise=mean_over_processes([scored_twice(part) for part in scores]) if feedbacks[0].twice else None,
+            residual=mean_over_processes([evidence.variance for evidence in evidences]),
+        )
+
     def _weigh_scores(self, logits: torch.Tensor, feedback: Feedback) -> None:
         """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
         device, batch = logits.device, len(logits)
@@ -222,7 +246,16 @@ class RSS(Algorithm):
         scores = torch.cat([feedback.rewards[:, :, 0, 0], *old_scores])  # (V, K)
         image = torch.tensor([*range(batch), *(b for b, _ in feedback.old)], device=device)
         model = score_model(self.args.reward)
-        feedback.evidence = score_evidence(logits.softmax(dim=1), label_maps, scores, image, batch, model)
+        feedback.evidence = score_evidence(
+            logits.softmax(dim=1),
+            label_maps,
+            scores,
+            image,
+            batch,
+            model,
+            self.args.reward_stars,
+            self.noise.residual**0.5,
+        )
         fresh = feedback.evidence.advantages[:batch]
         feedback.advantages = fresh[fresh.any(dim=1)]  # equal scores say nothing about the variance
 
@@ -240,6 +273,7 @@ class RSS(Algorithm):
             "policy/advantage_scale": self.scale,
             "likelihood/explained": evidence.explained,
             "likelihood/offset": evidence.offset,
+            "likelihood/noise": self.noise.noise**0.5,
             "replay/visits": len(feedback.old) / len(log_probabilities),
         }
 
@@ -300,11 +334,18 @@ class RSS(Algorithm):
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"cells": self.cells.state_dict(), "collected": self.collected}
+        return {
+            "cells": self.cells.state_dict(),
+            "noise": self.noise.state_dict(),
+            "collected": self.collected,
+            "updates": self.updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.cells.load_state_dict(state["cells"])
+        self.noise.load_state_dict(state["noise"])
         self.collected = state["collected"]
+        self.updates = state["updates"]
 
     def memory(self) -> dict[str, torch.Tensor]:
         return self.visits.state_dict() if self.pixels is None else self.pixels.state_dict()
@@ -351,6 +392,12 @@ def read_rewards(info: dict[str, Any], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(info["scores"]).to(device, torch.float32)[:, :, None, None]
 
 
+def scores_pixels(envs: gym.vector.VectorEnv) -> bool:
+    """Whether the environment's reward is a pixel-level one."""
+    task = getattr(envs.unwrapped, "task", None)
+    return task is not None and task.level == "pixel"
+
+
 def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
     """Aᵏ = Rᵏ − mean of the other K − 1 rewards of the image: an unbiased advantage without a critic.
 
@@ -395,6 +442,8 @@ def check(args: RSSArguments) -> None:
             "--replay and --replay-megabytes must be at least 0 and finite, "
             f"got {args.replay} and {args.replay_megabytes}."
         )
+    if args.reward_stars and args.reward_stars < 2:
+        raise OptionError(f"--reward-stars must be 0 or at least 2, got {args.reward_stars}.")
     if args.objective == "reinforce":
         if args.temperature not in (None, 1.0):
             raise OptionError(

@@ -101,7 +101,7 @@ WRONG_VALUES: list[tuple[list[Any], list[str]]] = [
     (["--cells", 4, 0], ["Cell sides", "from 1 on", "(4, 0)"]),
     (["--cell-patience", 0], ["at least 1 update, got 0"]),
     (["--reward-noise", -1], ["std must be a finite number of at least 0, got -1"]),
-    (["--reward-stars", 1], ["stars must be an integer of at least 2, got 1"]),
+    (["--reward-stars", 1], ["--reward-stars must be 0 or at least 2, got 1"]),
     (["--env-id", "RSS-Shapes-PixelReward-v0", "--reward-noise", 0.1], ["NoisyReward", "ImageReward-v0"]),
 ]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rss_env  # noqa: F401  registers the ids
-from agents.likelihood import IGNORED_SHARE, Evidence, score_evidence, success_loss
+from agents.likelihood import IGNORED_SHARE, Evidence, before_rounding, score_evidence, success_loss
 from agents.rss import RSS, UNKNOWN, Feedback, RSSArguments, classes_found
 from agents.score_models import SCORE_MODELS
 from rss_env.datasets import load_dataset
@@ -237,6 +237,65 @@ def test_the_loss_has_the_gradient_of_the_likelihood_with_one_variance_for_the_u
     assert logits.grad is not None
     assert expected.abs().max() > 1e-3
     torch.testing.assert_close(logits.grad.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+# Rounded scores
+
+
+def truncated(mean: float, spread: float, low: float, high: float) -> tuple[float, float]:
+    """Mean and variance of a Gaussian between two edges, by a sum over a fine grid."""
+    peak = min(max(mean, low), high)
+    reach = 40 * spread / max(1.0, abs(peak - mean) / spread)  # beyond it the density is gone
+    grid = np.linspace(max(low, peak - reach), min(high, peak + reach), 400_001)
+    exponents = -0.5 * ((grid - mean) / spread) ** 2
+    weights = np.exp(exponents - exponents.max())
+    weights[[0, -1]] /= 2  # the trapezoidal rule
+    expected = float((weights * grid).sum() / weights.sum())
+    return expected, float((weights * (grid - expected) ** 2).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.05, 0.3, 2.0])
+@pytest.mark.parametrize("mean", [-3.0, 0.05, 0.3, 0.5, 0.9, 40.0])
+@pytest.mark.parametrize("star", range(5))
+def test_before_rounding_a_score_was_gaussian_within_its_interval(star: int, mean: float, spread: float) -> None:
+    low, high = (star - 0.5) / 4 if star else -np.inf, (star + 0.5) / 4 if star < 4 else np.inf
+    expected, variance = truncated(mean, spread, low, high)
+    scores, predictions = torch.tensor([star / 4], dtype=torch.float64), torch.tensor([mean], dtype=torch.float64)
+    got, undecided = before_rounding(scores, predictions, spread, 5)
+    # More than 30 standard deviations away it is the edge itself, which is off by less than a thirtieth of one.
+    assert got.item() == pytest.approx(expected, abs=spread / 29)
+    assert undecided.item() == pytest.approx(variance, abs=2e-3 * spread**2)
+    if abs(expected - mean) < 29 * spread:
+        assert got.item() == pytest.approx(expected, abs=1e-5 * spread)
+
+
+def test_before_rounding_is_symmetric_and_keeps_the_type() -> None:
+    mean = torch.linspace(-0.2, 1.2, 57)
+    star = torch.randint(0, 5, (57,), generator=torch.Generator().manual_seed(0)) / 4
+    one, other = before_rounding(star, mean, 0.1, 5), before_rounding(1 - star, 1 - mean, 0.1, 5)
+    assert one[0].dtype == one[1].dtype == torch.float32
+    torch.testing.assert_close(one[0], 1 - other[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(one[1], other[1], rtol=0, atol=1e-7)
+
+
+def test_with_many_stars_the_evidence_is_that_of_exact_scores() -> None:
+    problem = draw_problem(2, (2, 3, 4, 5), 3, 4)
+    exact = score_evidence(**problem, score_model="mean_iou")
+    rounded = problem | {"scores": (problem["scores"] * 1e5).round() / 1e5}
+    fine = score_evidence(**rounded, score_model="mean_iou", stars=100_001, spread=0.1)
+    assert_same_evidence(fine, exact, atol=1e-4)
+    assert fine.variance.item() == pytest.approx(exact.variance.item(), abs=1e-5)
+    assert exact.variance.item() == pytest.approx(exact.advantages[:2].square().mean().item(), rel=1e-12)
+
+
+def test_stars_that_agree_with_the_prediction_teach_less_than_the_numbers_would() -> None:
+    # A star more than another is a smaller surprise than the quarter between them.
+    problem = draw_problem(4, (1, 0, 6, 6), 3, 4)
+    problem["scores"] = torch.tensor([[0.25, 0.5, 0.5, 0.25]], dtype=torch.float64)
+    as_numbers = score_evidence(**problem, score_model="mean_iou").advantages
+    as_stars = score_evidence(**problem, score_model="mean_iou", stars=5, spread=0.05).advantages
+    assert as_stars.abs().max() < 0.8 * as_numbers.abs().max()
+    assert (as_stars[0, 1:3].sum() > as_stars[0, [0, 3]].sum()).item()
 
 
 # Pixel level

@@ -21,6 +21,8 @@ from rss_env.errors import OptionError
 class FixedScores:
     """Stands for a vector environment that scores every label map with given numbers."""
 
+    unwrapped = None
+
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores  # (B, K)
 
