@@ -3,15 +3,17 @@
     python -m benchmarks.sb3_update
 
 For every image size: seconds of one update (SB3's ``train``: one epoch over all label maps in one minibatch) with SB3's
-own policy on the flat MultiDiscrete and with ``agents.sb3_policy.DensePolicy``; and, for the dense policy, with a ratio
-of the whole label map and with one a pixel, clip fraction and approximate KL divergence of the second of two epochs,
-when the policy has moved by one step at the same learning rate.
+own policy on the flat MultiDiscrete, with ``agents.sb3_policy.DensePolicy``, and of the dense policy's network alone,
+forward and backward, which no update can beat. For the dense policy, with a ratio of the whole label map and with one a
+pixel: clip fraction and approximate KL divergence of the second of two epochs, when the policy has moved by one step.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ class UpdateArguments:
 
     sides: tuple[int, ...] = (16, 32, 64)
     """sides of the square images in pixels; SB3's CnnPolicy takes them from 36 on, below it is its MlpPolicy"""
-    num_envs: int = 16
+    label_maps: tuple[int, ...] = (4, 8, 16)
     """label maps of an update"""
     repeats: int = 5
     """updates timed; the median counts"""
@@ -42,10 +44,10 @@ class UpdateArguments:
     """results file"""
 
 
-def make_model(args: UpdateArguments, side: int, policy: str, epochs: int, learning_rate: float) -> PPO:
+def make_model(side: int, label_maps: int, policy: str, epochs: int, learning_rate: float) -> PPO:
     """PPO with one minibatch an epoch; ``policy`` is stock, image or pixel."""
     torch.manual_seed(0)
-    envs = SegmentationVecEnv("RSS-Shapes-ImageReward-v0", args.num_envs, image_size=(side, side))
+    envs = SegmentationVecEnv("RSS-Shapes-ImageReward-v0", label_maps, image_size=(side, side))
     options: dict[str, Any] = {"policy": "MlpPolicy"}
     if policy != "stock":
         options = {"policy": DensePolicy, "policy_kwargs": {"pixel_ratio": policy == "pixel"}}
@@ -56,7 +58,7 @@ def make_model(args: UpdateArguments, side: int, policy: str, epochs: int, learn
     return PPO(
         env=envs,
         n_steps=1,
-        batch_size=args.num_envs,
+        batch_size=label_maps,
         n_epochs=epochs,
         learning_rate=learning_rate,
         seed=0,
@@ -64,22 +66,35 @@ def make_model(args: UpdateArguments, side: int, policy: str, epochs: int, learn
     )
 
 
-def update_seconds(args: UpdateArguments, side: int, policy: str) -> float:
-    """Median seconds of ``train`` with one epoch."""
-    model = make_model(args, side, policy, epochs=1, learning_rate=0.0)  # the same update again and again
-    model.learn(args.num_envs)  # fills the buffer, and warms up
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a piece of work, after one call to warm up."""
+    work()
     times = []
-    for _ in range(args.repeats):
+    for _ in range(repeats):
         began = time.perf_counter()
-        model.train()
+        work()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
-def drift(args: UpdateArguments, side: int, policy: str) -> tuple[float, float]:
+def update_seconds(args: UpdateArguments, side: int, label_maps: int, policy: str) -> float:
+    """Median seconds of ``train`` with one epoch."""
+    model = make_model(side, label_maps, policy, epochs=1, learning_rate=0.0)  # the same update again and again
+    model.learn(label_maps)  # fills the buffer
+    return median_seconds(model.train, args.repeats)
+
+
+def network_seconds(args: UpdateArguments, side: int, label_maps: int) -> float:
+    """Median seconds of the dense policy's network alone, forward and backward."""
+    network = make_model(side, label_maps, "image", epochs=1, learning_rate=0.0).policy.network
+    images = torch.zeros((label_maps, side, side, 3), dtype=torch.uint8)
+    return median_seconds(lambda: network(images).sum().backward(), args.repeats)
+
+
+def drift(args: UpdateArguments, side: int, label_maps: int, policy: str) -> tuple[float, float]:
     """Clip fraction and approximate KL divergence of the second epoch."""
-    model = make_model(args, side, policy, epochs=2, learning_rate=args.learning_rate)
-    model.learn(args.num_envs)
+    model = make_model(side, label_maps, policy, epochs=2, learning_rate=args.learning_rate)
+    model.learn(label_maps)
     logged = model.logger.name_to_value
     # The first epoch's are 0; SB3 logs the mean over both for the clip fraction and the last epoch's for the KL.
     return 2 * logged["train/clip_fraction"], logged["train/approx_kl"]
@@ -89,16 +104,19 @@ def main() -> None:
     """Runs the command line."""
     args = tyro.cli(UpdateArguments, prog="python -m benchmarks.sb3_update")
     rows = []
-    for side in args.sides:
-        stock, dense = (update_seconds(args, side, policy) for policy in ("stock", "image"))
-        (image_clip, image_kl), (pixel_clip, pixel_kl) = (drift(args, side, policy) for policy in ("image", "pixel"))
+    for side, label_maps in itertools.product(args.sides, args.label_maps):
+        size = side, label_maps
+        stock, dense = (update_seconds(args, *size, policy) for policy in ("stock", "image"))
+        network = network_seconds(args, *size)
+        (image_clip, image_kl), (pixel_clip, pixel_kl) = (drift(args, *size, policy) for policy in ("image", "pixel"))
         rows.append(
             {
                 "pixels": side * side,
-                "label_maps": args.num_envs,
+                "label_maps": label_maps,
                 "stock_policy": "CnnPolicy" if side >= 36 else "MlpPolicy",
                 "stock_seconds": round(stock, 4),
                 "dense_seconds": round(dense, 4),
+                "network_seconds": round(network, 4),
                 "speedup": round(stock / dense, 2),
                 "image_ratio_clip_fraction": round(image_clip, 4),
                 "image_ratio_approx_kl": round(image_kl, 5),
@@ -108,8 +126,9 @@ def main() -> None:
             }
         )
         print(
-            f"{side * side:>6} pixels: stock {1e3 * stock:8.1f} ms, dense {1e3 * dense:8.1f} ms, {stock / dense:5.1f}×;"
-            f" clipped {image_clip:.0%} (whole label map) {pixel_clip:.2%} (pixel);"
+            f"{side * side:>6} pixels, {label_maps:>2} label maps: stock {1e3 * stock:8.1f} ms,"
+            f" dense {1e3 * dense:8.1f} ms (its network alone {1e3 * network:.1f} ms), {stock / dense:5.1f}×;"
+            f" clipped {image_clip:.0%} (whole label map) {pixel_clip:.1%} (pixel);"
             f" approx. KL {image_kl:.3g}, {pixel_kl:.3g}"
         )
     write_rows(Path(args.out), rows)

@@ -132,8 +132,10 @@ def sb3_update() -> list[list[str]]:
     lines = [
         [
             "pixels",
+            "label maps",
             "stock, ms",
             "dense, ms",
+            "its network, ms",
             "faster",
             "clipped, image ratio",
             "clipped, pixel ratio",
@@ -142,10 +144,11 @@ def sb3_update() -> list[list[str]]:
         ]
     ]
     for row in read_rows(RESULTS / "sb3_update.csv"):
-        times = [f"{1e3 * float(row[name]):,.0f}" for name in ("stock_seconds", "dense_seconds")]
+        times = [f"{1e3 * float(row[name]):,.0f}" for name in ("stock_seconds", "dense_seconds", "network_seconds")]
         clipped = [f"{float(row[f'{kind}_ratio_clip_fraction']):.1%}" for kind in ("image", "pixel")]
         divergence = [f"{float(row[f'{kind}_ratio_approx_kl']):.2g}" for kind in ("image", "pixel")]
-        lines.append([f"{int(row['pixels']):,}", *times, f"{float(row['speedup']):.0f}×", *clipped, *divergence])
+        size = [f"{int(row['pixels']):,}", row["label_maps"]]
+        lines.append([*size, *times, f"{float(row['speedup']):.1f}×", *clipped, *divergence])
     return lines
 
 
