@@ -86,7 +86,9 @@ def update_seconds(args: UpdateArguments, side: int, label_maps: int, policy: st
 
 def network_seconds(args: UpdateArguments, side: int, label_maps: int) -> float:
     """Median seconds of the dense policy's network alone, forward and backward."""
-    network = make_model(side, label_maps, "image", epochs=1, learning_rate=0.0).policy.network
+    policy = make_model(side, label_maps, "image", epochs=1, learning_rate=0.0).policy
+    assert isinstance(policy, DensePolicy)
+    network = policy.network
     images = torch.zeros((label_maps, side, side, 3), dtype=torch.uint8)
     return median_seconds(lambda: network(images).sum().backward(), args.repeats)
 
