@@ -83,8 +83,8 @@ class LeaderboardArguments:
 
 def arenas(camvid: str | None) -> list[Arena]:
     """The environments and their budgets, which docs/environments.md tells as well."""
-    shapes = Arena("shapes", "RSS-Shapes-ImageReward-v0", (32, 32), 64_000)
-    photos = Arena("camvid", "RSS-Folder-ImageReward-v0", (48, 64), 128_000, {"root": camvid})
+    shapes = Arena("shapes", "RSS-Shapes-ImageReward-v0", (32, 32), 32_000)
+    photos = Arena("camvid", "RSS-Folder-ImageReward-v0", (48, 64), 64_000, {"root": camvid})
     return [shapes, photos] if camvid else [shapes]
 
 
