@@ -46,8 +46,8 @@ FILES = {"random": "random_labels.py", "one class": "constant.py", "PPO template
 BATCH = 8  # images a step of the commands
 COMMANDS: dict[str, tuple[str, int]] = {
     # name: (module and its arguments, K); the budget decides the number of steps
-    "cross-entropy": ("agents.supervised", 32),
-    "image tags": ("agents.weak_labels", 32),
+    "cross-entropy": ("agents.supervised", 8),  # as many steps as the entry with the most of them
+    "image tags": ("agents.weak_labels", 8),
     "RSS": ("agents.rss", 32),
     "RSS, K = 8": ("agents.rss", 8),
     "leave-one-out": (f"agents.rss {GRADIENT}", 32),
