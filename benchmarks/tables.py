@@ -67,6 +67,20 @@ def search() -> list[list[str]]:
     return lines
 
 
+def record_of(file: str) -> Callable[[], list[list[str]]]:
+    """A table of a record of trials that no command makes again, column by column; mIoU to three digits."""
+
+    def table() -> list[list[str]]:
+        rows = read_rows(RESULTS / file)
+        names = {"samples_per_image": "K", "learning_rate": "learning rate"}
+        lines = [[names.get(name, name.replace("miou_", "")) for name in rows[0]]]
+        for row in rows:
+            lines.append([f"{float(row[name]):.3f}" if name.startswith("miou") else row[name] for name in row])
+        return lines
+
+    return table
+
+
 def throughput(level: str = "image", side: int = 64, num_envs: int = 64) -> list[list[str]]:
     """Milliseconds a step of each contender, for one size and number of environments."""
     lines = [["", "ms a step", "episodes/s", "× floor", "× gather floor", "× SyncVectorEnv", "KiB an environment"]]
@@ -160,6 +174,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
         for level in LEVELS
     },
     "search": search,
+    "search_shapes": record_of("search_shapes.csv"),
+    "search_feedback": record_of("search_feedback.csv"),
     "sb3_update": sb3_update,
     "kernels": kernels,
     "throughput": throughput,
