@@ -360,6 +360,11 @@ class RSS(Algorithm):
 
 
 UNKNOWN = 255
+ONLY_FOR = {
+    "likelihood": ("replay", "replay_megabytes"),
+    "reinforce": ("baseline", "pairs", "pair_normaliser", "entropy_start", "entropy_end", "entropy_gain"),
+}
+"""Arguments that one objective alone knows; the other refuses them."""
 
 
 def classes_found(label_maps: torch.Tensor, rewards: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -454,8 +459,10 @@ def check(args: RSSArguments) -> None:
             raise OptionError(f"--pairs disjoint needs an even --samples-per-image, got {args.samples_per_image}.")
         if args.pairs != "none" and args.baseline != "leave_one_out":
             raise OptionError("--pairs compares the samples of an image with each other; it takes no other --baseline.")
-    elif args.pairs != "none" or args.baseline != "leave_one_out":
-        raise OptionError("--pairs and --baseline are for --objective reinforce.")
+    for objective, names in ONLY_FOR.items():
+        for name in names if objective != args.objective else ():
+            if getattr(args, name) != getattr(RSSArguments, name):
+                raise OptionError(f"--{name.replace('_', '-')} is for --objective {objective}.")
 
 
 def train_rss(args: RSSArguments) -> Result:
