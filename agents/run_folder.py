@@ -6,7 +6,8 @@
     RUN_DIR/pictures/val-label_maps-step-00000200.png     validation images above the policy's label maps
     RUN_DIR/checkpoints/step-00000200/weights.safetensors   the policy, with its description as metadata
     RUN_DIR/checkpoints/step-00000200/state.pt            optimiser, random state, counters
-    RUN_DIR/checkpoints/step-00000200/memory-0.pt         what process 0 remembers of earlier visits of the images
+    RUN_DIR/checkpoints/step-00000200/memory-0.pt         what process 0 remembers of earlier visits of the images,
+                                                          until the run is finished
 
 Whatever is replaced is written beside its place and renamed, so a run killed at any moment leaves a folder that
 `--resume` can continue from its last checkpoint.
@@ -20,12 +21,14 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.policy import CheckpointError, UNet, load_policy, save_policy
@@ -98,8 +101,9 @@ class RunFolder:
         parent.mkdir(exist_ok=True)
         temporary, aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent)), None
         try:
-            save_policy(temporary / "weights.safetensors", policy, description)
-            torch.save(state, temporary / "state.pt")
+            with _writing(parent):
+                save_policy(temporary / "weights.safetensors", policy, description)
+                torch.save(state, temporary / "state.pt")
             for memory in parent.glob(".memory-*.pt"):
                 memory.replace(temporary / memory.name[1:])
             for file in temporary.iterdir():
@@ -123,7 +127,13 @@ class RunFolder:
         if memory:
             parent = self.path / "checkpoints"
             parent.mkdir(exist_ok=True)
-            torch.save(memory, parent / f".memory-{rank}.pt")
+            with _writing(parent):
+                torch.save(memory, parent / f".memory-{rank}.pt")
+
+    def forget_memories(self) -> None:
+        """Deletes what the processes remembered, which may be large and which a finished run needs no more."""
+        for memory in (self.path / "checkpoints").glob("step-*/memory-*.pt"):
+            memory.unlink()
 
     def read_memories(self, path: Path, ranks: Iterable[int]) -> Iterator[dict[str, torch.Tensor]]:
         """What these processes remembered at a checkpoint; those that had nothing are left out.
@@ -215,6 +225,23 @@ def _write_atomically(path: Path, text: str) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Names the folder that a checkpoint cannot be written to, and why: a full disk, most often.
+
+    torch and safetensors hide the operating system's error behind one of their own.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
+        for memory in path.glob(".memory-*.pt"):
+            memory.unlink(missing_ok=True)
+        raise RunFolderError(f"Cannot write a checkpoint to {path}; is the disk full? {first}") from error
 
 
 def _sync(path: Path) -> None:

@@ -274,7 +274,8 @@ class _Training:
         _check_finite({"weights": sum(float(w.detach().abs().sum()) for w in self.policy.parameters())}, self.step)
         states = self.job.gather(self.generator.get_state())
         queries = self._queries()
-        self.folder.write_memory(self.job.rank, self.algorithm.memory())
+        if self.step < self.args.steps:
+            self.folder.write_memory(self.job.rank, self.algorithm.memory())
         self.job.wait()
 
         def write() -> None:
@@ -291,6 +292,8 @@ class _Training:
 
         self.job.on_main(write)
         self.saved = self.step
+        if self.step == self.args.steps:
+            self.job.on_main(self.folder.forget_memories)
 
     def _load(self, num_classes: int) -> dict[str, Any] | None:
         """Continues from the last checkpoint, written by any number of processes; None if there is none."""

@@ -129,13 +129,6 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert len(moments) == len(weights)
     for name in moments:
         assert all(torch.equal(moments[name][key], other_moments[name][key]) for key in moments[name])
-    memories = [[path.name for path in sorted(checkpoint.glob("memory-*"))] for checkpoint in checkpoints if checkpoint]
-    assert memories[0] == memories[1]
-    for name in memories[0]:
-        memory, other_memory = (
-            torch.load(checkpoint / name, weights_only=True) for checkpoint in checkpoints if checkpoint
-        )
-        assert_equal(memory, other_memory)
 
 
 @pytest.mark.parametrize("run", [run_rss, run_pixel_level, run_reinforce, run_accumulating, run_supervised])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from agents.policy import CheckpointError, UNet
+from agents.rss import RSSArguments, train_rss
 from agents.run_folder import RunFolder, RunFolderError
 
 CPU = torch.device("cpu")
@@ -63,7 +66,7 @@ def test_tensorboard_shows_the_same_numbers_and_a_picture(finished_run: Path) ->
 def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_loaded(finished_run: Path) -> None:
     checkpoint = RunFolder(finished_run).latest_checkpoint()
     assert checkpoint == finished_run / "checkpoints" / "step-00000006"
-    assert sorted(file.name for file in checkpoint.iterdir()) == ["memory-0.pt", "state.pt", "weights.safetensors"]
+    assert sorted(file.name for file in checkpoint.iterdir()) == ["state.pt", "weights.safetensors"]
     with safe_open(checkpoint / "weights.safetensors", framework="pt") as weights:
         described = json.loads(weights.metadata()["policy"])
     assert described["class_names"] == ["background", "disk", "square"]
@@ -72,8 +75,6 @@ def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_lo
     state = torch.load(checkpoint / "state.pt", weights_only=True)
     assert state.keys() == {"step", "seconds", "reward_queries", "optimiser", "generators", "device", "algorithm"}
     assert (state["step"], state["reward_queries"], len(state["generators"])) == (6, 6 * 2 * 3, 1)
-    memory = torch.load(checkpoint / "memory-0.pt", weights_only=True)
-    assert memory["label_maps"].shape == (6 * 2, 3, 16, 24)  # every visit: none is too old for the default --replay
 
 
 def test_two_checkpoints_of_a_run_stay(finished_run: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_failed_write_leaves_the_checkpoints_as_they_were(tmp_path: Path, monk
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RunFolderError, match=r"Cannot write a checkpoint to .*; is the disk full\? No space"):
         save(folder, 4)
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == [before]
 
@@ -161,6 +162,46 @@ def test_a_memory_that_no_checkpoint_took_is_dropped(tmp_path: Path) -> None:
     folder.close()
     assert list(kept.parent.iterdir()) == [kept]
     assert list(folder.read_memories(save(folder, 5), [0])) == []
+
+
+def test_memories_are_in_the_checkpoints_of_a_run_until_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = RSSArguments(
+        image_size=(8, 9), env_kwargs='{"num_images": 4}', steps=4, batch_size=2, samples_per_image=3, width=8,
+        run_dir=str(tmp_path / "run"), checkpoint_every=2, eval_every=0, progress=False,
+    )  # fmt: skip
+    before: list[torch.Tensor] = []
+
+    def forget(folder: RunFolder) -> None:
+        for memory in folder.read_memories(folder.path / "checkpoints" / "step-00000002", [0]):
+            before.append(memory["label_maps"])
+        forget_memories(folder)
+
+    forget_memories = RunFolder.forget_memories
+    monkeypatch.setattr(RunFolder, "forget_memories", forget)
+    assert train_rss(arguments).finished
+    assert [memory.shape for memory in before] == [(2 * 2, 3, 8, 9)]  # every visit: none is too old yet
+    assert not list(tmp_path.rglob("*memory*"))
+
+
+@pytest.mark.parametrize("limit", [4_000, 200_000], ids=["memory", "weights"])
+def test_a_disk_that_takes_no_more_is_an_error_that_says_so(tmp_path: Path, limit: int) -> None:
+    words = "--image-size 16 16 --steps 3 --batch-size 2 --samples-per-image 8 --width 8 --checkpoint-every 2"
+    words += f" --env-id RSS-Shapes-ImageReward-v0 --no-progress --run-dir {tmp_path / 'run'}"
+    # No file may grow beyond the limit, which the writers are told as they are told that a disk is full.
+    limited = (
+        "import resource, signal; from agents import arguments, rss; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        "arguments.run_command(rss.main)"
+    )
+    ended = subprocess.run([sys.executable, "-c", limited, *words.split()], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        f"error: Cannot write a checkpoint to {tmp_path / 'run' / 'checkpoints'}; is the disk"
+    )
+    assert "Traceback" not in ended.stderr
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_a_damaged_memory_is_named(tmp_path: Path) -> None:
