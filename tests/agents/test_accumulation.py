@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from agents.algorithm import Algorithm, Collected
 from agents.arguments import TrainArguments
 from agents.distributed import Job
-from agents.rss import RSS, Feedback, RSSArguments, train_rss
+from agents.rss import RSS, Feedback, RSSArguments
 from agents.supervised import CrossEntropy, SupervisedArguments
 from agents.sync_an import EPSILON
-from agents.training import _Training, micro_batch_size
+from agents.training import _Training, micro_batch_size, train
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
 
@@ -160,14 +160,14 @@ def test_the_batch_size_is_that_of_the_update_and_every_label_map_is_a_query(tmp
     args = RSSArguments(
         samples_per_image=3, batch_size=4, accumulation_steps=2, steps=3, run_dir=str(tmp_path / "run"), **SHARED
     )
-    result = train_rss(args)
+    algorithm = RSS(args)
+    result = train(args, algorithm, samples_per_image=3)
     assert result.reward_queries == 3 * 4 * 3
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in rows if "train/loss" in row]
     assert [row["time/images"] for row in rows] == [4, 8, 12]
     assert [row["time/reward_queries"] for row in rows] == [12, 24, 36]
-    memory = torch.load(result.checkpoint / "memory-0.pt", weights_only=True)
-    assert len(memory["index"]) == 3 * 4
+    assert len(algorithm.memory()["index"]) == 3 * 4
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))

@@ -178,7 +178,8 @@ def test_resume_from_a_damaged_checkpoint_says_which_file(
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     damaged = tmp_path / "run" / "checkpoints" / "step-00000006" / name
-    damaged.write_bytes(damaged.read_bytes()[:1000])
+    whole = damaged.with_name("state.pt").read_bytes()  # a finished run has no memory, one that was stopped has
+    damaged.write_bytes(whole[:1000])
     outcome = command(rss.main, "--resume", "--run-dir", tmp_path / "run", "--steps", 8)
     assert_one_line(outcome, str(damaged), f"Delete {damaged.parent}")
 

@@ -72,10 +72,10 @@ def run_supervised(run_dir: Path, **arguments: Any) -> tuple[Result, list[list[t
     return train(args, recording, expose_target=True), recording.shown
 
 
-def run_rss(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> tuple[Result, Any]:
+def run_rss(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> tuple[Result, Recording]:
     args = RSSArguments(run_dir=str(run_dir), samples_per_image=SAMPLES, **SHARED | arguments)
     recording = Recording(RSS(args), interrupt)
-    return train(args, recording, samples_per_image=SAMPLES), recording.shown
+    return train(args, recording, samples_per_image=SAMPLES), recording
 
 
 def free_ports(number: int) -> list[int]:
@@ -130,7 +130,8 @@ def run_process(rank: int, folder: str, ports: Sequence[int]) -> None:
         _, found[name] = run_supervised(runs / name, **arguments)
     os.environ["MASTER_PORT"] = str(next(remaining))
     # Only the second process gets the Ctrl-C.
-    result, found["interrupted"] = run_rss(runs / "interrupted", 3 if rank == 1 else None, steps=6, checkpoint_every=9)
+    result, recording = run_rss(runs / "interrupted", 3 if rank == 1 else None, steps=6, checkpoint_every=9)
+    found["interrupted"] = recording.shown
     found["result"] = [result.step, result.finished, result.reward_queries]
     torch.save(found, runs / f"found-{rank}.pt")
 
@@ -219,14 +220,14 @@ def test_a_signal_to_one_process_stops_both_with_a_checkpoint_that_one_alone_con
         assert memory["index"].tolist() == [index for step in one["interrupted"] for index, _ in step]
         assert memory["label_maps"].shape == (3 * BATCH // 2, SAMPLES, 16, 16)
 
-    result, shown = run_rss(folder / "interrupted", steps=6, resume=True)
+    result, recording = run_rss(folder / "interrupted", steps=6, resume=True)
+    shown = recording.shown
     assert (result.step, result.finished, result.reward_queries) == (6, True, 6 * BATCH * SAMPLES)
     rows = RunFolder(folder / "interrupted").read_metrics()
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]
     queries = [row["time/reward_queries"] for row in rows if "train/loss" in row]
     assert queries == [step * BATCH * SAMPLES for step in range(1, 7)]
-    kept = torch.load(result.checkpoint / "memory-0.pt", weights_only=True)
-    assert len(kept["index"]) == 6 * BATCH  # of both processes, and what followed
+    assert len(recording.memory()["index"]) == 6 * BATCH  # of both processes, and what followed
     # The first replay after the change draws on what both had remembered.
     indices = [index for memory in memories for index in memory["index"].tolist()]
     first = next(row for row in rows if row["step"] == 4)
@@ -293,7 +294,7 @@ def test_two_processes_continue_the_run_of_one_and_refuse_to_write_over_it(
     checkpoint = RunFolder(run_dir).latest_checkpoint()
     assert checkpoint is not None
     assert checkpoint.name == "step-00000005"
-    assert sorted(path.name for path in checkpoint.glob("memory-*")) == ["memory-0.pt", "memory-1.pt"]
+    assert not list(checkpoint.glob("memory-*"))  # a finished run needs none
     assert not list((run_dir / "checkpoints").glob(".*"))
 
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
