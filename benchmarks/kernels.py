@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import tyro
 
-from agents import ops
 from agents.arguments import choose_device, run_command
 from agents.ops import torch_ops
+from agents.ops.dispatch import backend
 from benchmarks.results_file import RESULTS, provenance, write_rows
 from rss_env.errors import OptionError
 
@@ -88,25 +88,25 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, tuple[Callab
     maps, owner = label_maps.flatten(0, 1), torch.arange(batch, device=device).repeat_interleave(samples)
     weights = torch.randn((batch * samples, classes), generator=generator, device=device)
     advantages = torch.randn((batch, samples, 1, 1), generator=generator, device=device)
-    backend = ops._backend(p)
+    kernels = backend(p)
     return {
         "draw": (
-            lambda: backend.invert(cumulative, uniforms),
+            lambda: kernels.invert(cumulative, uniforms),
             lambda: torch_ops.invert(cumulative, uniforms),
             p.nbytes + uniforms.nbytes + label_maps.nbytes,
         ),
         "soft_counts": (
-            lambda: backend.soft_counts(p, maps, owner),
+            lambda: kernels.soft_counts(p, maps, owner),
             lambda: torch_ops.soft_counts(p, maps, owner),
             p.nbytes + maps.nbytes + 2 * weights.nbytes,
         ),
         "class_credit": (
-            lambda: backend.class_credit(maps, owner, weights, batch),
+            lambda: kernels.class_credit(maps, owner, weights, batch),
             lambda: torch_ops.class_credit(maps, owner, weights, batch),
             p.nbytes + maps.nbytes + weights.nbytes,
         ),
         "credit": (
-            lambda: backend.credit(label_maps, advantages, classes),
+            lambda: kernels.credit(label_maps, advantages, classes),
             lambda: torch_ops.credit(label_maps, advantages, classes),
             p.nbytes + label_maps.nbytes + advantages.nbytes,
         ),
@@ -155,7 +155,7 @@ def main() -> None:
                 {
                     "size": label,
                     "operation": name,
-                    "backend": ops._backend(torch.zeros(1, device=device)).__name__.rsplit(".", 1)[-1],
+                    "backend": backend(torch.zeros(1, device=device)).__name__.rsplit(".", 1)[-1],
                     "ms": round(1e3 * seconds, 4),
                     "bytes": moved,
                     "share_of_copy_bandwidth": round(share, 4),

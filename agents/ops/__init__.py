@@ -11,19 +11,11 @@ Shapes: B images, K samples per image, M label maps of any of the images, C clas
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
-import os
-from types import ModuleType
-
 import torch
 
-from agents.ops import torch_ops
-from rss_env.errors import OptionError
+from agents.ops import library
 
-__all__ = ["class_credit", "credit", "sample_label_maps", "soft_counts"]
-BACKENDS = {"torch": "", "numba": "pip install 'rss-env[fast]'", "triton": "pip install triton"}
+__all__ = ["class_credit", "credit", "policy_gradient", "sample_label_maps", "soft_counts"]
 
 
 def sample_label_maps(
@@ -50,10 +42,10 @@ def sample_label_maps(
     if uniforms is None:
         shape = (batch, samples, height, width)
         uniforms = torch.rand(shape, generator=generator, device=probabilities.device)
-    cumulative = probabilities.cumsum(dim=1)  # (B, C, H, W)
+    cumulative = probabilities.detach().cumsum(dim=1)  # (B, C, H, W)
     # Rounding can leave the last sum below 1: scaling the draws to it keeps the classes behind it unreachable.
     uniforms *= cumulative[:, -1:]
-    return _backend(probabilities).invert(cumulative, uniforms)
+    return library.invert(cumulative, uniforms)
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -71,7 +63,7 @@ def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int)
     Returns:
         float32 (B, C, H, W).
     """
-    return _backend(advantages).credit(label_maps, advantages, num_classes)
+    return library.credit(label_maps, advantages.detach(), num_classes)
 
 
 def soft_counts(
@@ -88,7 +80,7 @@ def soft_counts(
         Two float32 (M, C): Σ_i [a_i = c] p_i(c), the expected number of right pixels of each class, and
         Σ_i [a_i = c], the number of its pixels.
     """
-    return _backend(probabilities).soft_counts(probabilities, label_maps, image)
+    return library.soft_counts(probabilities.detach(), label_maps, image)
 
 
 def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
@@ -103,22 +95,27 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     Returns:
         float32 (B, C, H, W), Σ_{m of image b} weights[m, c] [a_m = c].
     """
-    return _backend(weights).class_credit(label_maps, image, weights, batch)
+    return library.class_credit(label_maps, image, weights.detach(), batch)
 
 
-def _backend(tensor: torch.Tensor) -> ModuleType:
-    """The implementation for tensors like this one: compiled for float32, else torch."""
-    chosen = _chosen(os.environ.get("RSS_OPS", ""), tensor.device.type)
-    if chosen == "torch" or tensor.dtype != torch.float32 or (chosen == "numba" and tensor.device.type != "cpu"):
-        return torch_ops
-    return importlib.import_module(f"agents.ops.{chosen}_ops")
+def policy_gradient(
+    logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The policy-gradient loss of K label maps an image, and what goes with it; all three can be differentiated.
 
+    One pass over the logits gives the values and one the gradient, −(1/(B·N)) (credit_c − p_c Σ credit) of the loss
+    for N = H·W pixels; kept in between are the logits, the label maps and the credit.
 
-@functools.cache
-def _chosen(name: str, device: str) -> str:
-    if name not in ("", *BACKENDS):
-        raise OptionError(f"RSS_OPS={name!r} is not known; valid: {', '.join(BACKENDS)}.")
-    if name not in ("", "torch") and importlib.util.find_spec(name) is None:
-        raise OptionError(f"RSS_OPS={name} needs {name.capitalize()}: {BACKENDS[name]}")
-    usual = {"cpu": "numba", "cuda": "triton"}.get(device, "torch")
-    return name or (usual if usual == "torch" or importlib.util.find_spec(usual) is not None else "torch")
+    Args:
+        logits: (B, C, H, W) in any memory format, of any floating dtype; half precision is computed with in float32.
+        label_maps: uint8 (B, K, H, W), values 0..C-1; C is 2 to 255.
+        advantages: float32, (B, K, 1, 1) for one number a label map or (B, K, H, W) for one a pixel; no gradient
+            flows into it.
+
+    Returns:
+        Three scalars, float64 for float64 logits, else float32: the loss −(1/K) Σ_k Aᵏ log p(aᵏ); the
+        log-probability of the label maps, (1/K) Σ_k log p(aᵏ), at most 0; and the policy's entropy, 0 to log C. All
+        are means over images and pixels, log-probability and entropy in nats a pixel.
+    """
+    loss, log_probability, entropy, _ = library.policy_gradient(logits, label_maps, advantages.detach())
+    return loss, log_probability, entropy

@@ -1,8 +1,8 @@
 """The operations of ``agents.ops`` compiled by Numba for the CPU: one pass over the label maps each.
 
-Probabilities and sums are laid out with the classes of a pixel side by side, so that what one pixel of a label map
-touches lies in one cache line. Sums of pixels are formed in float32 over blocks of pixels and in float64 over blocks,
-which keeps them exact enough at any image size.
+What the label maps of an image are added up in is laid out with the classes of a pixel side by side, so that what one
+pixel of a label map touches lies in one cache line. Sums of pixels are formed in float32 over blocks of pixels and in
+float64 over blocks, which keeps them exact enough at any image size.
 """
 
 from __future__ import annotations
@@ -10,6 +10,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numba import njit
+
+from agents.ops import torch_ops
+
+policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch's own is as fast
+
+BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through the samples
 
 
 def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
@@ -24,14 +30,11 @@ def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
     """See ``agents.ops.credit``."""
     batch, samples, height, width = label_maps.shape
-    out: np.ndarray = np.zeros((batch, height * width, num_classes), np.float32)
+    out: np.ndarray = np.empty((batch, num_classes, height * width), np.float32)
     maps = _rows(label_maps)
-    given = advantages.to(torch.float32).numpy()
-    if given.shape[2:] == (1, 1):
-        _credit_maps(maps, given.reshape(batch, samples), out)
-    else:
-        _credit_pixels(maps, np.ascontiguousarray(given).reshape(batch, samples, -1), out)
-    return (_planes(out, height, width) / samples).to(advantages.dtype)
+    given = advantages.to(torch.float32).reshape(batch, samples, -1).numpy()
+    _credit(maps, np.broadcast_to(given, maps.shape), out)
+    return torch.from_numpy(out).unflatten(2, (height, width)).to(advantages.dtype)
 
 
 def soft_counts(
@@ -53,6 +56,16 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     maps = label_maps.contiguous().numpy().reshape(samples, -1)
     _class_credit(maps, image.numpy(), weights.contiguous().numpy(), out)
     return _planes(out, height, width)
+
+
+def policy_gradient(
+    logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``agents.ops.torch_ops.policy_gradient``: torch's softmax, and what goes through the label maps compiled."""
+    log_p = torch_ops.log_probabilities(logits)
+    weights = credit(label_maps, advantages.to(log_p.dtype), log_p.shape[1])
+    chosen = log_p.new_tensor(_log_probability(_rows(label_maps), log_p.flatten(2).numpy()))
+    return *torch_ops.means(log_p, weights, chosen, label_maps), weights
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:
@@ -79,20 +92,38 @@ def _invert(cumulative, uniforms, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _credit_maps(maps, advantages, out):  # type: ignore[no-untyped-def]
-    for b in range(maps.shape[0]):
-        for k in range(maps.shape[1]):
-            advantage = advantages[b, k]
-            for i in range(maps.shape[2]):
-                out[b, i, maps[b, k, i]] += advantage
+def _credit(maps, advantages, out):  # type: ignore[no-untyped-def]
+    batch, classes, pixels = out.shape
+    samples = np.float32(maps.shape[1])
+    table = np.empty((BLOCK, classes), np.float32)
+    for b in range(batch):
+        for start in range(0, pixels, BLOCK):
+            end = min(start + BLOCK, pixels)
+            table[:] = 0
+            for k in range(maps.shape[1]):
+                labels, given = maps[b, k, start:end], advantages[b, k, start:end]
+                for i in range(end - start):
+                    table[i, labels[i]] += given[i]
+            for c in range(classes):
+                for i in range(end - start):
+                    out[b, c, start + i] = table[i, c] / samples
 
 
 @njit(cache=True, nogil=True)
-def _credit_pixels(maps, advantages, out):  # type: ignore[no-untyped-def]
+def _log_probability(maps, log_p):  # type: ignore[no-untyped-def]
+    total = 0.0
+    part = np.empty(BLOCK, np.float32)  # a sum for each pixel: no addition waits for the one before it
     for b in range(maps.shape[0]):
-        for k in range(maps.shape[1]):
-            for i in range(maps.shape[2]):
-                out[b, i, maps[b, k, i]] += advantages[b, k, i]
+        for start in range(0, maps.shape[2], BLOCK):
+            end = min(start + BLOCK, maps.shape[2])
+            rows = log_p[b, :, start:end]
+            part[:] = 0
+            for k in range(maps.shape[1]):
+                labels = maps[b, k, start:end]
+                for i in range(end - start):
+                    part[i] += rows[labels[i], i]
+            total += float(part.sum())
+    return total
 
 
 @njit(cache=True, nogil=True)

@@ -45,3 +45,68 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     for m, label_map in enumerate(label_maps.long()):
         out[image[m]].scatter_add_(0, label_map[None], weights[m][label_map][None])
     return out
+
+
+def policy_gradient(
+    logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``agents.ops.policy_gradient``; the fourth is the credit (B, C, H, W), which the backward pass needs."""
+    log_p = log_probabilities(logits)  # (B, C, H, W)
+    weights = credit(label_maps, advantages.to(log_p.dtype), log_p.shape[1])
+    chosen = log_p.new_zeros(())
+    for k in range(label_maps.shape[1]):
+        chosen += log_p.gather(1, label_maps[:, k : k + 1].long()).sum()
+    return *means(log_p, weights, chosen, label_maps), weights
+
+
+def means(
+    log_p: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, label_maps: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Loss, log-probability and entropy, the means over pixels, of log-probabilities and credit (B, C, H, W).
+
+    ``chosen`` is the sum of the log-probabilities of the classes of all label maps.
+    """
+    pixels = label_maps[:, 0].numel()
+    product = log_p.exp().mul_(log_p)  # (B, C, H, W)
+    entropy = -product.sum() / pixels
+    loss = -torch.mul(weights, log_p, out=product).sum() / pixels
+    return loss, chosen / label_maps.numel(), entropy
+
+
+def policy_gradient_backward(
+    logits: torch.Tensor, weights: torch.Tensor, shares: torch.Tensor | None, gradients: torch.Tensor
+) -> torch.Tensor:
+    """Gradient of the logits from those of the three outputs of ``policy_gradient``.
+
+    With g_c = (−g_loss credit_c + g_log share_c − g_entropy p_c log p_c) / (B·N), it is g_c − p_c Σ g: what
+    log-softmax makes of g, because the part of the entropy's derivative that is the same for all classes cancels.
+
+    Args:
+        logits: (B, C, H, W).
+        weights: (B, C, H, W), the credit.
+        shares: (B, C, H, W), the share of the label maps that have a class; None: the gradient of their
+            log-probability is 0.
+        gradients: (3,), those of the loss, of the log-probability and of the entropy.
+
+    Returns:
+        (B, C, H, W), dtype and memory format of ``logits``.
+    """
+    of_loss, of_log_probability, of_entropy = gradients / logits[:, 0].numel()
+    log_p = log_probabilities(logits)
+    push = weights * -of_loss
+    if shares is not None:
+        push += shares * of_log_probability
+    push.addcmul_(log_p.exp().mul_(of_entropy), log_p, value=-1)
+    gradient = torch.ops.aten._log_softmax_backward_data(push, log_p, 1, log_p.dtype)
+    return gradient.to(logits.dtype, memory_format=gradient_format(logits))
+
+
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the softmax over classes, (B, C, H, W), in float32 or float64."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
+
+
+def gradient_format(logits: torch.Tensor) -> torch.memory_format:
+    """Memory format of the gradient of the logits: channels last if they are, else contiguous."""
+    last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

@@ -13,6 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
+from agents.ops.torch_ops import gradient_format
+
 PIXELS = 128  # of a program; a power of two
 
 
@@ -101,6 +103,110 @@ def _class_credit(maps, order, begin, weights, out, classes, pixels, BLOCK: tl.c
     tl.store(spot, total, mask=inside[:, None] & (number[None, :] < classes))
 
 
+@triton.jit
+def _log_softmax(logits, place, inside, classes, CLASSES: tl.constexpr):
+    """Logarithm of the softmax of a block of pixels, float32 [BLOCK, CLASSES]; 0 behind the last class."""
+    number = tl.arange(0, CLASSES)
+    known = inside[:, None] & (number[None, :] < classes)
+    z = tl.load(logits + place, mask=known, other=0.0).to(tl.float32)
+    z = tl.where(number[None, :] < classes, z, float("-inf"))
+    z -= tl.max(z, axis=1)[:, None]
+    return tl.where(number[None, :] < classes, z - tl.log(tl.sum(tl.exp(z), axis=1))[:, None], 0.0)
+
+
+@triton.jit
+def _places(image, pixel, image_stride, class_stride, pixel_stride, CLASSES: tl.constexpr):
+    """Offsets of a block of pixels and their classes, int64 [BLOCK, CLASSES]."""
+    number = tl.arange(0, CLASSES).to(tl.int64)
+    return image * image_stride + number[None, :] * class_stride + pixel[:, None] * pixel_stride
+
+
+@triton.jit
+def _policy_gradient(
+    logits,
+    maps,
+    advantages,
+    weights,
+    parts,
+    samples,
+    classes,
+    pixels,
+    blocks,
+    per_pixel,
+    image_stride,
+    class_stride,
+    pixel_stride,
+    BLOCK: tl.constexpr,
+    CLASSES: tl.constexpr,
+):
+    """One block of pixels of one image: its credit, and its sums of credit, choices and chances times log p."""
+    image = tl.program_id(0).to(tl.int64)
+    block = tl.program_id(1).to(tl.int64)
+    pixel = block * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    number = tl.arange(0, CLASSES)
+    total = tl.zeros((BLOCK, CLASSES), dtype=tl.float32)
+    times = tl.zeros((BLOCK, CLASSES), dtype=tl.float32)
+    for k in range(samples):
+        row = image * samples + k
+        label = tl.load(maps + row * pixels + pixel, mask=inside, other=0).to(tl.int32)
+        if per_pixel:
+            value = tl.load(advantages + row * pixels + pixel, mask=inside, other=0.0)
+        else:
+            value = tl.zeros((BLOCK,), dtype=tl.float32) + tl.load(advantages + row)
+        chosen = label[:, None] == number[None, :]
+        total += tl.where(chosen, value[:, None], 0.0)
+        times += chosen.to(tl.float32)
+    total /= samples
+    known = inside[:, None] & (number[None, :] < classes)
+    tl.store(weights + (image * classes + number[None, :]) * pixels + pixel[:, None], total, mask=known)
+    place = _places(image, pixel, image_stride, class_stride, pixel_stride, CLASSES)
+    log_p = _log_softmax(logits, place, inside, classes, CLASSES)
+    log_p = tl.where(known, log_p, 0.0)
+    part = parts + (image * blocks + block) * 3
+    tl.store(part, tl.sum(tl.sum(total * log_p, axis=1), axis=0))
+    tl.store(part + 1, tl.sum(tl.sum(times * log_p, axis=1), axis=0))
+    tl.store(part + 2, tl.sum(tl.sum(tl.exp(log_p) * log_p, axis=1), axis=0))
+
+
+@triton.jit
+def _policy_gradient_backward(
+    logits,
+    weights,
+    shares,
+    gradients,
+    out,
+    classes,
+    pixels,
+    image_stride,
+    class_stride,
+    pixel_stride,
+    out_image_stride,
+    out_class_stride,
+    out_pixel_stride,
+    SHARES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CLASSES: tl.constexpr,
+):
+    """One block of pixels of one image: see ``agents.ops.torch_ops.policy_gradient_backward``."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    number = tl.arange(0, CLASSES)
+    known = inside[:, None] & (number[None, :] < classes)
+    place = _places(image, pixel, image_stride, class_stride, pixel_stride, CLASSES)
+    log_p = _log_softmax(logits, place, inside, classes, CLASSES)
+    p = tl.where(number[None, :] < classes, tl.exp(log_p), 0.0)
+    place = (image * classes + number[None, :]) * pixels + pixel[:, None]  # of the credit
+    push = -tl.load(gradients) * tl.load(weights + place, mask=known, other=0.0)
+    if SHARES:
+        push += tl.load(gradients + 1) * tl.load(shares + place, mask=known, other=0.0)
+    push -= tl.load(gradients + 2) * p * log_p
+    push -= p * tl.sum(push, axis=1)[:, None]
+    spot = _places(image, pixel, out_image_stride, out_class_stride, out_pixel_stride, CLASSES)
+    tl.store(out + spot, push.to(out.dtype.element_ty), mask=known)
+
+
 def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """See ``agents.ops.torch_ops.invert``; the same label maps."""
     batch, samples, height, width = uniforms.shape
@@ -155,8 +261,8 @@ def soft_counts(
         BLOCK=PIXELS,
         CLASSES=triton.next_power_of_2(classes),
     )
-    expected, predicted = parts.sum(dim=2, dtype=torch.float64).float()
-    return expected, predicted
+    expected, predicted = parts.sum(dim=2, dtype=torch.float64)
+    return expected.float(), predicted.float()  # two tensors of their own, as registered operations must give
 
 
 def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
@@ -178,6 +284,65 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
         CLASSES=triton.next_power_of_2(classes),
     )
     return out
+
+
+def policy_gradient(
+    logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``agents.ops.torch_ops.policy_gradient``."""
+    batch, samples, height, width = label_maps.shape
+    classes, pixels, flat = logits.shape[1], height * width, logits.flatten(2)
+    block = _block(classes)
+    blocks = triton.cdiv(pixels, block)
+    weights = torch.empty((batch, classes, height, width), dtype=torch.float32, device=logits.device)
+    parts = torch.empty((batch, blocks, 3), dtype=torch.float32, device=logits.device)
+    _policy_gradient[batch, blocks](
+        flat,
+        label_maps.contiguous(),
+        advantages.float().contiguous(),
+        weights,
+        parts,
+        samples,
+        classes,
+        pixels,
+        blocks,
+        advantages.shape[2:] != (1, 1) or pixels == 1,
+        *flat.stride(),
+        BLOCK=block,
+        CLASSES=triton.next_power_of_2(classes),
+    )
+    of_credit, of_choices, of_chances = parts.sum(dim=(0, 1), dtype=torch.float64) / (batch * pixels)
+    return (-of_credit).float(), (of_choices / samples).float(), (-of_chances).float(), weights
+
+
+def policy_gradient_backward(
+    logits: torch.Tensor, weights: torch.Tensor, shares: torch.Tensor | None, gradients: torch.Tensor
+) -> torch.Tensor:
+    """See ``agents.ops.torch_ops.policy_gradient_backward``."""
+    batch, classes, height, width = logits.shape
+    pixels, block, flat = height * width, _block(classes), logits.flatten(2)
+    out = torch.empty_like(logits, memory_format=gradient_format(logits))
+    given = gradients / (batch * pixels)
+    _policy_gradient_backward[batch, triton.cdiv(pixels, block)](
+        flat,
+        weights.contiguous(),
+        weights if shares is None else shares.contiguous(),
+        given,
+        out,
+        classes,
+        pixels,
+        *flat.stride(),
+        *out.flatten(2).stride(),
+        SHARES=shares is not None,
+        BLOCK=block,
+        CLASSES=triton.next_power_of_2(classes),
+    )
+    return out
+
+
+def _block(classes: int) -> int:
+    """Pixels of a program that keeps a few tiles of [pixels, next power of two of C] in registers: 16 to 256."""
+    return min(256, 4096 // triton.next_power_of_2(classes))
 
 
 def _blocks(pixels: int) -> int:

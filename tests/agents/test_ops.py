@@ -15,13 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agents import ops
-from agents.ops import class_credit, credit, sample_label_maps, soft_counts, torch_ops
+from agents.ops import class_credit, credit, dispatch, policy_gradient, sample_label_maps, soft_counts, torch_ops
 from rss_env.errors import OptionError
 
 # A test's fixture stays the same for all of its examples.
 every_example = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-NAMES = ["invert", "credit", "soft_counts", "class_credit"]
+NAMES = ["invert", "credit", "soft_counts", "class_credit", "policy_gradient"]
 WITHOUT_NUMBA = importlib.util.find_spec("numba") is None
 needs_numba = pytest.mark.skipif(WITHOUT_NUMBA, reason="needs numba: pip install 'rss-env[fast]'")
 
@@ -230,13 +229,17 @@ def test_credit_of_float64_advantages_is_exact_whatever_was_chosen(
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that any operation gave back."""
+    """Remembers the number of elements of the largest tensor that any operation gave back, also within our own."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
         super().__init__()
+        self.implementation = importlib.import_module(f"agents.ops.{backend}_ops")
         self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "rss":
+            with self:
+                return getattr(self.implementation, func.name().removeprefix("rss::"))(*args)
         result = func(*args, **(kwargs or {}))
         for output in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(output, torch.Tensor):
@@ -256,6 +259,9 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
         torch.ones(BATCH * SAMPLES, CLASSES),
         BATCH,
     ),
+    "policy_gradient": lambda p, maps: sum(
+        policy_gradient(p.detach().requires_grad_(), maps, torch.ones(BATCH, SAMPLES, 1, 1))
+    ).backward(),
 }
 
 
@@ -263,12 +269,12 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
 def test_no_operation_forms_an_array_of_all_samples_and_classes(backend: str, name: str) -> None:
     p = torch.full((BATCH, CLASSES, HEIGHT, WIDTH), 1 / CLASSES)
     label_maps = torch.zeros(BATCH, SAMPLES, HEIGHT, WIDTH, dtype=torch.uint8)
-    with LargestTensor():
+    with LargestTensor(backend):
         OPERATIONS[name](p, label_maps)  # whatever is compiled or imported at the first call
     largest = max(p.numel(), label_maps.numel())
     tracemalloc.start()  # sees NumPy's arrays
     try:
-        with LargestTensor() as recorder:
+        with LargestTensor(backend) as recorder:
             OPERATIONS[name](p, label_maps)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -282,9 +288,9 @@ def test_no_operation_forms_an_array_of_all_samples_and_classes(backend: str, na
 
 @pytest.fixture
 def choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    ops._chosen.cache_clear()
+    dispatch.chosen.cache_clear()
     yield monkeypatch
-    ops._chosen.cache_clear()
+    dispatch.chosen.cache_clear()
 
 
 def run_every_operation() -> None:
@@ -298,7 +304,6 @@ def run_every_operation() -> None:
 def hide_numba(patch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     patch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numba" else find(name, *rest))
-    patch.delattr(ops, "numba_ops", raising=False)
     patch.setitem(sys.modules, "agents.ops.numba_ops", None)  # so that its import fails
 
 
