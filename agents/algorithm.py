@@ -17,12 +17,12 @@ class Collected:
     """What came back from the environment for one micro-batch.
 
     Attributes:
-        images: uint8 (B, H, W, 3), the next images.
+        images: uint8 (B, H, W, 3), the next images; an array or a tensor, as the environment gives them.
         infos: the environment's infos that came with them.
         feedback: what the algorithm needs to form its loss; its own business.
     """
 
-    images: np.ndarray
+    images: np.ndarray | torch.Tensor
     infos: dict[str, Any]
     feedback: Any
 

@@ -63,7 +63,9 @@ class TrainArguments:
     seed: int = 1
     """seed of the weights, the order of the images and the label maps"""
     device: Literal["cpu", "cuda"] = "cpu"
-    """where the policy runs; cuda uses bfloat16 autocast"""
+    """where policy, environment and replay memory are; cuda uses bfloat16 autocast"""
+    compile: bool = False
+    """compile the policy's forward and backward pass with torch.compile, which takes a minute at the start"""
     run_dir: str | None = None
     """run folder; default: runs/ALGORITHM-ENV_ID-seedSEED"""
     resume: bool = False
@@ -83,7 +85,17 @@ class TrainArguments:
         return own | parse_env_kwargs(self.env_kwargs)
 
 
-RESUME_MAY_CHANGE = {"steps", "device", "resume", "run_dir", "checkpoint_every", "log_every", "eval_every", "progress"}
+RESUME_MAY_CHANGE = {
+    "steps",
+    "device",
+    "compile",
+    "resume",
+    "run_dir",
+    "checkpoint_every",
+    "log_every",
+    "eval_every",
+    "progress",
+}
 ENV_ARGUMENTS = {
     name
     for cls in (SegmentationEnv, SegmentationVectorEnv, SegmentationTask)

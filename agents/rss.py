@@ -162,7 +162,8 @@ class RSS(Algorithm):
         twice = by_noise and self.updates % EVERY == 0
         if twice:
             score_twice(label_maps)
-        images, _, _, _, next_infos = envs.step(label_maps.cpu().numpy())
+        on_device = isinstance(infos["index"], torch.Tensor)
+        images, _, _, _, next_infos = envs.step(label_maps if on_device else label_maps.cpu().numpy())
         rewards = read_rewards(next_infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
         feedback = Feedback(label_maps, rewards, side, twice)
         if args.objective == "reinforce":
@@ -222,7 +223,7 @@ class RSS(Algorithm):
         feedback.old = [(b, mirror(visit) if flipped[b] else visit) for b, visit in feedback.old]
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         for b, index in enumerate(indices):
-            label_maps, scores = feedback.label_maps[b].cpu().clone(), feedback.rewards[b, :, 0, 0].cpu().clone()
+            label_maps, scores = feedback.label_maps[b].clone(), feedback.rewards[b, :, 0, 0].clone()
             visit = Visit(index, label_maps, scores, (self.collected << 32) + (rank << 16) + b)
             self.visits.store(mirror(visit) if flipped[b] else visit)
 
@@ -393,8 +394,8 @@ def classes_found(label_maps: torch.Tensor, rewards: torch.Tensor, classes: int)
 def read_rewards(info: dict[str, Any], device: torch.device) -> torch.Tensor:
     """The rewards of a step's label maps, float32: (B, K, H, W) if the environment scores pixels, else (B, K, 1, 1)."""
     if "pixel_reward" in info:
-        return torch.from_numpy(info["pixel_reward"]).to(device)
-    return torch.from_numpy(info["scores"]).to(device, torch.float32)[:, :, None, None]
+        return torch.as_tensor(info["pixel_reward"]).to(device)
+    return torch.as_tensor(info["scores"]).to(device, torch.float32)[:, :, None, None]
 
 
 def scores_pixels(envs: gym.vector.VectorEnv) -> bool:

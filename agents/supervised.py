@@ -48,7 +48,7 @@ class CrossEntropy(Algorithm):
         generator: torch.Generator,
     ) -> Collected:
         """Takes the targets, int64 (B, H, W), and goes on to the next images."""
-        target = torch.from_numpy(infos["target"]).to(logits.device).long()
+        target = torch.as_tensor(infos["target"]).to(logits.device).long()
         images, next_infos = envs.reset()
         return Collected(images, next_infos, target)
 

@@ -103,11 +103,10 @@ class _Training:
         self.share = micro_batch_size(args.batch_size, args.accumulation_steps, job.size)
         self.device = job.start(choose_device(args.device))
         self.options = args.env_options()
-        self.envs = gym.make_vec(
-            args.env_id,
-            num_envs=self.share,
-            **self.options | env_options | {"split": args.split, "augment": args.augment},
-        )
+        own = {"split": args.split, "augment": args.augment}
+        if self.device.type != "cpu":  # images, label maps and scores stay there
+            own["device"] = str(self.device)
+        self.envs = gym.make_vec(args.env_id, num_envs=self.share, **self.options | own | env_options)
         if wrap is not None:
             self.envs = wrap(self.envs)
         # A bad --val-split fails now, not at the first evaluation.
@@ -142,6 +141,8 @@ class _Training:
         )
         if state is not None:
             self.optimiser.load_state_dict(state["optimiser"])
+        if args.compile:
+            self.policy.compile()
         self.replica = self.policy if job.size == 1 else DistributedDataParallel(self.policy)
         job.on_main(lambda: self.folder.rewind(self.step))
 
@@ -191,7 +192,7 @@ class _Training:
         progress, several = self.step / args.steps, args.accumulation_steps > 1
         for group in self.optimiser.param_groups:
             group["lr"] = args.learning_rate * one_cycle(progress)
-        collected: list[tuple[np.ndarray, torch.Tensor, Any]] = []
+        collected: list[tuple[Any, torch.Tensor, Any]] = []
         for _ in range(args.accumulation_steps):
             shown = self.images
             if several:  # the graph of one micro-batch at a time: the loss gets logits of a forward pass of its own
@@ -219,9 +220,9 @@ class _Training:
         self.optimiser.step()
         return first | {"train/loss": total, "train/grad_norm": norm}
 
-    def _forward(self, model: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
+    def _forward(self, model: torch.nn.Module, images: Any) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits: torch.Tensor = model(torch.from_numpy(images).to(self.device, non_blocking=True))
+            logits: torch.Tensor = model(torch.as_tensor(images).to(self.device, non_blocking=True))
         return logits.float()
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
@@ -234,7 +235,7 @@ class _Training:
         return self.queries_before + round(self.job.sum(self.base.reward_queries))
 
     def _log(self, metrics: dict[str, torch.Tensor | float]) -> None:
-        row = self.job.mean({name: float(value) for name, value in metrics.items()}) | {
+        row = self.job.mean(read_metrics(metrics)) | {
             "train/learning_rate": self.optimiser.param_groups[0]["lr"],
             "time/reward_queries": self._queries(),
             "time/images": self.step * self.args.batch_size,
@@ -323,6 +324,20 @@ def stream_seed(seed: int, rank: int, step: int) -> int:
     if rank == step == 0:
         return seed
     return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
+
+
+def read_metrics(metrics: dict[str, torch.Tensor | float]) -> dict[str, float]:
+    """Metrics as numbers; the device is waited for once, not once a metric."""
+    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, torch.Tensor)}
+    device = next((value.device for value in tensors.values() if value.device.type != "cpu"), torch.device("cpu"))
+    values = torch.stack(
+        [
+            torch.zeros((), dtype=torch.float64, device=device),
+            *(value.to(device).double() for value in tensors.values()),
+        ]
+    )
+    read = dict(zip(tensors, values.tolist()[1:], strict=True))
+    return {name: read[name] if name in read else float(value) for name, value in metrics.items()}
 
 
 def micro_batch_size(batch_size: int, accumulation_steps: int, processes: int) -> int:

@@ -53,7 +53,7 @@ class ImageTags(Algorithm):
         generator: torch.Generator,
     ) -> Collected:
         """Takes the tags, float32 (B, C), and goes on to the next images; nothing else of the targets is kept."""
-        tags = image_tags(torch.from_numpy(infos["target"]), logits.shape[1]).to(logits.device)
+        tags = image_tags(torch.as_tensor(infos["target"]), logits.shape[1]).to(logits.device)
         images, next_infos = envs.reset()
         return Collected(images, next_infos, tags)
 

@@ -1,15 +1,19 @@
 """Where the time of one step of the RSS agent goes, and what a cross-entropy step of the same network takes.
 
     python -m benchmarks.agent_step
+    python -m benchmarks.agent_step --compile False True
+    python -m benchmarks.agent_step --device cuda --image-size 512 512 --num-classes 21 --batch-size 16
 
 Prints the share of a step spent on drawing and scoring label maps (with the environment's step and the replay of
 earlier visits), on the algorithm's loss, and on the network's forward and backward pass with the optimiser; the
 peak memory of the process; and the step's time against a cross-entropy step of the same network in the same run.
-Medians over steps, one process a row. The replay memory is full: every image has been visited often enough.
+As in training, policy, environment and replay memory are on the device, and on CUDA devices the policy runs in
+bfloat16. Medians over steps, one process a row. The replay memory is full: every image has been visited often enough.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import resource
 import statistics
@@ -17,6 +21,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -46,6 +51,8 @@ class AgentStepArguments:
     """label maps an image (K), one row each"""
     objectives: tuple[str, ...] = ("reinforce", "likelihood")
     """objectives, one row each"""
+    compile: tuple[bool, ...] = (False,)
+    """whether the policy is compiled, one row each"""
     steps: int = 20
     """steps measured, after the memory has filled"""
     device: str = "cpu"
@@ -54,10 +61,11 @@ class AgentStepArguments:
     """results file"""
 
 
-def measure(args: AgentStepArguments, objective: str, samples: int) -> dict[str, float]:
+def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bool) -> dict[str, float]:
     """Median seconds of each part of a step, and the process's peak memory in MiB."""
     device = choose_device(args.device)
     torch.manual_seed(0)
+    on_device: dict[str, Any] = {} if device.type == "cpu" else {"device": str(device)}
     envs = gym.make_vec(
         "RSS-Shapes-ImageReward-v0",
         args.batch_size,
@@ -66,8 +74,11 @@ def measure(args: AgentStepArguments, objective: str, samples: int) -> dict[str,
         num_images=IMAGES,
         samples_per_image=samples,
         expose_target=True,
+        **on_device,
     )
     policy = UNet(args.num_classes).to(device)
+    if compiled:
+        policy.compile()
     optimiser = torch.optim.AdamW(policy.parameters(), lr=1e-4)
     generator = torch.Generator(device).manual_seed(0)
     algorithm = RSS(RSSArguments(objective=objective, samples_per_image=samples))  # type: ignore[arg-type]
@@ -85,10 +96,16 @@ def measure(args: AgentStepArguments, objective: str, samples: int) -> dict[str,
 
     visits = algorithm.visits.visits if objective == "likelihood" else 0
     warm_up = 3 + 2 * IMAGES * visits // args.batch_size
+
+    def forward() -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits: torch.Tensor = policy(torch.as_tensor(images).to(device))
+        return logits.float()
+
     for _ in range(warm_up + args.steps):
-        target = torch.from_numpy(infos["target"]).to(device).long()
+        target = torch.as_tensor(infos["target"]).to(device).long()
         mark = time.perf_counter()
-        logits = policy(torch.from_numpy(images).to(device))
+        logits = forward()
         lap("forward")
         collected = algorithm.collect(logits.detach(), envs, infos, 0.5, generator)
         lap("collect")
@@ -100,12 +117,14 @@ def measure(args: AgentStepArguments, objective: str, samples: int) -> dict[str,
         optimiser.step()
         lap("backward")
 
-        F.cross_entropy(policy(torch.from_numpy(images).to(device)), target).backward()
+        optimiser.zero_grad(set_to_none=True)
+        F.cross_entropy(forward(), target).backward()
         optimiser.step()
         lap("cross_entropy_step")
         images, infos = collected.images, collected.infos
     median = {name: statistics.median(values[warm_up:]) for name, values in parts.items()}
-    return median | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return median | {"peak_mib": (peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**20}
 
 
 def main() -> None:
@@ -115,32 +134,40 @@ def main() -> None:
     print(f"{args.batch_size} images of {args.image_size[0]}×{args.image_size[1]}, {args.num_classes} classes; ms\n")
     names = ("forward", "collect", "loss", "backward")
     head = "".join(f"{name:>11}" for name in (*names, "step"))
-    print(f"{'objective':<12}{'K':>4}{head}{'share':>8}{'of CE step':>12}{'peak MiB':>10}")
-    for objective in args.objectives:
-        for samples in args.samples_per_image:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:  # whose peak memory is this row's alone
-                parts = pool.apply(measure, (args, objective, samples))
-            step = sum(parts[name] for name in names)
-            share = (parts["collect"] + parts["loss"]) / step
-            ratio = step / parts["cross_entropy_step"]
-            times = "".join(f"{1e3 * value:>11.2f}" for value in (*(parts[name] for name in names), step))
-            print(f"{objective:<12}{samples:>4}{times}{share:>8.0%}{ratio:>11.2f}×{parts['peak_mib']:>10.0f}")
-            rows.append(
-                {
-                    "objective": objective,
-                    "samples_per_image": samples,
-                    "batch_size": args.batch_size,
-                    "image_size": "x".join(map(str, args.image_size)),
-                    "num_classes": args.num_classes,
-                    **{f"{name}_ms": round(1e3 * parts[name], 3) for name in (*names, "cross_entropy_step")},
-                    "step_ms": round(1e3 * step, 3),
-                    "share_collect_loss": round(share, 3),
-                    "times_cross_entropy_step": round(ratio, 3),
-                    "peak_mib": round(parts["peak_mib"]),
-                    **provenance(),
-                }
-            )
-    print("\nshare: collect + loss of the whole step")
+    print(
+        f"{'objective':<12}{'K':>4}{'compiled':>10}{head}{'images/s':>10}{'share':>8}{'of CE step':>12}{'peak MiB':>10}"
+    )
+    for objective, samples, compiled in itertools.product(args.objectives, args.samples_per_image, args.compile):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # whose peak memory is this row's alone
+            parts = pool.apply(measure, (args, objective, samples, compiled))
+        step = sum(parts[name] for name in names)
+        share = (parts["collect"] + parts["loss"]) / step
+        ratio = step / parts["cross_entropy_step"]
+        times = "".join(f"{1e3 * value:>11.2f}" for value in (*(parts[name] for name in names), step))
+        print(
+            f"{objective:<12}{samples:>4}{'yes' if compiled else 'no':>10}{times}{args.batch_size / step:>10.1f}"
+            f"{share:>8.0%}{ratio:>11.2f}×{parts['peak_mib']:>10.0f}",
+            flush=True,
+        )
+        rows.append(
+            {
+                "objective": objective,
+                "samples_per_image": samples,
+                "compiled": compiled,
+                "batch_size": args.batch_size,
+                "image_size": "x".join(map(str, args.image_size)),
+                "num_classes": args.num_classes,
+                **{f"{name}_ms": round(1e3 * parts[name], 3) for name in (*names, "cross_entropy_step")},
+                "step_ms": round(1e3 * step, 3),
+                "images_per_s": round(args.batch_size / step, 2),
+                "cross_entropy_images_per_s": round(args.batch_size / parts["cross_entropy_step"], 2),
+                "share_collect_loss": round(share, 3),
+                "times_cross_entropy_step": round(ratio, 3),
+                "peak_mib": round(parts["peak_mib"]),
+                **provenance(),
+            }
+        )
+    print("\nshare: collect + loss of the whole step; of CE step: times a cross-entropy step of the same network")
     write_rows(Path(args.out), rows)
 
 

@@ -1,0 +1,93 @@
+"""The loop with an environment that gives tensors, as it does beside a policy on an accelerator, and compiled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from agents.algorithm import Algorithm
+from agents.arguments import TrainArguments
+from agents.policy import UNet
+from agents.rss import RSS, RSSArguments
+from agents.run_folder import RunFolder
+from agents.supervised import CrossEntropy, SupervisedArguments
+from agents.training import Result, read_metrics, train
+from agents.weak_labels import ImageTags, WeakLabelsArguments
+
+SHARED: dict[str, Any] = {
+    "image_size": (16, 24),
+    "env_kwargs": json.dumps({"num_images": 4}),
+    "augment": "flip",
+    "batch_size": 4,
+    "steps": 4,
+    "width": 8,
+    "log_every": 1,
+    "progress": False,
+}
+
+
+def make(kind: str, run_dir: Path, **arguments: Any) -> tuple[TrainArguments, Algorithm, dict[str, Any]]:
+    """Arguments, algorithm and the environment's options that it needs."""
+    shared = SHARED | arguments | {"run_dir": str(run_dir)}
+    if kind == "supervised":
+        return SupervisedArguments(**shared), CrossEntropy(), {"expose_target": True}
+    if kind == "tags":
+        weak = WeakLabelsArguments(**shared)
+        return weak, ImageTags(weak), {"expose_target": True}
+    level = "Pixel" if kind == "pixel" else "Image"
+    objective = "reinforce" if kind == "reinforce" else "likelihood"
+    args = RSSArguments(env_id=f"RSS-Shapes-{level}Reward-v0", samples_per_image=4, objective=objective, **shared)  # type: ignore[arg-type]
+    return args, RSS(args), {"samples_per_image": 4}
+
+
+def run(kind: str, run_dir: Path, **further: Any) -> tuple[Result, list[dict[str, float]], dict[str, torch.Tensor]]:
+    """Trains; gives the result, the logged rows without times, and the weights."""
+    arguments = {name: further.pop(name) for name in list(further) if name in TrainArguments.__dataclass_fields__}
+    args, algorithm, options = make(kind, run_dir, **arguments)
+    result = train(args, algorithm, **options | further)
+    rows = [{k: v for k, v in row.items() if k != "time/seconds"} for row in RunFolder(run_dir).read_metrics()]
+    return result, rows, load_file(result.checkpoint / "weights.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["supervised", "tags", "image", "pixel", "reinforce"])
+def test_training_in_an_environment_of_tensors_is_the_same_to_the_bit(tmp_path: Path, kind: str) -> None:
+    host, host_rows, host_weights = run(kind, tmp_path / "host")
+    device, rows, weights = run(kind, tmp_path / "device", device="cpu")
+    assert rows == host_rows
+    assert len(rows) == 5
+    assert device.reward_queries == host.reward_queries
+    assert all(torch.equal(weights[name], host_weights[name]) for name in host_weights)
+
+
+def test_the_compiled_policy_is_one_graph_and_trains_as_the_plain_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def compile_whole(module: nn.Module) -> None:
+        compiled.append(type(module))
+        original(module, backend="aot_eager", fullgraph=True)
+
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", compile_whole)
+    _, plain_rows, plain = run("image", tmp_path / "plain")
+    assert compiled == []
+    _, rows, weights = run("image", tmp_path / "compiled", compile=True)
+    assert compiled == [UNet]
+    assert weights.keys() == plain.keys()  # the checkpoint does not tell how it was trained
+    for row, other in zip(rows, plain_rows, strict=True):
+        assert row.get("train/loss", 0.0) == pytest.approx(other.get("train/loss", 0.0), rel=1e-3, abs=1e-5)
+    assert all(torch.allclose(weights[name], plain[name], atol=1e-3) for name in plain)
+
+
+def test_metrics_become_numbers_in_their_order() -> None:
+    metrics = {"a": torch.tensor(2, dtype=torch.int32), "b": 0.5, "c": torch.tensor(0.1, dtype=torch.float64)}
+    assert list(read_metrics(metrics).items()) == [("a", 2.0), ("b", 0.5), ("c", 0.1)]
+    assert read_metrics({"b": 0.5}) == {"b": 0.5}
+    assert read_metrics({"d": torch.tensor(0.1)})["d"] == pytest.approx(0.1, abs=1e-8)
