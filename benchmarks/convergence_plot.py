@@ -5,6 +5,7 @@ python -m benchmarks.convergence_plot benchmarks/results/ablation.csv
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import tyro
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from benchmarks.results_file import read_rows
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
@@ -66,7 +68,7 @@ def picture_grid(specs: list[Spec], run_dir: Path, path: Path, columns: int = 5,
         for axis, file in zip(row, chosen, strict=True):
             axis.imshow(plt.imread(file)[height:, : images * width], interpolation="nearest")
             axis.set_title(f"step {int(file.stem.rsplit('-', 1)[1]):,}", fontsize=7, pad=2)
-        row[0].set_ylabel((TITLES | STEPS)[method].replace(" (", "\n(").replace(" of ", "\nof "), fontsize=7)
+        row[0].set_ylabel(textwrap.fill((TITLES | STEPS)[method], 20), fontsize=7)
     photos = plt.imread(pictures[-1])[:height, : images * width]
     axes[0][0].imshow(photos, interpolation="nearest")
     axes[0][0].set_ylabel("images", fontsize=7)
@@ -126,12 +128,13 @@ def final_values(rows: list[Row]) -> list[float]:
     return [float(row["val_miou"]) for row in rows if row["step"] == row["steps"]]
 
 
-def _colours(groups: list[Group]) -> dict[Group, object]:
-    others = [group for group in groups if group[0] != "cross_entropy"]
+def _colours(shown: dict[tuple[str, str], dict[Group, list[Row]]]) -> dict[Group, object]:
+    """A colour for every method and K, the same in all panels."""
+    groups = dict.fromkeys(group for panel in shown.values() for group in panel)
+    others = sorted((list(METHODS).index(method), k) for method, k in groups if method != "cross_entropy")
     scale = plt.get_cmap("viridis")
-    return {group: scale(0.85 * (i + 0.5) / len(others)) for i, group in enumerate(others)} | {
-        group: "0.35" for group in groups if group[0] == "cross_entropy"
-    }
+    colours = {(list(METHODS)[n], k): scale(0.85 * (i + 0.5) / len(others)) for i, (n, k) in enumerate(others)}
+    return {group: colours.get(group, "0.35") for group in groups}
 
 
 def _curves(rows: list[Row], path: Path) -> Path:
@@ -139,8 +142,8 @@ def _curves(rows: list[Row], path: Path) -> Path:
     figure, axes = plt.subplots(
         len(shown), 2, figsize=(11, 3.6 * len(shown) + 0.3), squeeze=False, layout="constrained"
     )
+    colours = _colours(shown)
     for line, ((dataset, level), groups) in enumerate(shown.items()):
-        colours = _colours(list(groups))
         for axis, quantity, label in zip(
             axes[line], ("reward_queries", "seconds"), ("reward queries", "seconds of training"), strict=True
         ):
@@ -160,6 +163,9 @@ def _curves(rows: list[Row], path: Path) -> Path:
             axis.set_xlabel(label)
             axis.set_ylabel("mIoU, validation")
             axis.set_ylim(bottom=0)
+            axis.xaxis.set_major_locator(MaxNLocator(6))
+            if quantity == "reward_queries":
+                axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
             axis.grid(alpha=0.3)
             axis.set_title(f"{TITLE_OF_DATASET.get(dataset, dataset)}, {level}-level reward", fontsize=10)
         axes[line][1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -174,8 +180,8 @@ def _bars(rows: list[Row], path: Path) -> Path:
     figure, axes = plt.subplots(
         len(shown), 1, figsize=(8, (0.32 * most + 0.9) * len(shown)), squeeze=False, layout="constrained"
     )
+    colours = _colours(shown)
     for axis, ((dataset, level), groups) in zip(axes[:, 0], shown.items(), strict=True):
-        colours = _colours(list(groups))
         for place, (group, members) in enumerate(groups.items()):
             values = final_values(members)
             if not values:
