@@ -7,9 +7,10 @@ between pixels is new. Where neighbours agree in their probabilities, a cell tak
 shrinks while the policy sharpens, and the grid is shifted at random so that no border stays where it is.
 
     side = CellSchedule((4, 2, 1)).side(progress)
-    uniforms = tied_uniforms((B, K, H, W), side, generator)
-    label_maps = sample_label_maps(probabilities, K, uniforms=uniforms)
+    seed, *offset = torch.randint(2**63 - 1, (3,)).tolist()
+    label_maps = agents.ops.sample_label_maps(logits, K, seed, cell=side, offset=offset)
 
+The schedule is here, the draw in cells in ``agents.ops.sample_label_maps``; both fit into any policy-gradient loop.
 Maths: docs/psr.md. ``rss_env.wrappers.CoarseAction`` is the same idea as a wrapper, for any agent.
 """
 
@@ -19,41 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from rss_env.errors import OptionError
-
-
-def tied_uniforms(
-    shape: tuple[int, int, int, int],
-    side: int,
-    generator: torch.Generator | None = None,
-    offset: tuple[int, int] | None = None,
-) -> torch.Tensor:
-    """Uniform draws that the pixels of a cell share.
-
-    Args:
-        shape: (B, K, H, W).
-        side: s, side of a cell in pixels; 1: every pixel has its own draw, the same as ``torch.rand``.
-        generator: source of randomness; the draws are on its device.
-        offset: rows and columns, each 0..s-1, by which the grid is shifted up and left; None: drawn at random.
-
-    Returns:
-        float32 (B, K, H, W) in [0, 1). Every single entry is uniform; entries of different cells, samples and images
-        are independent.
-    """
-    batch, samples, height, width = shape
-    device = torch.device("cpu") if generator is None else generator.device
-    if side == 1:
-        return torch.rand(shape, generator=generator, device=device)
-    if offset is None:
-        down, right = torch.randint(side, (2,), generator=generator, device=device).tolist()
-    else:
-        down, right = offset
-    rows, columns = -(-(height + down) // side), -(-(width + right) // side)
-    draws = torch.rand((batch, samples, rows, columns), generator=generator, device=device)
-    tied = draws.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
-    return tied[:, :, down : down + height, right : right + width].contiguous()
 
 
 @dataclass

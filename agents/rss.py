@@ -33,7 +33,7 @@ from agents.likelihood import Evidence, score_evidence, success_loss
 from agents.memory import PixelMemory, Visit, VisitMemory
 from agents.ops import credit, sample_label_maps
 from agents.psd import pair_advantages
-from agents.psr import CellSchedule, tied_uniforms
+from agents.psr import CellSchedule
 from agents.score_models import SCORE_MODELS
 from agents.score_noise import EVERY, ScoreNoise, score_twice, scored_twice
 from agents.sync_an import EPSILON, SyncAN
@@ -153,12 +153,13 @@ class RSS(Algorithm):
         """Draws K label maps per image and has them scored."""
         args = self.args
         self.collected += 1
-        batch, _, height, width = logits.shape
-        behaviour = (logits / self.temperature).softmax(dim=1)
+        height, width = logits.shape[2:]
         by_noise = args.objective == "likelihood" and not args.cells and not scores_pixels(envs)
         side = self.noise.side(max(1, min(height, width) // 2)) if by_noise else self.cells.side(progress)
-        uniforms = tied_uniforms((batch, args.samples_per_image, height, width), side, generator)
-        label_maps = sample_label_maps(behaviour, args.samples_per_image, uniforms=uniforms)  # uint8 (B, K, H, W)
+        drawn = torch.randint(2**63 - 1, (3,), generator=generator, device=generator.device)  # stays on the device
+        label_maps = sample_label_maps(
+            logits, args.samples_per_image, drawn[:1], temperature=self.temperature, cell=side, offset=drawn[1:]
+        )  # uint8 (B, K, H, W)
         twice = by_noise and self.updates % EVERY == 0
         if twice:
             score_twice(label_maps)

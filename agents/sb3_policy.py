@@ -23,6 +23,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import RolloutBufferSamples, Schedule
 from torch import nn
 
+from agents.ops import sample_label_maps
 from agents.policy import UNet
 
 
@@ -57,9 +58,9 @@ class PixelCategorical(Distribution):
         return -(self.log_probabilities.exp() * self.log_probabilities).sum(dim=1).mean(dim=1)
 
     def sample(self) -> torch.Tensor:
-        """Flat label maps, int64 (B, H·W); the race of exponential clocks, one pass over the logits."""
-        clocks = torch.empty_like(self.log_probabilities).exponential_()
-        return (self.log_probabilities.exp() / clocks).argmax(dim=1)
+        """Flat label maps, int64 (B, H·W); their seed is a number of torch's own generator."""
+        seed = torch.randint(2**63 - 1, (1,), device=self.log_probabilities.device)
+        return sample_label_maps(self.log_probabilities[..., None], 1, seed).flatten(1).long()
 
     def mode(self) -> torch.Tensor:
         """The most probable flat label maps, int64 (B, H·W)."""

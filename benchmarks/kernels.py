@@ -81,19 +81,19 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, tuple[Callab
     """By operation: the dispatched one, the torch reference, and the bytes that must move."""
     batch, samples, classes, height, width = size
     generator = torch.Generator(device).manual_seed(0)
-    p = torch.randn((batch, classes, height, width), generator=generator, device=device).mul(2).softmax(dim=1)
-    cumulative = p.cumsum(dim=1)
-    uniforms = torch.rand((batch, samples, height, width), generator=generator, device=device)
-    label_maps = torch_ops.invert(cumulative, uniforms)
+    logits = torch.randn((batch, classes, height, width), generator=generator, device=device).mul(2)
+    p = logits.softmax(dim=1)
+    seed, offset = torch.tensor([0], device=device), torch.tensor([0, 0], device=device)
+    label_maps = torch_ops.sample_label_maps(logits, samples, seed, 1.0, 1, offset)
     maps, owner = label_maps.flatten(0, 1), torch.arange(batch, device=device).repeat_interleave(samples)
     weights = torch.randn((batch * samples, classes), generator=generator, device=device)
     advantages = torch.randn((batch, samples, 1, 1), generator=generator, device=device)
     kernels = backend(p)
     return {
         "draw": (
-            lambda: kernels.invert(cumulative, uniforms),
-            lambda: torch_ops.invert(cumulative, uniforms),
-            p.nbytes + uniforms.nbytes + label_maps.nbytes,
+            lambda: kernels.sample_label_maps(logits, samples, seed, 1.0, 1, offset),
+            lambda: torch_ops.sample_label_maps(logits, samples, seed, 1.0, 1, offset),
+            logits.nbytes + label_maps.nbytes,
         ),
         "soft_counts": (
             lambda: kernels.soft_counts(p, maps, owner),
@@ -111,6 +111,15 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, tuple[Callab
             p.nbytes + label_maps.nbytes + advantages.nbytes,
         ),
     }
+
+
+def compare(result: Any, expected: Any) -> None:
+    """Raises ``AssertionError`` if results differ; one label in ten thousand may, where its draw is on a boundary."""
+    if isinstance(result, torch.Tensor) and result.dtype == torch.uint8:
+        share = (result != expected).float().mean().item()
+        assert share <= 1e-4, f"{share:.2%} of the labels differ"
+    else:
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
 
 
 def parse_size(text: str) -> tuple[int, ...]:
@@ -136,7 +145,7 @@ def main() -> None:
     rows = []
     for size in sizes:
         for name, (dispatched, reference, moved) in cases(size, device).items():
-            torch.testing.assert_close(dispatched(), reference(), rtol=1e-5, atol=1e-4)
+            compare(dispatched(), reference())
             seconds = median_seconds(dispatched, device, args.repeats)
             plain = median_seconds(reference, device, max(3, args.repeats // 3))
             compiled = None

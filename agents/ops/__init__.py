@@ -3,7 +3,7 @@
 Every operation exists in plain torch for any device (``torch_ops``), compiled by Numba for the CPU (``numba_ops``,
 where Numba is installed: ``pip install 'rss-env[fast]'``) and as Triton kernels for CUDA devices (``triton_ops``, where
 Triton is installed, as it is with torch for CUDA). ``RSS_OPS=torch|numba|triton`` chooses one by hand where it can run;
-all draw the same label maps from the same uniform draws, and their sums agree to rounding.
+all draw the same label maps from the same seed, and their sums agree, to rounding.
 
 Shapes: B images, K samples per image, M label maps of any of the images, C classes, H×W pixels. Nothing of shape
 (B, K, C, H, W) is ever stored.
@@ -11,41 +11,54 @@ Shapes: B images, K samples per image, M label maps of any of the images, C clas
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from agents.ops import library
+from agents.ops.philox import offset_tensor, seed_tensor, uniforms
 
-__all__ = ["class_credit", "credit", "policy_gradient", "sample_label_maps", "soft_counts"]
+__all__ = ["class_credit", "credit", "policy_gradient", "sample_label_maps", "soft_counts", "uniforms"]
 
 
 def sample_label_maps(
-    probabilities: torch.Tensor,
+    logits: torch.Tensor,
     samples: int,
-    generator: torch.Generator | None = None,
-    uniforms: torch.Tensor | None = None,
+    seed: int | torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    cell: int = 1,
+    offset: Sequence[int] | torch.Tensor = (0, 0),
 ) -> torch.Tensor:
-    """Draws K label maps per image; a pixel's class is the inverse of its cumulative distribution at a uniform draw.
+    """Draws K label maps per image; a pixel's class is the inverse of its cumulative distribution at a uniform number.
 
-    The class is the number of cumulative probabilities that the draw reaches.
+    The numbers are those of ``uniforms``, the same to the last bit in every implementation. So the label maps are the
+    same as well, but for pixels whose number is within rounding, about 1e-6, of a boundary between two classes.
 
     Args:
-        probabilities: float32 (B, C, H, W), non-negative, summing to 1 over C; C is 2 to 255.
+        logits: (B, C, H, W) in any memory format, of any floating dtype; half precision is computed with in float32.
+            ``-inf`` is a class that is not to be drawn. C is 2 to 255.
         samples: K.
-        generator: source of randomness, on the device of ``probabilities``.
-        uniforms: float32 (B, K, H, W) in [0, 1), each uniform; changed in place. They may depend on each other, as
-            those of ``agents.psr.tied_uniforms`` do. None: independent draws from ``generator``.
+        seed: 0 to 2⁶³ − 1, or an int64 tensor of one on the device of the logits, which nothing then waits for.
+            The same seed gives the same label maps; take another one for every call.
+        temperature: what the logits are divided by, above 0.
+        cell: side in pixels of the cells whose pixels share one uniform number (``agents.psr``); 1: every pixel has its
+            own.
+        offset: rows and columns by which the grid of cells is shifted up and left, modulo ``cell``; or an int64 tensor
+            of the two.
 
     Returns:
         uint8 (B, K, H, W), values 0..C-1; a class of probability 0 is never drawn.
+
+    Raises:
+        ValueError: a seed, temperature or cell out of range.
     """
-    batch, _, height, width = probabilities.shape
-    if uniforms is None:
-        shape = (batch, samples, height, width)
-        uniforms = torch.rand(shape, generator=generator, device=probabilities.device)
-    cumulative = probabilities.detach().cumsum(dim=1)  # (B, C, H, W)
-    # Rounding can leave the last sum below 1: scaling the draws to it keeps the classes behind it unreachable.
-    uniforms *= cumulative[:, -1:]
-    return library.invert(cumulative, uniforms)
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"A temperature is positive and finite, got {temperature}.")
+    device = logits.device
+    key, shift = seed_tensor(seed, device), offset_tensor(offset, cell, device)
+    return library.sample_label_maps(logits.detach(), samples, key, temperature, cell, shift)
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:

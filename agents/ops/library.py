@@ -17,15 +17,19 @@ from agents.ops.torch_ops import gradient_format
 LOGITS = (torch.float32, torch.bfloat16, torch.float16)  # dtypes of logits that compiled code computes with in float32
 
 
-@torch.library.custom_op("rss::invert", mutates_args=())
-def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.torch_ops.invert``."""
-    return backend(cumulative).invert(cumulative, uniforms)
+@torch.library.custom_op("rss::sample_label_maps", mutates_args=())
+def sample_label_maps(
+    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+) -> torch.Tensor:
+    """See ``agents.ops.torch_ops.sample_label_maps``."""
+    return backend(logits, LOGITS).sample_label_maps(logits, samples, seed, temperature, cell, offset)
 
 
-@invert.register_fake
-def _(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    return uniforms.new_empty(uniforms.shape, dtype=torch.uint8)
+@sample_label_maps.register_fake
+def _(
+    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+) -> torch.Tensor:
+    return logits.new_empty((logits.shape[0], samples, *logits.shape[2:]), dtype=torch.uint8)
 
 
 @torch.library.custom_op("rss::credit", mutates_args=())

@@ -11,19 +11,27 @@ import numpy as np
 import torch
 from numba import njit
 
-from agents.ops import torch_ops
+from agents.ops import philox, torch_ops
+from agents.ops.philox import cell_numbers
 
 policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch's own is as fast
 
 BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through the samples
 
+# Philox's numbers in the type that it computes in: with Python's own Numba would go over to signed or floating ones.
+MASK = np.uint64(philox.MASK)
+MULTIPLIERS = (np.uint64(philox.MULTIPLIERS[0]), np.uint64(philox.MULTIPLIERS[1]))
+KEY_STEPS = (np.uint64(philox.KEY_STEPS[0]), np.uint64(philox.KEY_STEPS[1]))
 
-def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.torch_ops.invert``; the same label maps."""
-    out = torch.empty(uniforms.shape, dtype=torch.uint8)
-    batch, classes = cumulative.shape[:2]
-    sums = cumulative.detach().contiguous().numpy().reshape(batch, classes, -1)
-    _invert(sums, uniforms.contiguous().numpy().reshape(batch, uniforms.shape[1], -1), _rows(out))
+
+def sample_label_maps(
+    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+) -> torch.Tensor:
+    """See ``agents.ops.torch_ops.sample_label_maps``; the same label maps: torch's softmax, and all else compiled."""
+    batch, _, height, width = logits.shape
+    out = torch.empty((batch, samples, height, width), dtype=torch.uint8)
+    cells = cell_numbers(height, width, cell, offset).numpy().view(np.uint64)
+    _draw(_rows(torch_ops.probabilities(logits, temperature)), cells, np.uint64(seed.item()), _rows(out))
     return out
 
 
@@ -69,7 +77,7 @@ def policy_gradient(
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:
-    """(B, K, H, W) -> (B, K, H·W)."""
+    """(B, K, H, W) -> (B, K, H·W); K may be C as well."""
     return maps.contiguous().numpy().reshape(*maps.shape[:2], -1)
 
 
@@ -79,16 +87,46 @@ def _planes(sums: np.ndarray, height: int, width: int) -> torch.Tensor:
 
 
 @njit(cache=True, nogil=True)
-def _invert(cumulative, uniforms, out):  # type: ignore[no-untyped-def]
-    batch, classes, pixels = cumulative.shape
+def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
+    batch, classes, pixels = chances.shape
+    samples = out.shape[1]
+    sums, numbers = np.empty((classes, BLOCK), np.float32), np.empty((4, BLOCK), np.float32)
     for b in range(batch):
-        for k in range(uniforms.shape[1]):
-            draws, labels = uniforms[b, k], out[b, k]
-            labels[:] = 0
-            for c in range(classes - 1):
-                bound = cumulative[b, c]
-                for i in range(pixels):
-                    labels[i] += np.uint8(draws[i] >= bound[i])
+        for start in range(0, pixels, BLOCK):
+            end = min(start + BLOCK, pixels)
+            sums[0, : end - start] = chances[b, 0, start:end]
+            for c in range(1, classes):
+                total, before, chance = sums[c], sums[c - 1], chances[b, c, start:end]
+                for i in range(end - start):
+                    total[i] = before[i] + chance[i]
+            total = sums[classes - 1]
+            for first in range(0, samples, 4):
+                _uniforms(seed, cells[start:end], np.uint64(b), np.uint64(first // 4), numbers)
+                for k in range(first, min(first + 4, samples)):
+                    draws, labels = numbers[k - first], out[b, k, start:end]
+                    for i in range(end - start):
+                        draws[i] *= total[i]
+                    labels[:] = 0
+                    for c in range(classes - 1):
+                        bound = sums[c]
+                        for i in range(end - start):
+                            labels[i] += np.uint8(draws[i] >= bound[i])
+
+
+@njit(cache=True, nogil=True)
+def _uniforms(seed, cells, image, group, out):  # type: ignore[no-untyped-def]
+    """Uniform numbers of four samples, float32 (4, at least len(cells)); all others are uint64: see ``philox.py``."""
+    half, scale = np.uint64(32), np.float32(2.0**-24)
+    for i in range(len(cells)):
+        a, b, c, d = cells[i] & MASK, cells[i] >> half, image, group
+        left, right = seed & MASK, seed >> half
+        for _ in range(philox.ROUNDS):
+            first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]
+            a, b = (second >> half) ^ b ^ left, second & MASK
+            c, d = (first >> half) ^ d ^ right, first & MASK
+            left, right = (left + KEY_STEPS[0]) & MASK, (right + KEY_STEPS[1]) & MASK
+        for lane, number in enumerate((a, b, c, d)):
+            out[lane, i] = np.float32(np.int32(number >> np.uint64(8))) * scale
 
 
 @njit(cache=True, nogil=True)

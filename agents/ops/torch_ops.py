@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import torch
 
+from agents.ops.philox import uniforms
 
-def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Classes at which the cumulative sums (B, C, H, W) pass the draws (B, K, H, W): uint8 (B, K, H, W)."""
-    label_maps = torch.zeros(uniforms.shape, dtype=torch.uint8, device=uniforms.device)
-    for c in range(cumulative.shape[1] - 1):
-        label_maps += uniforms >= cumulative[:, c : c + 1]
+
+def sample_label_maps(
+    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+) -> torch.Tensor:
+    """See ``agents.ops.sample_label_maps``: a pixel's class is the number of cumulative sums that its draw reaches.
+
+    Args:
+        logits: (B, C, H, W).
+        samples: K.
+        seed: int64 (1,).
+        temperature: what the logits are divided by.
+        cell: side of the cells in pixels.
+        offset: int64 (2,), each 0..cell-1.
+    """
+    batch, classes, height, width = logits.shape
+    sums = probabilities(logits, temperature)
+    for c in range(1, classes):  # one after the other: sums formed in another order can fall where a class has none
+        sums[:, c] += sums[:, c - 1]
+    # Rounding can leave the last sum below 1: scaling the draws to it keeps the classes behind it unreachable.
+    draws = uniforms((batch, samples, height, width), seed, cell, offset, logits.device) * sums[:, -1:]
+    label_maps = torch.zeros(draws.shape, dtype=torch.uint8, device=draws.device)
+    for c in range(classes - 1):
+        label_maps += draws >= sums[:, c : c + 1]
     return label_maps
+
+
+def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Softmax over classes of the logits divided by a temperature, (B, C, H, W), in float32 or float64."""
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature != 1:  # differences of logits are divided: the rounding of large quotients would show
+        z = (z - z.amax(dim=1, keepdim=True)).div_(temperature)
+    return z.softmax(dim=1)
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -13,25 +13,90 @@ import torch
 import triton
 import triton.language as tl
 
+from agents.ops.philox import cells_in_a_row
 from agents.ops.torch_ops import gradient_format
 
 PIXELS = 128  # of a program; a power of two
 
 
 @triton.jit
-def _invert(cumulative, uniforms, out, samples, classes, pixels, image_stride, class_stride, BLOCK: tl.constexpr):
-    """One block of pixels of one image: the class of every sample is the number of sums that its draw reaches."""
+def _uniforms(seed, cell, image, group):
+    """Uniform numbers of the four samples of a group, float32: see ``agents.ops.philox``. Tiles of one shape."""
+    a, b, c, d = tl.philox(seed, cell.to(tl.uint32), (cell >> 32).to(tl.uint32), image, group)
+    scale = 1.0 / 16777216
+    return (
+        (a >> 8).to(tl.float32) * scale,
+        (b >> 8).to(tl.float32) * scale,
+        (c >> 8).to(tl.float32) * scale,
+        (d >> 8).to(tl.float32) * scale,
+    )
+
+
+@triton.jit
+def _draw(
+    logits,
+    seed,
+    offset,
+    out,
+    samples,
+    classes,
+    pixels,
+    width,
+    cell,
+    columns,
+    coldness,
+    image_stride,
+    class_stride,
+    pixel_stride,
+    BLOCK: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """One block of pixels of one image: its label maps, in tiles of [GROUPS of four samples, BLOCK pixels].
+
+    A pixel's class is the last one that has a probability and whose sum of the ones before it the draw reaches.
+    """
     image = tl.program_id(0).to(tl.int64)
     pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    for k in range(samples):
-        place = (image * samples + k) * pixels + pixel
-        draw = tl.load(uniforms + place, mask=inside, other=0.0)
-        label = tl.zeros((BLOCK,), dtype=tl.int32)
-        for c in range(classes - 1):
-            bound = tl.load(cumulative + image * image_stride + c * class_stride + pixel, mask=inside, other=2.0)
-            label += (draw >= bound).to(tl.int32)
-        tl.store(out + place, label.to(tl.uint8), mask=inside)
+    begin = logits + image * image_stride + pixel * pixel_stride
+
+    highest = tl.full((BLOCK,), -1e30, dtype=tl.float32)  # finite: logits may begin with -inf
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    place = begin
+    for _ in range(classes):
+        z = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        higher = tl.maximum(highest, z)
+        total = total * tl.exp((highest - higher) * coldness) + tl.exp((z - higher) * coldness)
+        highest = higher
+        place += class_stride
+
+    row = (pixel // width + tl.load(offset)) // cell
+    number = row * columns + (pixel % width + tl.load(offset + 1)) // cell
+    tile = tl.zeros((GROUPS, BLOCK), dtype=tl.int32)
+    numbers, images = tile + number[None, :], (tile + image).to(tl.uint32)
+    for first in range(0, samples, 4 * GROUPS):
+        group = first // 4 + tl.arange(0, GROUPS)
+        u0, u1, u2, u3 = _uniforms(tl.load(seed), numbers, images, (tile + group[:, None]).to(tl.uint32))
+        u0, u1, u2, u3 = u0 * total[None, :], u1 * total[None, :], u2 * total[None, :], u3 * total[None, :]
+        l0, l1, l2, l3 = tile, tile, tile, tile
+        reached = tl.zeros((BLOCK,), dtype=tl.float32)
+        place = begin
+        for c in range(classes):
+            z = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+            chance = tl.exp((z - highest) * coldness)
+            bound = tl.where(chance > 0, reached, float("inf"))[None, :]
+            l0 = tl.where(u0 >= bound, c, l0)
+            l1 = tl.where(u1 >= bound, c, l1)
+            l2 = tl.where(u2 >= bound, c, l2)
+            l3 = tl.where(u3 >= bound, c, l3)
+            reached += chance
+            place += class_stride
+        k = 4 * group[:, None]
+        spot = out + (image * samples + k) * pixels + pixel[None, :]
+        tl.store(spot, l0.to(tl.uint8), mask=(k < samples) & inside[None, :])
+        tl.store(spot + pixels, l1.to(tl.uint8), mask=(k + 1 < samples) & inside[None, :])
+        tl.store(spot + 2 * pixels, l2.to(tl.uint8), mask=(k + 2 < samples) & inside[None, :])
+        tl.store(spot + 3 * pixels, l3.to(tl.uint8), mask=(k + 3 < samples) & inside[None, :])
 
 
 @triton.jit
@@ -207,14 +272,28 @@ def _policy_gradient_backward(
     tl.store(out + spot, push.to(out.dtype.element_ty), mask=known)
 
 
-def invert(cumulative: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.torch_ops.invert``; the same label maps."""
-    batch, samples, height, width = uniforms.shape
-    sums, draws = _planes(cumulative), uniforms.contiguous()
-    out = torch.empty(uniforms.shape, dtype=torch.uint8, device=uniforms.device)
-    pixels = height * width
-    _invert[batch, _blocks(pixels)](
-        sums, draws, out, samples, sums.shape[1], pixels, sums.stride(0), sums.stride(1), BLOCK=PIXELS
+def sample_label_maps(
+    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+) -> torch.Tensor:
+    """See ``agents.ops.torch_ops.sample_label_maps``; the same label maps but for rounding at the boundaries."""
+    batch, classes, height, width = logits.shape
+    pixels, flat = height * width, logits.flatten(2)
+    out = torch.empty((batch, samples, height, width), dtype=torch.uint8, device=logits.device)
+    _draw[batch, _blocks(pixels)](
+        flat,
+        seed,
+        offset,
+        out,
+        samples,
+        classes,
+        pixels,
+        width,
+        cell,
+        cells_in_a_row(width, cell),
+        1 / temperature,
+        *flat.stride(),
+        BLOCK=PIXELS,
+        GROUPS=min(8, triton.next_power_of_2(triton.cdiv(samples, 4))),
     )
     return out
 

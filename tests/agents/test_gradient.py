@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from agents import rss
+from agents.ops import torch_ops
 from agents.rss import RSS, RSSArguments
 
 HEIGHT, WIDTH, CLASSES = 2, 2, 3
@@ -185,12 +186,12 @@ def test_the_expected_step_with_tied_draws_is_the_gradient_of_the_surrogate_unde
     pairs = all_pairs(len(maps))
     sides = []
 
-    def give_draws(shape: tuple[int, ...], side: int, *_: Any) -> torch.Tensor:
+    def give_draws(shape: tuple[int, ...], seed: torch.Tensor, side: int, *_: Any) -> torch.Tensor:
         sides.append(side)
         assert shape == (len(pairs), 2, HEIGHT, WIDTH)
         return torch.from_numpy(draws.copy()).float()[pairs]
 
-    monkeypatch.setattr(rss, "tied_uniforms", give_draws)
+    monkeypatch.setattr(torch_ops, "uniforms", give_draws)  # of the reference, which float64 logits are left to
     step = take_step(make_algorithm(cells=(side,)), logits, scores, torch.from_numpy(law)[pairs].prod(dim=1))
     assert sides == [side]
     torch.testing.assert_close(step, surrogate, rtol=0, atol=1e-12)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,87 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from agents import rss
 from agents.ops import sample_label_maps
-from agents.psr import CellSchedule, tied_uniforms
+from agents.psr import CellSchedule
+from agents.rss import RSS, RSSArguments
 from rss_env.errors import OptionError
 
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# Tied draws
-
-
-@given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_cells_of_one_pixel_draw_as_plain_sampling_does(shape: tuple[int, int, int, int], seed: int) -> None:
-    plain, tied = seeded(seed), seeded(seed)
-    assert torch.equal(tied_uniforms(shape, 1, tied), torch.rand(shape, generator=plain))
-    assert torch.equal(tied.get_state(), plain.get_state())
-
-
-def test_label_maps_from_cells_of_one_pixel_are_those_of_plain_sampling() -> None:
-    p = torch.randn(2, 6, 9, 11, generator=seeded(0)).softmax(dim=1)
-    uniforms = tied_uniforms((2, 5, 9, 11), 1, seeded(4))
-    assert torch.equal(sample_label_maps(p, 5, uniforms=uniforms), sample_label_maps(p, 5, seeded(4)))
-
-
-@settings(deadline=None, derandomize=True)  # equal draws of two cells, once in ten thousand examples, would be no error
-@given(
-    shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 9), st.integers(1, 11)),
-    side=st.integers(2, 14),
-    data=st.data(),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_two_pixels_share_their_draw_exactly_if_they_are_of_one_cell(
-    shape: tuple[int, int, int, int], side: int, data: st.DataObject, seed: int
-) -> None:
-    down, right = data.draw(st.tuples(st.integers(0, side - 1), st.integers(0, side - 1)))
-    uniforms = tied_uniforms(shape, side, seeded(seed), (down, right))
-    assert uniforms.shape == shape
-    assert uniforms.dtype == torch.float32
-    assert uniforms.is_contiguous()
-    assert uniforms.min() >= 0
-    assert uniforms.max() < 1
-    draw_of: dict[tuple[int, ...], float] = {}
-    for b, k, y, x in np.ndindex(*shape):
-        cell = (b, k, (y + down) // side, (x + right) // side)
-        assert draw_of.setdefault(cell, uniforms[b, k, y, x].item()) == uniforms[b, k, y, x].item()
-    assert len(set(draw_of.values())) == len(draw_of)
-
-
-@pytest.mark.parametrize("side", [2, 3, 4])
-def test_the_grid_is_shifted_by_every_offset_equally_often(side: int) -> None:
-    # A chi-square test: correct offsets fail once in a million seeds.
-    calls = 60 * side**2
-    generator, found = seeded(side), np.zeros((side, side))
-    for _ in range(calls):
-        image = tied_uniforms((1, 1, 2 * side, 2 * side), side, generator)[0, 0]
-        first_row = int((image[1:, 0] != image[:-1, 0]).nonzero()[0]) + 1  # where the second cell begins
-        first_column = int((image[0, 1:] != image[0, :-1]).nonzero()[0]) + 1
-        found[side - first_row, side - first_column] += 1
-    assert found.min() > 0
-    assert stats.chisquare(found.ravel()).pvalue > 1e-6
-
-
-def test_the_same_generator_seed_gives_the_same_draws_and_the_next_call_others() -> None:
-    first, second = seeded(3), seeded(3)
-    shape = (2, 3, 7, 5)
-    drawn = tied_uniforms(shape, 3, first)
-    assert torch.equal(drawn, tied_uniforms(shape, 3, second))
-    assert not torch.equal(drawn, tied_uniforms(shape, 3, first))
-
-
-@pytest.mark.parametrize("side", [2, 3, 16])
-def test_every_single_draw_is_uniform(side: int) -> None:
-    # A chi-square test of each of the 35 pixels; a correct one fails somewhere once in a million seeds.
-    samples, bins = 16_000, 32
-    uniforms = tied_uniforms((1, samples, 5, 7), side, seeded(side))[0].flatten(1).T.numpy()  # (35, K)
-    for pixel in uniforms:
-        assert stats.chisquare(np.bincount((pixel * bins).astype(int), minlength=bins)).pvalue > 1e-6 / 35
+# Label maps in cells
 
 
 @pytest.mark.parametrize("side", [2, 3, 16])
@@ -100,8 +28,7 @@ def test_tied_label_maps_keep_every_pixels_own_distribution(side: int) -> None:
     weights = np.random.default_rng(side).gamma(2.0, size=(1, classes, 5, 7))
     weights[:, 2, :, ::2] = 0
     p = weights / weights.sum(axis=1, keepdims=True)
-    uniforms = tied_uniforms((1, samples, 5, 7), side, seeded(side))
-    label_maps = sample_label_maps(torch.from_numpy(p).float(), samples, uniforms=uniforms)[0].numpy()
+    label_maps = sample_label_maps(torch.from_numpy(p).log(), samples, side, cell=side, offset=(1, 1))[0].numpy()
     for y, x in np.ndindex(5, 7):
         possible = p[0, :, y, x] > 0
         observed = np.bincount(label_maps[:, y, x], minlength=classes)
@@ -111,21 +38,44 @@ def test_tied_label_maps_keep_every_pixels_own_distribution(side: int) -> None:
 
 
 def test_pixels_of_a_cell_that_agree_in_their_probabilities_take_one_class_together() -> None:
-    p = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1).repeat(1, 1, 6, 6)
-    label_maps = sample_label_maps(p, 50, uniforms=tied_uniforms((1, 50, 6, 6), 3, seeded(0), (0, 0)))
+    logits = torch.tensor([0.2, 0.5, 0.3]).log().view(1, 3, 1, 1).repeat(1, 1, 6, 6)
+    label_maps = sample_label_maps(logits, 50, 0, cell=3)
     cells = label_maps.unflatten(3, (2, 3)).unflatten(2, (2, 3))  # (1, K, 2, 3, 2, 3)
     assert torch.equal(cells.amin(dim=(3, 5)), cells.amax(dim=(3, 5)))
     assert len(cells.unique()) == 3
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, 3], ids=["images", "samples", "rows", "columns"])
-def test_neighbouring_cells_images_and_samples_are_independent(axis: int) -> None:
-    # Two fair coins agree in half of the cases; 5.3 standard deviations are exceeded once in ten million seeds.
-    uniforms = tied_uniforms((6, 8, 80, 88), 2, seeded(5), (0, 0))[:, :, ::2, ::2].numpy()  # one pixel a cell
-    coins = uniforms < 0.5
-    first, second = (np.delete(coins, end, axis=axis) for end in (0, -1))
-    agree = first == second
-    assert abs(agree.mean() - 0.5) < 5.3 * 0.5 / np.sqrt(agree.size)
+@pytest.mark.parametrize("side", [2, 3])
+def test_an_offset_shifts_the_grid_up_and_left_and_repeats_with_the_side(side: int) -> None:
+    for down, right in np.ndindex(2 * side, 2 * side):
+        image = sample_label_maps(torch.zeros(1, 255, 2 * side, 2 * side), 20, 0, cell=side, offset=(down, right))[0]
+        rows = (image[:, 1:] != image[:, :-1]).any(dim=2).any(dim=0).nonzero()[:, 0] + 1  # where cells begin
+        columns = (image[:, :, 1:] != image[:, :, :-1]).any(dim=1).any(dim=0).nonzero()[:, 0] + 1
+        assert rows.tolist() == [y for y in range(1, 2 * side) if (y + down) % side == 0]
+        assert columns.tolist() == [x for x in range(1, 2 * side) if (x + right) % side == 0]
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_the_agent_draws_every_offset_equally_often_and_every_seed_once(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A chi-square test: correct offsets fail once in a million seeds.
+    seeds, found, steps = set(), np.zeros((side, side)), 60 * side**2
+
+    def record(logits: torch.Tensor, samples: int, seed: torch.Tensor, **options: Any) -> None:
+        assert options["cell"] == side
+        seeds.add(seed.item())
+        found[tuple(options["offset"] % side)] += 1
+        raise StopIteration  # that is all we want to know
+
+    monkeypatch.setattr(rss, "sample_label_maps", record)
+    algorithm, generator = RSS(RSSArguments(cells=(side,))), torch.Generator().manual_seed(side)
+    envs: Any = SimpleNamespace(unwrapped=None)
+    for _ in range(steps):
+        with pytest.raises(StopIteration):
+            algorithm.collect(torch.zeros(1, 2, 4, 4), envs, {}, 0.0, generator)
+    assert stats.chisquare(found.ravel()).pvalue > 1e-6
+    assert len(seeds) == steps
 
 
 # Schedules

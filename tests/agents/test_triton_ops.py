@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from types import ModuleType
 
@@ -32,7 +33,7 @@ def kernels() -> ModuleType:
 
 
 def draw(size: tuple[int, int, int, int, int]) -> dict[str, torch.Tensor]:
-    """Probabilities, draws, label maps of an uneven number for each image, weights and advantages."""
+    """Probabilities, label maps of an uneven number for each image, weights and advantages."""
     batch, samples, classes, height, width = size
     rng = np.random.default_rng(sum(size))
     logits = rng.normal(0, 3, (batch, classes, height, width))
@@ -40,7 +41,6 @@ def draw(size: tuple[int, int, int, int, int]) -> dict[str, torch.Tensor]:
     rows = batch * samples + 1
     arrays = {
         "p": p.astype(np.float32),
-        "uniforms": rng.random((batch, samples, height, width)).astype(np.float32),
         "batch_maps": rng.integers(0, classes, (batch, samples, height, width)).astype(np.uint8),
         "maps": rng.integers(0, classes, (rows, height, width)).astype(np.uint8),
         "image": rng.integers(0, batch, rows),
@@ -51,26 +51,50 @@ def draw(size: tuple[int, int, int, int, int]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array).to(DEVICE) for name, array in arrays.items()}
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_the_same_draws_give_the_same_label_maps(kernels: ModuleType, size: tuple[int, int, int, int, int]) -> None:
-    from agents.ops import torch_ops
+@pytest.mark.parametrize(
+    ("dtype", "cell", "temperature"),
+    [(torch.float32, 1, 1.0), (torch.float32, 3, 1.7), (torch.bfloat16, 2, 0.6), (torch.float16, 1, 2.0)],
+)
+@pytest.mark.parametrize("size", [*SIZES, (1, 37, 4, 9, 15)], ids=str)
+def test_the_same_seed_gives_the_same_label_maps_but_for_rounding(
+    kernels: ModuleType, size: tuple[int, int, int, int, int], dtype: torch.dtype, cell: int, temperature: float
+) -> None:
+    from agents.ops import sample_label_maps, uniforms
 
-    given = draw(size)
-    cumulative = given["p"].cumsum(dim=1)
-    label_maps = kernels.invert(cumulative, given["uniforms"])
+    batch, samples, classes, height, width = size
+    logits = 3 * torch.randn((batch, classes, height, width), generator=torch.Generator().manual_seed(sum(size)))
+    logits = logits.to(DEVICE, dtype)
+    seed, offset = 2**62 + 2**31 + 1, (4, 2)
+    given = (torch.tensor([seed], device=DEVICE), temperature, cell, torch.tensor(offset, device=DEVICE) % cell)
+    label_maps = kernels.sample_label_maps(logits, samples, *given)
     assert label_maps.dtype == torch.uint8
-    assert torch.equal(label_maps, torch_ops.invert(cumulative, given["uniforms"]))
-    strided = cumulative.to(memory_format=torch.channels_last)
-    assert torch.equal(kernels.invert(strided, given["uniforms"]), label_maps)
+    sums = (logits.double() / temperature).softmax(dim=1).cumsum(dim=1)[:, None, :-1]  # (B, 1, C - 1, H, W)
+    draws = uniforms(label_maps.shape, seed, cell, offset, DEVICE).double()[:, :, None]
+    clear = ((draws - sums).abs() > 1e-6).all(dim=2)
+    assert clear.float().mean() > 0.99
+    assert torch.equal(label_maps[clear].long(), (draws >= sums).sum(dim=2)[clear])
+    exact = sample_label_maps(logits.double(), samples, seed, temperature=temperature, cell=cell, offset=offset)
+    assert torch.equal(label_maps[clear], exact[clear])
+    for strided in (logits.to(memory_format=torch.channels_last), torch.stack([logits, -logits], dim=-1)[..., 0]):
+        assert torch.equal(kernels.sample_label_maps(strided, samples, *given), label_maps)
 
 
-def test_a_class_of_probability_zero_is_never_drawn(kernels: ModuleType) -> None:
-    p = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0], device=DEVICE).view(1, 5, 1, 1).expand(1, 5, 20, 30)
-    uniforms = torch.rand((1, 4, 20, 30), device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0))
-    uniforms[0, 0, 0, :3] = torch.tensor([0.0, 0.5, 1 - 2**-24])
-    label_maps = kernels.invert(p.cumsum(dim=1), uniforms)
-    assert set(label_maps.unique().tolist()) == {1, 3}
-    assert label_maps[0, 0, 0, :3].tolist() == [1, 3, 3]
+@pytest.mark.parametrize("impossible", [-math.inf, -200.0])
+@pytest.mark.parametrize("zeros", [[0], [0, 1, 2], [2], [3, 4], [0, 2, 4], [1, 2, 3, 4]], ids=str)
+def test_a_class_of_probability_zero_is_never_drawn(kernels: ModuleType, zeros: list[int], impossible: float) -> None:
+    from agents.ops import uniforms
+
+    logits = torch.randn((1, 5, 40, 41), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    logits[:, zeros] = impossible
+    possible = sorted(set(range(5)) - set(zeros))
+    offset = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    # Of these seeds this sample's number in the first cell is the smallest, 0, and the largest, 1 − 2⁻²⁴.
+    for seed, sample, number, label in ((1343428, 3, 0.0, possible[0]), (39075, 3, 1 - 2**-24, possible[-1])):
+        assert (uniforms((1, 4, 40, 41), seed, 64)[0, sample] == number).all()
+        given = torch.tensor([seed], device=DEVICE)
+        assert (kernels.sample_label_maps(logits, 4, given, 1.0, 64, offset)[0, sample] == label).all()
+        label_maps = kernels.sample_label_maps(logits, 4, given, 1.0, 1, offset)
+        assert label_maps.unique().tolist() == possible
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
