@@ -31,7 +31,7 @@ from agents.arguments import TrainArguments, parse_arguments, run_command
 from agents.distributed import mean_over_processes
 from agents.likelihood import Evidence, score_evidence, success_loss
 from agents.memory import PixelMemory, Visit, VisitMemory
-from agents.ops import credit, sample_label_maps
+from agents.ops import policy_gradient, sample_label_maps
 from agents.psd import pair_advantages
 from agents.psr import CellSchedule
 from agents.score_models import SCORE_MODELS
@@ -163,7 +163,7 @@ class RSS(Algorithm):
         twice = by_noise and self.updates % EVERY == 0
         if twice:
             score_twice(label_maps)
-        on_device = isinstance(infos["index"], torch.Tensor)
+        on_device = any(isinstance(value, torch.Tensor) for value in infos.values())
         images, _, _, _, next_infos = envs.step(label_maps if on_device else label_maps.cpu().numpy())
         rewards = read_rewards(next_infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
         feedback = Feedback(label_maps, rewards, side, twice)
@@ -198,20 +198,19 @@ class RSS(Algorithm):
         self, logits: torch.Tensor, feedback: Feedback, progress: float
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """The loss of one micro-batch; see ``agents.algorithm.Algorithm``."""
-        log_probabilities = logits.log_softmax(dim=1)  # (B, C, H, W)
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()  # nats a pixel
         if self.args.objective == "reinforce":
-            loss, metrics = self._reinforce(log_probabilities, entropy, feedback, progress)
-        elif feedback.known is None:
-            loss, metrics = self._score_likelihood(log_probabilities, feedback)
+            loss, metrics = self._reinforce(logits, feedback, progress)
         else:
-            loss, metrics = self._success_likelihood(log_probabilities, feedback)
+            log_probabilities = logits.log_softmax(dim=1)  # (B, C, H, W)
+            given = log_probabilities.detach()
+            form = self._score_likelihood if feedback.known is None else self._success_likelihood
+            loss, metrics = form(log_probabilities, feedback)
+            metrics["policy/entropy"] = -(given.exp() * given).sum(dim=1).mean()  # nats a pixel
         scores = feedback.rewards.mean(dim=(2, 3))  # (B, K)
         return loss, metrics | {
             "reward/mean": scores.mean(),
             "reward/best": scores.amax(dim=1).mean(),
             "reward/std": scores.std(dim=1).mean(),
-            "policy/entropy": entropy.detach(),
             "policy/cell": float(feedback.cell),
         }
 
@@ -316,18 +315,18 @@ class RSS(Algorithm):
         return leave_one_out(rewards)
 
     def _reinforce(
-        self, log_probabilities: torch.Tensor, entropy: torch.Tensor, feedback: Feedback, progress: float
+        self, logits: torch.Tensor, feedback: Feedback, progress: float
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Pushes up the log-probability of what earned more, and keeps exploring: see docs/agent.md."""
         args = self.args
         assert feedback.advantages is not None
         advantages = (feedback.advantages / self.scale).to(feedback.advantages.dtype)
-        weights = credit(feedback.label_maps, advantages, log_probabilities.shape[1])  # (B, C, H, W)
-        policy_loss = -(weights * log_probabilities).sum(dim=1).mean()
+        policy_loss, _, entropy = policy_gradient(logits, feedback.label_maps, advantages)
         target = args.entropy_start + (args.entropy_end - args.entropy_start) * progress
         coefficient = args.entropy_gain * (target - entropy.detach()).clamp(min=0)
         return policy_loss - coefficient * entropy, {
             "policy/loss": policy_loss.detach(),
+            "policy/entropy": entropy.detach(),
             "policy/advantage_scale": self.scale,
             "policy/entropy_target": target,
             "policy/entropy_coefficient": coefficient,
