@@ -371,8 +371,8 @@ def policy_gradient(
     """See ``agents.ops.torch_ops.policy_gradient``."""
     batch, samples, height, width = label_maps.shape
     classes, pixels, flat = logits.shape[1], height * width, logits.flatten(2)
-    block = _block(classes)
-    blocks = triton.cdiv(pixels, block)
+    tile = _tile(classes)
+    blocks = triton.cdiv(pixels, tile["BLOCK"])
     weights = torch.empty((batch, classes, height, width), dtype=torch.float32, device=logits.device)
     parts = torch.empty((batch, blocks, 3), dtype=torch.float32, device=logits.device)
     _policy_gradient[batch, blocks](
@@ -387,8 +387,7 @@ def policy_gradient(
         blocks,
         advantages.shape[2:] != (1, 1) or pixels == 1,
         *flat.stride(),
-        BLOCK=block,
-        CLASSES=triton.next_power_of_2(classes),
+        **tile,
     )
     of_credit, of_choices, of_chances = parts.sum(dim=(0, 1), dtype=torch.float64) / (batch * pixels)
     return (-of_credit).float(), (of_choices / samples).float(), (-of_chances).float(), weights
@@ -399,10 +398,10 @@ def policy_gradient_backward(
 ) -> torch.Tensor:
     """See ``agents.ops.torch_ops.policy_gradient_backward``."""
     batch, classes, height, width = logits.shape
-    pixels, block, flat = height * width, _block(classes), logits.flatten(2)
+    pixels, tile, flat = height * width, _tile(classes), logits.flatten(2)
     out = torch.empty_like(logits, memory_format=gradient_format(logits))
     given = gradients / (batch * pixels)
-    _policy_gradient_backward[batch, triton.cdiv(pixels, block)](
+    _policy_gradient_backward[batch, triton.cdiv(pixels, tile["BLOCK"])](
         flat,
         weights.contiguous(),
         weights if shares is None else shares.contiguous(),
@@ -413,15 +412,19 @@ def policy_gradient_backward(
         *flat.stride(),
         *out.flatten(2).stride(),
         SHARES=shares is not None,
-        BLOCK=block,
-        CLASSES=triton.next_power_of_2(classes),
+        **tile,
     )
     return out
 
 
-def _block(classes: int) -> int:
-    """Pixels of a program that keeps a few tiles of [pixels, next power of two of C] in registers: 16 to 256."""
-    return min(256, 4096 // triton.next_power_of_2(classes))
+def _tile(classes: int) -> dict[str, int]:
+    """Pixels and warps of a program that keeps a few tiles of [pixels, next power of two of C] in registers.
+
+    16 pixels of float32 are two whole sectors of memory; the warps are as many as leave 8 numbers of a tile a thread.
+    """
+    width = triton.next_power_of_2(classes)
+    block = max(16, 1024 // width)
+    return {"BLOCK": block, "CLASSES": width, "num_warps": min(16, max(4, block * width // 256))}
 
 
 def _blocks(pixels: int) -> int:

@@ -1,7 +1,8 @@
 """Exact integer counts of how label maps meet their targets: all that most scores are made of.
 
-The counting itself is done by ``count_torch`` on tensors of an accelerator and, for everything on the host, by
-``count_numba`` where Numba is installed (``pip install 'rss-env[fast]'``), else by ``count_numpy``.
+The counting itself is done by ``count_triton`` on tensors of a CUDA device where Triton is installed, as it is with
+torch for CUDA; by ``count_torch`` on those of another accelerator; and, for everything on the host, by ``count_numba``
+where Numba is installed (``pip install 'rss-env[fast]'``), else by ``count_numpy``.
 """
 
 from __future__ import annotations
@@ -58,15 +59,13 @@ def count_labels(
     if isinstance(maps, np.ndarray):
         intersection, predicted = _backend().count_labels(maps, truth, num_classes, rows)
         return Counts(intersection, predicted, target_counts[:, None])
-    from rss_env.rewards import count_torch
-
     if maps.is_cpu:
         import torch
 
         counted = _backend().count_labels(maps.numpy(), truth.numpy(), num_classes)
         intersection, predicted = (torch.from_numpy(count) for count in counted)
     else:
-        intersection, predicted = count_torch.count_labels(maps, truth, num_classes)
+        intersection, predicted = _accelerated(maps.device.type).count_labels(maps, truth, num_classes)
     return Counts(intersection, predicted, target_counts[:, None])
 
 
@@ -88,15 +87,20 @@ def count_classes(labels: Array, num_classes: int) -> Array:
 
         counts = torch.from_numpy(_backend().count_classes(rows.numpy(), num_classes))
     else:
-        from rss_env.rewards import count_torch
-
-        counts = count_torch.count_classes(rows, num_classes)
+        counts = _accelerated(rows.device.type).count_classes(rows, num_classes)
     return counts.reshape(*labels.shape[:-2], num_classes)
 
 
 def narrow(maps: np.ndarray, num_classes: int) -> np.ndarray | None:
     """Integers of any shape and integer dtype as uint8; None if one of them is outside 0..C-1."""
     return _backend().narrow(maps, num_classes)
+
+
+@functools.cache
+def _accelerated(device: str) -> ModuleType:
+    """What counts on a type of device: Triton on CUDA devices where it is installed, else torch."""
+    name = "triton" if device == "cuda" and importlib.util.find_spec("triton") else "torch"
+    return importlib.import_module(f"rss_env.rewards.count_{name}")
 
 
 @functools.cache
