@@ -1,12 +1,14 @@
-"""The operations of ``agents.ops`` against plain torch, torch.compile and the memory's speed.
+"""The operations of ``agents.ops`` against batched torch, torch.compile and the memory's speed.
 
     python -m benchmarks.kernels
     python -m benchmarks.kernels --device cuda --sizes 16x64x21x512x512 16x64x150x512x512
 
 For every operation and size B×K×C×H×W: milliseconds, the bytes that no implementation can leave out (inputs read once,
 outputs written once), those bytes per second as a share of the device's measured copy bandwidth, the peak of the memory
-allocated beside inputs and outputs, and how many times faster it is than the torch reference as it stands and as
-torch.compile makes it, all in one run. Results are compared before anything is timed.
+allocated beside inputs and outputs, and how many times faster it is than batched torch
+(``benchmarks/batched_torch.py``) as it stands and as torch.compile makes it, all in one run. The last line of a size is
+what a policy-gradient step needs beside the network, and its share of the network's forward and backward pass. Results
+are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from typing import Any
 import torch
 import tyro
 
+from agents import ops
 from agents.arguments import choose_device, run_command
 from agents.ops import torch_ops
 from agents.ops.dispatch import backend
+from agents.policy import UNet
+from benchmarks import batched_torch
 from benchmarks.results_file import RESULTS, provenance, write_rows
 from rss_env.errors import OptionError
+from rss_env.rewards import count_labels, count_torch
 
 
 @dataclass
@@ -77,40 +83,103 @@ def peak_beside_outputs(function: Callable[[], Any], device: torch.device) -> in
     return torch.cuda.max_memory_allocated() - before - outputs
 
 
-def cases(size: tuple[int, ...], device: torch.device) -> dict[str, tuple[Callable[..., Any], Callable[..., Any], int]]:
-    """By operation: the dispatched one, the torch reference, and the bytes that must move."""
+@dataclass
+class Case:
+    """An operation at one size.
+
+    Attributes:
+        run: the implementation that is chosen on the device.
+        reference: what its result must be equal to, to rounding.
+        batched: the same in batched torch, as one would write it without it.
+        moved: bytes that no implementation can leave out.
+    """
+
+    run: Callable[[], Any]
+    reference: Callable[[], Any]
+    batched: Callable[[], Any]
+    moved: int
+
+
+STEP = ("draw", "count", "policy_gradient")  # what a policy-gradient step needs beside the network
+
+
+def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
+    """By operation."""
     batch, samples, classes, height, width = size
     generator = torch.Generator(device).manual_seed(0)
-    logits = torch.randn((batch, classes, height, width), generator=generator, device=device).mul(2)
-    p = logits.softmax(dim=1)
+    logits = torch.randn((batch, classes, height, width), generator=generator, device=device).mul(2).requires_grad_()
+    given = logits.detach()
+    p = given.softmax(dim=1)
     seed, offset = torch.tensor([0], device=device), torch.tensor([0, 0], device=device)
-    label_maps = torch_ops.sample_label_maps(logits, samples, seed, 1.0, 1, offset)
+    label_maps = torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset)
     maps, owner = label_maps.flatten(0, 1), torch.arange(batch, device=device).repeat_interleave(samples)
     weights = torch.randn((batch * samples, classes), generator=generator, device=device)
     advantages = torch.randn((batch, samples, 1, 1), generator=generator, device=device)
+    targets = label_maps[:, 0].clone()
+    flat, truth = label_maps.flatten(2), targets.flatten(1)
     kernels = backend(p)
+
+    def both(function: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[[], tuple[torch.Tensor, ...]]:
+        """The loss with an entropy bonus, and its gradient."""
+
+        def forward_and_backward() -> tuple[torch.Tensor, ...]:
+            loss, _, entropy = function(logits, label_maps, advantages)
+            return loss.detach(), *torch.autograd.grad(loss - 0.01 * entropy, logits)
+
+        return forward_and_backward
+
     return {
-        "draw": (
-            lambda: kernels.sample_label_maps(logits, samples, seed, 1.0, 1, offset),
-            lambda: torch_ops.sample_label_maps(logits, samples, seed, 1.0, 1, offset),
-            logits.nbytes + label_maps.nbytes,
+        "draw": Case(
+            lambda: kernels.sample_label_maps(given, samples, seed, 1.0, 1, offset),
+            lambda: torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset),
+            lambda: batched_torch.sample_label_maps(given, samples),
+            given.nbytes + label_maps.nbytes,
         ),
-        "soft_counts": (
+        "count": Case(
+            lambda: count_labels(label_maps, targets, classes)[:2],
+            lambda: count_torch.count_labels(flat, truth, classes),
+            lambda: count_torch.count_labels(flat, truth, classes),
+            label_maps.nbytes + targets.nbytes + 16 * batch * samples * classes,
+        ),
+        "policy_gradient": Case(
+            both(ops.policy_gradient),
+            both(batched_torch.policy_gradient),
+            both(batched_torch.policy_gradient),
+            5 * given.nbytes + label_maps.nbytes,  # logits twice, credit written and read, gradient
+        ),
+        "soft_counts": Case(
             lambda: kernels.soft_counts(p, maps, owner),
             lambda: torch_ops.soft_counts(p, maps, owner),
+            lambda: batched_torch.soft_counts(p, label_maps),
             p.nbytes + maps.nbytes + 2 * weights.nbytes,
         ),
-        "class_credit": (
+        "class_credit": Case(
             lambda: kernels.class_credit(maps, owner, weights, batch),
             lambda: torch_ops.class_credit(maps, owner, weights, batch),
+            lambda: batched_torch.class_credit(label_maps, weights.unflatten(0, (batch, samples))),
             p.nbytes + maps.nbytes + weights.nbytes,
         ),
-        "credit": (
+        "credit": Case(
             lambda: kernels.credit(label_maps, advantages, classes),
             lambda: torch_ops.credit(label_maps, advantages, classes),
+            lambda: batched_torch.credit(label_maps, advantages, classes),
             p.nbytes + label_maps.nbytes + advantages.nbytes,
         ),
     }
+
+
+def network_seconds(size: tuple[int, ...], device: torch.device, repeats: int) -> float:
+    """Median time of the default policy's forward and backward pass at this size, in bfloat16 on CUDA devices."""
+    batch, _, classes, height, width = size
+    policy = UNet(classes).to(device)
+    images = torch.zeros((batch, height, width, 3), dtype=torch.uint8, device=device)
+
+    def forward_and_backward() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = policy(images)
+        logits.float().square().mean().backward()
+
+    return median_seconds(forward_and_backward, device, repeats)
 
 
 def compare(result: Any, expected: Any) -> None:
@@ -134,6 +203,38 @@ def parse_size(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def row_of(
+    size: str, name: str, device: torch.device, times: dict[str, float], moved: int, bandwidth: float, peak: int | None
+) -> dict[str, Any]:
+    """A row of the results file."""
+    return {
+        "size": size,
+        "operation": name,
+        "backend": backend(torch.zeros(1, device=device)).__name__.rsplit(".", 1)[-1],
+        "ms": round(1e3 * times["run"], 4),
+        "bytes": moved,
+        "share_of_copy_bandwidth": round(moved / times["run"] / bandwidth, 4),
+        "copy_gb_per_s": round(bandwidth / 1e9, 2),
+        "peak_bytes": peak,
+        "torch_ms": round(1e3 * times["torch"], 4),
+        "compiled_ms": round(1e3 * times["compiled"], 4) if "compiled" in times else "",
+        "network_ms": "",
+        **provenance(),
+    }
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line of the printed table."""
+    ms = row["ms"]
+    compiled = f"{row['compiled_ms'] / ms:.1f}" if row["compiled_ms"] else ""
+    network = f"{ms / row['network_ms']:.0%}" if row["network_ms"] else ""
+    print(
+        f"{row['size']:<18}{row['operation']:<32}{ms:>9.3f}{row['bytes'] / 1e6:>9.1f}"
+        f"{row['share_of_copy_bandwidth']:>9.0%}{row['torch_ms'] / ms:>9.1f}{compiled:>12}{network:>12}",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(KernelArguments, prog="python -m benchmarks.kernels")
@@ -141,40 +242,32 @@ def main() -> None:
     sizes = [parse_size(text) for text in args.sizes]
     bandwidth = copy_bandwidth(device, args.repeats)
     print(f"copy bandwidth {bandwidth / 1e9:.1f} GB/s")
-    print(f"{'size':<18}{'operation':<14}{'ms':>9}{'MB':>9}{'of copy':>9}{'× torch':>9}{'× compiled':>12}")
+    print(f"{'size':<18}{'operation':<32}{'ms':>9}{'MB':>9}{'of copy':>9}{'× torch':>9}", end="")
+    print(f"{'× compiled':>12}{'of network':>12}")
     rows = []
+    few = max(3, args.repeats // 3)
     for size in sizes:
-        for name, (dispatched, reference, moved) in cases(size, device).items():
-            compare(dispatched(), reference())
-            seconds = median_seconds(dispatched, device, args.repeats)
-            plain = median_seconds(reference, device, max(3, args.repeats // 3))
-            compiled = None
+        label = "×".join(map(str, size))
+        step = dict.fromkeys(("run", "torch", "compiled"), 0.0)
+        moved = 0
+        for name, case in cases(size, device).items():
+            compare(case.run(), case.reference())
+            times = {
+                "run": median_seconds(case.run, device, args.repeats),
+                "torch": median_seconds(case.batched, device, few),
+            }
             if args.compiled:
                 torch.compiler.reset()
-                compiled = median_seconds(torch.compile(reference), device, max(3, args.repeats // 3))
-            share = moved / seconds / bandwidth
-            against = "" if compiled is None else f"{compiled / seconds:.1f}"
-            label = "×".join(map(str, size))
-            print(
-                f"{label:<18}{name:<14}{1e3 * seconds:>9.3f}{moved / 1e6:>9.1f}{share:>9.0%}{plain / seconds:>9.1f}"
-                f"{against:>12}",
-                flush=True,
-            )
-            rows.append(
-                {
-                    "size": label,
-                    "operation": name,
-                    "backend": backend(torch.zeros(1, device=device)).__name__.rsplit(".", 1)[-1],
-                    "ms": round(1e3 * seconds, 4),
-                    "bytes": moved,
-                    "share_of_copy_bandwidth": round(share, 4),
-                    "copy_gb_per_s": round(bandwidth / 1e9, 2),
-                    "peak_bytes": peak_beside_outputs(dispatched, device),
-                    "torch_ms": round(1e3 * plain, 4),
-                    "compiled_ms": "" if compiled is None else round(1e3 * compiled, 4),
-                    **provenance(),
-                }
-            )
+                times["compiled"] = median_seconds(torch.compile(case.batched), device, few)
+            if name in STEP:
+                step = {key: step[key] + seconds for key, seconds in times.items()}
+                moved += case.moved
+            peak = peak_beside_outputs(case.run, device)
+            rows.append(row_of(label, name, device, times, case.moved, bandwidth, peak))
+            print_row(rows[-1])
+        rows.append(row_of(label, " + ".join(STEP), device, step, moved, bandwidth, None))
+        rows[-1]["network_ms"] = round(1e3 * network_seconds(size, device, args.repeats), 4)
+        print_row(rows[-1])
     write_rows(Path(args.out), rows)
 
 

@@ -129,15 +129,18 @@ def agent_step() -> list[list[str]]:
 
 
 def kernels() -> list[list[str]]:
-    """Every operation against the copy bandwidth, torch and torch.compile."""
-    lines = [["B×K×C×H×W", "operation", "kernel", "ms", "of copy", "faster than torch", "than torch.compile"]]
+    """Every operation against the copy bandwidth, torch and torch.compile; together against the network."""
+    head = ["B×K×C×H×W", "operation", "kernel", "ms", "of copy", "faster than torch", "than torch.compile"]
+    lines = [[*head, "of the network"]]
     for row in read_rows(RESULTS / "kernels.csv"):
         ms = float(row["ms"])
         against = f"{float(row['compiled_ms']) / ms:.1f}×" if row["compiled_ms"] else ""
         share = f"{float(row['share_of_copy_bandwidth']):.0%}"
         plain = f"{float(row['torch_ms']) / ms:.1f}×"
         name = row["operation"].replace("_", " ")
-        lines.append([row["size"], name, row["backend"].removesuffix("_ops"), f"{ms:.2f}", share, plain, against])
+        network = f"{ms / float(row['network_ms']):.0%}" if row["network_ms"] else ""
+        kernel = row["backend"].removesuffix("_ops")
+        lines.append([row["size"], name, kernel, f"{ms:.2f}", share, plain, against, network])
     return lines
 
 
