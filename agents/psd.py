@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import torch
 
+from agents.ops import pair_credit, pair_differences
 from rss_env.errors import OptionError
 
 
@@ -44,6 +45,12 @@ def pair_advantages(
     if samples < 2 or (pairs == "disjoint" and samples % 2):
         needed = "an even number of samples" if pairs == "disjoint" else "at least 2 samples"
         raise OptionError(f"PSD with pairs={pairs!r} needs {needed} of each image, got {samples}.")
+    if pairs == "all" and rewards.ndim == 2:
+        difference = rewards[:, :, None] - rewards[:, None]  # (B, K, K)
+        if normalise:
+            differing = pair_differences(label_maps).clamp(min=1).to(rewards.dtype)
+            difference = difference * (label_maps[0, 0].numel() / differing)
+        return pair_credit(label_maps, difference / (samples - 1))
     out = rewards.new_zeros(label_maps.shape)
     spread = rewards if rewards.ndim == 4 else rewards[:, :, None, None]
     partners = [1] if pairs == "disjoint" else range(1, samples)

@@ -19,7 +19,16 @@ import torch
 from agents.ops import library
 from agents.ops.philox import offset_tensor, seed_tensor, uniforms
 
-__all__ = ["class_credit", "credit", "policy_gradient", "sample_label_maps", "soft_counts", "uniforms"]
+__all__ = [
+    "class_credit",
+    "credit",
+    "pair_credit",
+    "pair_differences",
+    "policy_gradient",
+    "sample_label_maps",
+    "soft_counts",
+    "uniforms",
+]
 
 
 def sample_label_maps(
@@ -109,6 +118,31 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
         float32 (B, C, H, W), Σ_{m of image b} weights[m, c] [a_m = c].
     """
     return library.class_credit(label_maps, image, weights.detach(), batch)
+
+
+def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
+    """Number of pixels in which the label maps of an image differ, pair by pair.
+
+    Args:
+        label_maps: uint8 (B, K, H, W).
+
+    Returns:
+        int64 (B, K, K), symmetric, 0 on the diagonal, at most H·W.
+    """
+    return library.pair_differences(label_maps)
+
+
+def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Sums a weight per pair of label maps into the pixels where they differ.
+
+    Args:
+        label_maps: uint8 (B, K, H, W).
+        weights: float32 (B, K, K).
+
+    Returns:
+        float32 (B, K, H, W): Σ_j weights[k, j] [aᵏ ≠ aʲ] at every pixel.
+    """
+    return library.pair_credit(label_maps, weights.detach())
 
 
 def policy_gradient(

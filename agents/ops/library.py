@@ -69,6 +69,29 @@ def _(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batc
     return weights.new_empty((batch, weights.shape[1], *label_maps.shape[1:]))
 
 
+@torch.library.custom_op("rss::pair_differences", mutates_args=())
+def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_differences``."""
+    return backend(label_maps, (torch.uint8,)).pair_differences(label_maps)
+
+
+@pair_differences.register_fake
+def _(label_maps: torch.Tensor) -> torch.Tensor:
+    batch, samples = label_maps.shape[:2]
+    return label_maps.new_empty((batch, samples, samples), dtype=torch.int64)
+
+
+@torch.library.custom_op("rss::pair_credit", mutates_args=())
+def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_credit``."""
+    return backend(weights).pair_credit(label_maps, weights)
+
+
+@pair_credit.register_fake
+def _(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return weights.new_empty(label_maps.shape)
+
+
 @torch.library.custom_op("rss::policy_gradient", mutates_args=())
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor

@@ -66,6 +66,21 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     return _planes(out, height, width)
 
 
+def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_differences``."""
+    batch, samples = label_maps.shape[:2]
+    out: np.ndarray = np.zeros((batch, samples, samples), np.int64)
+    _pair_differences(_rows(label_maps), out)
+    return torch.from_numpy(out)
+
+
+def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_credit``."""
+    out = torch.empty(label_maps.shape, dtype=torch.float32)
+    _pair_credit(_rows(label_maps), weights.contiguous().numpy(), _rows(out))
+    return out
+
+
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -193,3 +208,30 @@ def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
         for i in range(maps.shape[1]):
             label = label_map[i]
             sums[i, label] += weight[label]
+
+
+@njit(cache=True, nogil=True)
+def _pair_differences(maps, out):  # type: ignore[no-untyped-def]
+    batch, samples, pixels = maps.shape
+    for b in range(batch):
+        for k in range(samples):
+            for j in range(k):
+                first, second, total = maps[b, k], maps[b, j], 0
+                for i in range(pixels):
+                    total += first[i] != second[i]
+                out[b, k, j] = out[b, j, k] = total
+
+
+@njit(cache=True, nogil=True)
+def _pair_credit(maps, weights, out):  # type: ignore[no-untyped-def]
+    batch, samples, pixels = maps.shape
+    for b in range(batch):
+        for start in range(0, pixels, BLOCK):
+            end = min(start + BLOCK, pixels)
+            for k in range(samples):
+                first, credited = maps[b, k, start:end], out[b, k, start:end]
+                credited[:] = 0
+                for j in range(samples):
+                    second, weight = maps[b, j, start:end], weights[b, k, j]
+                    for i in range(end - start):
+                        credited[i] += weight * np.float32(first[i] != second[i])

@@ -74,6 +74,20 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     return out
 
 
+def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_differences``."""
+    rows = [(label_maps[:, k : k + 1] != label_maps).sum(dim=(2, 3)) for k in range(label_maps.shape[1])]
+    return torch.stack(rows, dim=1)
+
+
+def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_credit``."""
+    out = weights.new_zeros(label_maps.shape)
+    for j in range(label_maps.shape[1]):
+        out += weights[:, :, j, None, None] * (label_maps != label_maps[:, j : j + 1])
+    return out
+
+
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -272,6 +272,46 @@ def _policy_gradient_backward(
     tl.store(out + spot, push.to(out.dtype.element_ty), mask=known)
 
 
+@triton.jit
+def _pair_differences(maps, out, samples, pixels, BLOCK: tl.constexpr, SAMPLES: tl.constexpr):
+    """One block of pixels of one image: how many of them differ, for every pair of label maps."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    k = tl.arange(0, SAMPLES)
+    known = (k < samples)[:, None] & inside[None, :]
+    begin = maps + image * samples * pixels
+    labels = tl.load(begin + k.to(tl.int64)[:, None] * pixels + pixel[None, :], mask=known, other=0)
+    row = begin + pixel
+    for j in range(samples):
+        other = tl.load(row, mask=inside, other=0)
+        row += pixels
+        differs = (labels != other[None, :]) & known
+        spot = out + (image * samples + j) * samples + k
+        tl.atomic_add(spot, tl.sum(differs.to(tl.int32), axis=1), mask=k < samples)
+
+
+@triton.jit
+def _pair_credit(maps, weights, out, samples, pixels, BLOCK: tl.constexpr, SAMPLES: tl.constexpr):
+    """One block of pixels of one image: the weights of the label maps that differ, summed for every label map."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    k = tl.arange(0, SAMPLES)
+    known = (k < samples)[:, None] & inside[None, :]
+    begin = image * samples * pixels
+    place = begin + k.to(tl.int64)[:, None] * pixels + pixel[None, :]
+    labels = tl.load(maps + place, mask=known, other=0)
+    total = tl.zeros((SAMPLES, BLOCK), dtype=tl.float32)
+    row = maps + begin + pixel
+    for j in range(samples):
+        other = tl.load(row, mask=inside, other=0)
+        row += pixels
+        weight = tl.load(weights + (image * samples + k) * samples + j, mask=k < samples, other=0.0)
+        total += tl.where(labels != other[None, :], weight[:, None], 0.0)
+    tl.store(out + place, total, mask=known)
+
+
 def sample_label_maps(
     logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
 ) -> torch.Tensor:
@@ -361,6 +401,30 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
         pixels,
         BLOCK=PIXELS,
         CLASSES=triton.next_power_of_2(classes),
+    )
+    return out
+
+
+def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_differences``."""
+    batch, samples, height, width = label_maps.shape
+    pixels, width_of_tile = height * width, triton.next_power_of_2(samples)
+    out = torch.zeros((batch, samples, samples), dtype=torch.int32, device=label_maps.device)
+    block = max(32, 4096 // width_of_tile)
+    _pair_differences[batch, triton.cdiv(pixels, block)](
+        label_maps.contiguous(), out, samples, pixels, BLOCK=block, SAMPLES=width_of_tile
+    )
+    return out.long()
+
+
+def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """See ``agents.ops.pair_credit``."""
+    batch, samples, height, width = label_maps.shape
+    pixels, width_of_tile = height * width, triton.next_power_of_2(samples)
+    out = torch.empty(label_maps.shape, dtype=torch.float32, device=label_maps.device)
+    block = max(32, 4096 // width_of_tile)
+    _pair_credit[batch, triton.cdiv(pixels, block)](
+        label_maps.contiguous(), weights.contiguous(), out, samples, pixels, BLOCK=block, SAMPLES=width_of_tile
     )
     return out
 

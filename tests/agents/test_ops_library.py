@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from agents.ops import class_credit, credit, library, sample_label_maps, soft_counts, torch_ops
+from agents.ops import (
+    class_credit,
+    credit,
+    library,
+    pair_credit,
+    pair_differences,
+    sample_label_maps,
+    soft_counts,
+    torch_ops,
+)
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
@@ -43,6 +52,7 @@ def draw(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
         "weights": torch.randn((rows, CLASSES), generator=generator, dtype=dtype),
         "advantages": torch.randn((BATCH, SAMPLES, 1, 1), generator=generator, dtype=dtype),
         "pixel_advantages": torch.randn(shape, generator=generator, dtype=dtype),
+        "pairs": torch.randn((BATCH, SAMPLES, SAMPLES), generator=generator, dtype=dtype),
     }
     return {name: tensor.to(DEVICE) for name, tensor in tensors.items()}
 
@@ -54,6 +64,8 @@ REGISTERED: dict[str, tuple[Any, Callable[[Given], tuple[Any, ...]]]] = {
     "credit, pixel level": (library.credit, lambda t: (t["batch_maps"], t["pixel_advantages"], CLASSES)),
     "soft_counts": (library.soft_counts, lambda t: (t["p"], t["maps"], t["image"])),
     "class_credit": (library.class_credit, lambda t: (t["maps"], t["image"], t["weights"], BATCH)),
+    "pair_differences": (library.pair_differences, lambda t: (t["batch_maps"],)),
+    "pair_credit": (library.pair_credit, lambda t: (t["batch_maps"], t["pairs"])),
 }
 PUBLIC: dict[str, Callable[[Given], Any]] = {
     "sample_label_maps": lambda t: sample_label_maps(t["p"], SAMPLES, 2**40, cell=3, offset=(2, 1)),
@@ -63,6 +75,8 @@ PUBLIC: dict[str, Callable[[Given], Any]] = {
     "credit": lambda t: credit(t["batch_maps"], t["advantages"], CLASSES),
     "soft_counts": lambda t: soft_counts(t["p"], t["maps"], t["image"]),
     "class_credit": lambda t: class_credit(t["maps"], t["image"], t["weights"], BATCH),
+    "pair_differences": lambda t: pair_differences(t["batch_maps"]),
+    "pair_credit": lambda t: pair_credit(t["batch_maps"], t["pairs"]),
 }
 
 

@@ -29,6 +29,8 @@ CASES: list[tuple[Any, str, dict[str, int]]] = [  # kernel, type of what it writ
     (triton_ops._credit, "*fp32", {"BLOCK": 128, "CLASSES": 32}),
     (triton_ops._soft_counts, "*fp32", {"BLOCK": 128, "CLASSES": 32}),
     (triton_ops._class_credit, "*fp32", {"BLOCK": 128, "CLASSES": 32}),
+    (triton_ops._pair_differences, "*i32", {"BLOCK": 64, "SAMPLES": 64}),
+    (triton_ops._pair_credit, "*fp32", {"BLOCK": 64, "SAMPLES": 64}),
     (triton_ops._policy_gradient, "*fp32", triton_ops._tile(21)),
     (triton_ops._policy_gradient, "*fp32", triton_ops._tile(150)),
     (triton_ops._policy_gradient_backward, "logits", triton_ops._tile(21) | {"SHARES": 1}),
