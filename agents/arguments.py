@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -174,8 +175,16 @@ def run_command(main: Callable[[], int | None]) -> None:
     except JobError as error:
         print(f"error in process {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)
         sys.exit(3)
+    except OSError as error:  # a file that is not there or may not be written, a full disk
+        print(f"error: {_without_number(error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _without_number(error: OSError) -> str:
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror or str(error)
 
 
 def choose_device(name: str) -> torch.device:
@@ -200,14 +209,29 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def check_numbers(args: Any, least: Mapping[str, int], positive: Sequence[str] = ()) -> None:
+    """Raises ``OptionError`` that names the flag of the first number, or of several the first, that is out of range.
+
+    Args:
+        args: a dataclass of arguments.
+        least: smallest valid value of each argument; None is always valid, an empty tuple never.
+        positive: arguments that must be positive and finite.
+    """
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        values = value if isinstance(value, tuple) else (value,)
+        for number in values or ("none",):
+            if number is not None and (number == "none" or not smallest <= number < math.inf):
+                raise OptionError(f"--{name.replace('_', '-')} must be at least {smallest}, got {number}.")
+    for name in positive:
+        value = getattr(args, name)
+        if value is not None and not 0 < value < math.inf:
+            raise OptionError(f"--{name.replace('_', '-')} must be positive, got {value}.")
+
+
 def _check(args: TrainArguments) -> None:
-    smallest = {"steps": 1, "batch_size": 1, "checkpoint_every": 1, "log_every": 1, "eval_every": 0, "width": 8}
-    smallest |= {"accumulation_steps": 1, "seed": 0, "weight_decay": 0}
-    for name, least in smallest.items():
-        if getattr(args, name) < least:
-            raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")
+    least = {"steps": 1, "batch_size": 1, "checkpoint_every": 1, "log_every": 1, "eval_every": 0, "width": 8}
+    least |= {"accumulation_steps": 1, "seed": 0, "weight_decay": 0}
+    check_numbers(args, least, ("learning_rate", "max_grad_norm"))
     if args.width % 8:
         raise OptionError(f"--width must be a multiple of 8, got {args.width}.")
-    for name in ("learning_rate", "max_grad_norm"):
-        if not getattr(args, name) > 0:
-            raise OptionError(f"--{name.replace('_', '-')} must be positive, got {getattr(args, name)}.")

@@ -26,7 +26,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from agents.arguments import choose_device, parse_env_kwargs, run_command
+from agents.arguments import check_numbers, choose_device, parse_env_kwargs, run_command
 from agents.rss import leave_one_out
 from agents.run_folder import RunFolder
 from agents.sb3_policy import DensePolicy, PixelRolloutBuffer
@@ -227,8 +227,13 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
         RunFolderError: the run folder cannot be used.
     """
     check_env_id(args.env_id)
-    if args.samples_per_image < 1 or args.images < 1:
-        raise OptionError("--images and --samples-per-image must be at least 1.")
+    least = {"images": 1, "samples_per_image": 1, "reward_queries": 1, "n_steps": 1, "batch_size": 1, "n_epochs": 1}
+    least |= {"width": 8, "seed": 0, "evaluations": 1, "ent_coef": 0}
+    check_numbers(args, least, ("learning_rate", "clip_range", "target_kl"))
+    if args.width % 8:
+        raise OptionError(f"--width must be a multiple of 8, got {args.width}.")
+    if args.resume is not None and not Path(args.resume).is_file():
+        raise OptionError(f"--resume {args.resume}: there is no such file.")
     run_dir = Path(args.run_dir or f"runs/sb3-{args.algo}-{args.policy}-{args.env_id}-seed{args.seed}")
     torch.manual_seed(args.seed)
     envs = make_envs(args)

@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
@@ -29,10 +29,10 @@ import tyro
 from torch.nn import functional as F
 
 import rss_env  # noqa: F401  (registers the ids)
-from agents.arguments import choose_device, run_command
+from agents.arguments import check_numbers, choose_device, run_command
 from agents.policy import UNet
 from agents.rss import RSS, RSSArguments
-from benchmarks.results_file import RESULTS, provenance, write_rows
+from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
 
 IMAGES = 8  # of the data set: few, so that the memory is full after a few steps
 
@@ -49,14 +49,14 @@ class AgentStepArguments:
     """images a step"""
     samples_per_image: tuple[int, ...] = (8, 32, 128)
     """label maps an image (K), one row each"""
-    objectives: tuple[str, ...] = ("reinforce", "likelihood")
+    objectives: tuple[Literal["reinforce", "likelihood"], ...] = ("reinforce", "likelihood")
     """objectives, one row each"""
     compile: tuple[bool, ...] = (False,)
     """whether the policy is compiled, one row each"""
     steps: int = 20
     """steps measured, after the memory has filled"""
-    device: str = "cpu"
-    """cpu or cuda"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where it runs"""
     out: str = str(RESULTS / "agent_step.csv")
     """results file"""
 
@@ -130,6 +130,9 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(AgentStepArguments, prog="python -m benchmarks.agent_step")
+    check_numbers(args, {"image_size": 1, "num_classes": 2, "batch_size": 1, "samples_per_image": 2, "steps": 1})
+    choose_device(args.device)
+    check_writable(Path(args.out))
     rows = []
     print(f"{args.batch_size} images of {args.image_size[0]}×{args.image_size[1]}, {args.num_classes} classes; ms\n")
     names = ("forward", "collect", "loss", "backward")

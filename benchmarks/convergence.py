@@ -25,10 +25,10 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
-from agents.arguments import run_command
+from agents.arguments import check_numbers, run_command
 from agents.run_folder import RunFolder
 from benchmarks import convergence_plot, tables
-from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, check_writable, device_name, provenance, read_rows, write_rows
 from benchmarks.suites import SUITES, Spec, ablation
 from rss_env.errors import OptionError
 
@@ -119,12 +119,14 @@ def wanted(args: ConvergenceArguments) -> list[Spec]:
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(ConvergenceArguments, prog="python -m benchmarks.convergence")
+    check_numbers(args, {"seeds": 0, "parallel": 1})
     specs = wanted(args)
     for spec in specs:
         spec.command(args.camvid)  # a missing data set is reported before the first run
     default = Path(args.run_dir) / "quick.csv" if args.quick else RESULTS / f"{args.suite}.csv"
     out = Path(args.out) if args.out else default
-    rows: list[Mapping[str, Any]] = list(read_rows(out))
+    check_writable(out)
+    rows: list[Mapping[str, Any]] = list(read_rows(out, (*specs[0].columns, "step")))
     held = {tuple(row[name] for name in specs[0].columns) for row in rows if row["step"] == row["steps"]}
     missing = [spec for spec in specs if spec.key not in held]
     measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start

@@ -16,7 +16,8 @@ import matplotlib.pyplot as plt
 import tyro
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from benchmarks.results_file import read_rows
+from agents.arguments import run_command
+from benchmarks.results_file import read_rows, results_of
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
 from benchmarks.suites import METHODS, STEPS, TITLES, Spec
 
@@ -88,7 +89,7 @@ def with_references(results: Path) -> list[Row]:
 
     Suites that vary K or the feedback on CamVid run neither cross-entropy nor the usual K again.
     """
-    rows = read_rows(results)
+    rows = results_of(results, "benchmarks.convergence", ("method", "dataset", "level", "step", "val_miou"))
     headline = results.with_name("headline.csv")
     if results.stem not in ("queries", "feedback") or not headline.exists():
         return rows
@@ -212,4 +213,4 @@ def main(results: tyro.conf.Positional[Path]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m benchmarks.convergence_plot")
+    run_command(lambda: tyro.cli(main, prog="python -m benchmarks.convergence_plot"))

@@ -21,12 +21,11 @@ import torch
 import tyro
 from PIL import Image, ImageDraw
 
-from agents.arguments import choose_device, run_command
+from agents.arguments import check_numbers, choose_device, run_command
 from agents.policy import load_policy, predict_label_maps
 from agents.rss import RSSArguments, train_rss
 from agents.run_folder import RunFolderError
 from agents.supervised import SupervisedArguments, train_supervised
-from rss_env.errors import OptionError
 from rss_env.evaluation import evaluate
 from rss_env.rendering import colourise
 
@@ -60,8 +59,7 @@ class DemoArguments:
 def main() -> int:
     """Runs the command line."""
     args = tyro.cli(DemoArguments, prog="python -m benchmarks.demo")
-    if args.pictures < 1:
-        raise OptionError(f"--pictures must be at least 1, got {args.pictures}.")
+    check_numbers(args, {"steps": 1, "batch_size": 1, "samples_per_image": 2, "seed": 0, "pictures": 1})
     began = time.perf_counter()
     folder = Path(args.run_dir)
     try:

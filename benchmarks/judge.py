@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import signal
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.trial import run_entry
+from benchmarks.child import Children
 from rss_env.errors import InvalidAction, OptionError, ResetNeeded
 from rss_env.evaluation import evaluate
+from rss_env.task import is_count
 
 SHOWN = 4  # validation images whose label maps are kept
 MAKE_OPTIONS = {"num_envs", "samples_per_image", "augment"}
+STARTING = 120.0  # seconds that the process of an entry has before the entry itself begins
+REPORTING = 60.0  # seconds that the reports of a trial have at least
 
 
 @dataclass(frozen=True)
@@ -74,22 +80,32 @@ class Judge:
         path: the entry's file.
         arena: environment and budget.
         seed: of the trial.
-        seconds: most training time.
+        seconds: most training time; all reports together have as long again, and at least a minute.
+        children: where the entry's process is started.
+        log: file for what the entry prints; None: nowhere.
     """
 
-    def __init__(self, path: Path, arena: Arena, seed: int, seconds: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        arena: Arena,
+        seed: int,
+        seconds: float,
+        children: Children | None = None,
+        log: Path | None = None,
+    ) -> None:
         self.path, self.arena, self.seed, self.limit = path, arena, seed, seconds
+        self.children, self.log = children or Children(), log
         self.verdict = Verdict()
-        self.envs: gym.vector.VectorEnv | None = None
+        self.envs: Any = None
         self.samples = 1
         self.score_sum = 0.0
+        self.reporting = 0.0  # seconds of all reports
         probe: Any = gym.make_vec(arena.env_id, num_envs=1, **arena.env_options).unwrapped
         self.num_classes = probe.task.dataset.num_classes
 
     def run(self) -> Verdict:
         """Runs the entry until it ends, fails, or its time is over."""
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
         facts = {
             "environment": self.arena.name,
             "num_classes": self.num_classes,
@@ -98,38 +114,68 @@ class Judge:
             "seconds": self.limit,
             "seed": self.seed,
         }
-        process = context.Process(target=run_entry, args=(theirs, str(self.path), facts), daemon=True)
-        process.start()
-        theirs.close()
-        try:
-            self._receive()  # ready: importing is not training
-            self.verdict.seconds = 0.0
-            while True:
-                kind, value = self._receive()
-                self._answer(kind, value)
-        except Ended as end:
-            self.verdict.status = str(end)
-        finally:
-            process.kill()
-            process.join()
+        self.pipe, theirs = multiprocessing.Pipe()
+        with self.pipe, theirs:
+            words = [str(theirs.fileno()), str(self.path.resolve()), json.dumps(facts)]
+            self.process = self.children.start("benchmarks.entry_process", words, self.log, pass_fds=[theirs.fileno()])
+            theirs.close()
+            try:
+                self._receive(STARTING, f"did not start within {STARTING:.0f} s")
+                while True:
+                    began = time.perf_counter()
+                    left = self.limit - self.verdict.seconds
+                    try:
+                        kind, value = self._receive(left, f"over its time of {self.limit:g} s")
+                    finally:
+                        self.verdict.seconds += time.perf_counter() - began
+                    self._answer(kind, value)
+            except Ended as end:
+                self.verdict.status = str(end)
+            finally:
+                self.children.end(self.process)
         if self.verdict.status == "ok" and not self.verdict.curve:
             self.verdict.status = "never called trial.report()"
         if self.verdict.queries:
             self.verdict.mean_score = self.score_sum / self.verdict.queries
         return self.verdict
 
-    def _receive(self) -> tuple[str, Any]:
-        """The entry's next message; the time until it comes is the entry's."""
-        began = time.perf_counter()
-        left = self.limit - self.verdict.seconds
-        arrived = self.pipe.poll(max(0.0, left))
-        self.verdict.seconds += time.perf_counter() - began
-        if not arrived:
-            raise Ended(f"over its time of {self.limit:.0f} s")
+    def _receive(self, seconds: float, late: str) -> tuple[str, Any]:
+        """The entry's next message.
+
+        Raises:
+            Ended: none comes in time, or it is not a message.
+        """
+        until = time.perf_counter() + seconds
         try:
-            return self.pipe.recv()
-        except EOFError:
-            raise Ended("its process died") from None
+            while not self.pipe.poll(min(0.5, max(0.0, until - time.perf_counter()))):
+                if self.process.poll() is not None and not self.pipe.poll():  # what it started may hold the pipe open
+                    raise EOFError
+                if time.perf_counter() >= until:
+                    raise Ended(late)
+            message = self.pipe.recv()
+        except (EOFError, OSError):
+            raise Ended(self._death()) from None
+        except Ended:
+            raise
+        except Exception as error:  # unpickling runs what the entry sent
+            raise Ended(f"sent what cannot be read: {type(error).__name__}") from None
+        if not (isinstance(message, tuple) and len(message) == 2 and isinstance(message[0], str)):
+            raise Ended("sent what is no message")
+        return message
+
+    def _send(self, message: tuple[str, Any]) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise Ended(self._death()) from None
+
+    def _death(self) -> str:
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "closed the pipe to the judge"
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        return f"its process died ({how})"
 
     def _answer(self, kind: str, value: Any) -> None:
         if kind == "done":
@@ -141,7 +187,7 @@ class Judge:
         elif kind == "make":
             self._make(value)
         elif kind == "reset":
-            self._reset(*value)
+            self._reset(value)
         elif kind == "step":
             self._step(value)
         elif kind == "report":
@@ -149,39 +195,47 @@ class Judge:
         else:
             self._end(f"sent an unknown message {kind!r}")
 
-    def _end(self, status: str) -> None:
-        self.pipe.send(("ended", status))
+    def _end(self, status: str) -> NoReturn:
+        self._send(("ended", status))
         raise Ended(status)
 
-    def _make(self, options: dict[str, Any]) -> None:
-        foreign = sorted(set(options) - MAKE_OPTIONS)
+    def _make(self, options: Any) -> None:
+        if not isinstance(options, dict):
+            self._end(f"make_envs: expected options, got {type(options).__name__}")
+        foreign = sorted(str(name) for name in set(options) - MAKE_OPTIONS)
         if foreign:
             self._end(f"asked for targets: {', '.join(foreign)}")
+        num_envs, samples = options.get("num_envs", 1), options.get("samples_per_image")
+        for name, number in (("num_envs", num_envs), ("samples_per_image", 1 if samples is None else samples)):
+            if not is_count(number):
+                self._end(f"make_envs: {name} must be an integer of at least 1, got {number!r}")
+        queries = int(num_envs) * int(samples or 1)
+        if queries > self.arena.budget:
+            self._end(f"make_envs: a step would cost {queries:,} queries of {self.arena.budget:,}")
         try:
             self.envs = gym.make_vec(self.arena.env_id, **self.arena.env_options | options)
         except (OptionError, TypeError, ValueError) as error:
             self._end(f"make_envs: {error}")
-        assert self.envs is not None
-        self.samples = options["samples_per_image"] or 1
-        self.pipe.send(("spaces", (self.envs.single_observation_space, self.envs.single_action_space)))
+        self.samples = int(samples or 1)
+        self._send(("spaces", (self.envs.single_observation_space, self.envs.single_action_space)))
 
-    def _reset(self, seed: Any, options: dict[str, Any] | None) -> None:
+    def _reset(self, arguments: Any) -> None:
         if self.envs is None:
             self._end("reset() before make_envs()")
-        assert self.envs is not None
         try:
-            self.pipe.send(("images", self.envs.reset(seed=seed, options=options)))
-        except (OptionError, TypeError, ValueError) as error:
+            seed, options = arguments
+            result = self.envs.reset(seed=seed, options=options)
+        except Exception as error:  # whatever the entry gave as seed and options
             self._end(f"reset: {error}")
+        self._send(("images", result))
 
-    def _step(self, label_maps: np.ndarray) -> None:
+    def _step(self, label_maps: Any) -> None:
         if self.envs is None:
             self._end("step() before make_envs()")
-        assert self.envs is not None
         queries = self.envs.num_envs * self.samples
         left = self.arena.budget - self.verdict.queries
         if queries > left:
-            self.pipe.send(("spent", left))
+            self._send(("spent", left))
             return
         try:
             result = self.envs.step(label_maps)
@@ -190,27 +244,34 @@ class Judge:
         self.verdict.queries += queries
         ended = result[4]["final_info"]
         self.score_sum += float(np.sum(ended["scores"] if "scores" in ended else result[1]))
-        self.pipe.send(("result", (*result, left - queries)))
+        self._send(("result", (*result, left - queries)))
 
     def _report(self) -> None:
+        began = time.perf_counter()
+        allowed = max(REPORTING, self.limit)
+        first: list[np.ndarray] = []
+
         def predict(images: np.ndarray) -> np.ndarray:
-            self.pipe.send(("images", images))
-            if not self.pipe.poll(max(60.0, self.limit)):
-                raise Ended("over its time in predict")
-            try:
-                kind, value = self.pipe.recv()
-            except EOFError:
-                raise Ended("its process died") from None
+            left = allowed - self.reporting - (time.perf_counter() - began)
+            if left <= 0:
+                raise Ended(f"over the {allowed:g} s of its reports")
+            self._send(("images", images))
+            kind, value = self._receive(left, f"over the {allowed:g} s of its reports")
+            if kind == "raised":
+                raise Ended(f"raised {value}")
+            if kind == "forbidden":
+                raise Ended(f"asked for targets: {value}")
             if kind != "label maps":
-                raise Ended(f"raised {value}" if kind == "raised" else f"sent {kind!r} in place of label maps")
-            batches.append(value)
+                raise Ended(f"sent {kind!r} in place of label maps")
+            first.append(value)
+            del first[1:]
             return value
 
-        batches: list[np.ndarray] = []
         try:
             result = evaluate(predict, self.arena.env_id, split="val", **self.arena.env_options)
         except InvalidAction as error:
             self._end(f"invalid label maps in report: {error}")
+        self.reporting += time.perf_counter() - began
         self.verdict.curve.append(
             {
                 "reward_queries": self.verdict.queries,
@@ -219,5 +280,5 @@ class Judge:
                 "val_pixel_accuracy": round(result.pixel_accuracy, 5),
             }
         )
-        self.verdict.label_maps = batches[0][:SHOWN].astype(np.uint8)
-        self.pipe.send(("miou", result.miou))
+        self.verdict.label_maps = first[0][:SHOWN].astype(np.uint8)
+        self._send(("miou", result.miou))

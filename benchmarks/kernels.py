@@ -18,18 +18,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
 
 from agents import ops
-from agents.arguments import choose_device, run_command
+from agents.arguments import check_numbers, choose_device, run_command
 from agents.ops import torch_ops
 from agents.ops.dispatch import backend
 from agents.policy import UNet
 from benchmarks import batched_torch
-from benchmarks.results_file import RESULTS, provenance, write_rows
+from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
 from rss_env.errors import OptionError
 from rss_env.rewards import count_labels, count_torch
 
@@ -40,8 +40,8 @@ class KernelArguments:
 
     sizes: tuple[str, ...] = ("8x32x5x48x48", "8x32x11x72x96", "8x128x11x72x96")
     """B×K×C×H×W, written with x"""
-    device: str = "cpu"
-    """cpu or cuda"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where it runs"""
     repeats: int = 15
     """runs of each operation; the median counts"""
     compiled: bool = True
@@ -238,7 +238,9 @@ def print_row(row: dict[str, Any]) -> None:
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(KernelArguments, prog="python -m benchmarks.kernels")
+    check_numbers(args, {"repeats": 1})
     device = choose_device(args.device)
+    check_writable(Path(args.out))
     sizes = [parse_size(text) for text in args.sizes]
     bandwidth = copy_bandwidth(device, args.repeats)
     print(f"copy bandwidth {bandwidth / 1e9:.1f} GB/s")

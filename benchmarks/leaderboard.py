@@ -6,16 +6,16 @@
 An entry is a file with a function ``train(trial)`` (``benchmarks.trial``; ``benchmarks/entries/template.py`` is one to
 start from) or one of this project's own training commands. Every run that the results file does not hold yet is run, a
 few at once. An entry that raises, takes too long, returns label maps of a wrong shape or asks for targets gets a row
-that says so, and the others go on. At the end: learning curves, and a report as Markdown and as one HTML file.
+that says so, and the others go on. At the end: learning curves, and a report as Markdown and as one HTML file. A
+leaderboard that was stopped goes on where it was when it is started again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -35,14 +35,28 @@ from agents.arguments import run_command
 from agents.policy import load_policy, predict_label_maps
 from agents.run_folder import RunFolder
 from benchmarks import leaderboard_report
+from benchmarks.child import Children
 from benchmarks.convergence import read_curve
 from benchmarks.judge import SHOWN, Arena, Judge, Verdict
-from benchmarks.results_file import RESULTS, device_name, provenance, read_rows, write_rows
+from benchmarks.results_file import (
+    RESULTS,
+    check_writable,
+    device_name,
+    provenance,
+    read_rows,
+    replacing,
+    write_rows,
+)
 from benchmarks.suites import GRADIENT, METHODS
 from rss_env.errors import OptionError
 
 ENTRIES = Path(__file__).parent / "entries"
-FILES = {"random": "random_labels.py", "one class": "constant.py", "PPO template": "template.py"}
+FILES = {
+    "random": "random_labels.py",
+    "one class": "constant.py",
+    "PPO template": "template.py",
+    "PPO, actor and critic": "cleanrl_ppo.py",
+}
 BATCH = 8  # images a step of the commands
 COMMANDS: dict[str, tuple[str, int]] = {
     # name: (module and its arguments, K); the budget decides the number of steps
@@ -64,9 +78,11 @@ class LeaderboardArguments:
     """Rank agents by the mIoU that a budget of reward queries buys."""
 
     entry: tuple[str, ...] = ()
-    """files with a function train(trial), run beside the project's own entries"""
+    """files with a function train(trial), to be run; default: the project's own entries"""
     only: tuple[str, ...] = ()
-    """names of entries to run; default: all"""
+    """names of entries to run"""
+    again: tuple[str, ...] = ()
+    """names of entries whose rows are deleted first, so that they are run anew"""
     camvid: str | None = None
     """folder of CamVid; default: only the procedural environment"""
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -89,10 +105,10 @@ def arenas(camvid: str | None) -> list[Arena]:
 
 
 def command_of(name: str, arena: Arena, seed: int, folder: Path) -> list[str]:
-    """The command that trains one of the project's own entries within the budget."""
+    """The module, and its command line, that trains one of the project's own entries within the budget."""
     words, samples = COMMANDS[name]
     module, *further = words.split()
-    command = [sys.executable, "-m", module, "--run-dir", str(folder), "--no-progress", "--env-id", arena.env_id]
+    command = [module, "--run-dir", str(folder), "--no-progress", "--env-id", arena.env_id]
     command += ["--image-size", *map(str, arena.image_size), "--seed", str(seed)]
     if arena.options.get("root"):
         command += ["--root", arena.options["root"]]
@@ -107,31 +123,28 @@ def command_of(name: str, arena: Arena, seed: int, folder: Path) -> list[str]:
     return command + further
 
 
-def run_command_entry(name: str, arena: Arena, seed: int, args: LeaderboardArguments) -> Verdict:
+def run_command_entry(name: str, arena: Arena, seed: int, args: LeaderboardArguments, children: Children) -> Verdict:
     """Trains one of the project's own entries in a process of its own."""
-    folder = Path(args.run_dir) / f"{name}-{arena.name}-{seed}".replace(" ", "_").replace(",", "")
-    command = command_of(name, arena, seed, folder)
-    if (folder / "config.json").exists():
-        if "agents.sb3" in command:  # SB3 saves models, not runs: begin anew
-            shutil.rmtree(folder)
-        else:
-            command += ["--resume"]
-    verdict = Verdict()
+    folder = run_folder(args, name, arena, seed)
+    module, *words = command_of(name, arena, seed, folder)
+    if module == "agents.sb3":  # SB3 saves models, not runs: begin anew
+        shutil.rmtree(folder, ignore_errors=True)
+    elif (folder / "config.json").exists():
+        words.append("--resume")
+    verdict, log = Verdict(), log_file(args, name, arena, seed)
+    process = children.start(module, words, log, ending=signal.SIGINT)
     try:
-        done = subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=2 * args.seconds,
-        )
+        process.wait(2 * args.seconds)
     except subprocess.TimeoutExpired:
-        verdict.status = f"over its time of {args.seconds:.0f} s"
+        verdict.status = f"over its time of {args.seconds:g} s"
+    finally:
+        code = children.end(process)
+    if verdict.status != "ok":
         return verdict
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        verdict.status = f"stopped with exit code {done.returncode}: {lines[-1] if lines else ''}"
+    if code != 0:
+        said = log.read_text(errors="replace").strip()
+        reason = said.partition("error: ")[2] or said.rpartition("\n")[2]
+        verdict.status = f"stopped with exit code {code}: {reason}"
         return verdict
     verdict.curve = [{name: value for name, value in point.items() if name != "step"} for point in read_curve(folder)]
     verdict.queries, verdict.seconds = int(verdict.curve[-1]["reward_queries"]), verdict.curve[-1]["seconds"]
@@ -139,6 +152,16 @@ def run_command_entry(name: str, arena: Arena, seed: int, args: LeaderboardArgum
     verdict.mean_score = sum(scores) / len(scores) if scores else None
     verdict.label_maps = last_label_maps(folder, arena)
     return verdict
+
+
+def run_folder(args: LeaderboardArguments, name: str, arena: Arena, seed: int) -> Path:
+    """The run folder of a command."""
+    return Path(args.run_dir) / f"{name}-{arena.name}-{seed}".replace(" ", "_").replace(",", "")
+
+
+def log_file(args: LeaderboardArguments, name: str, arena: Arena, seed: int) -> Path:
+    """What a run printed, with the traceback of an entry that raised."""
+    return Path(args.run_dir) / "logs" / f"{run_folder(args, name, arena, seed).name}.txt"
 
 
 def last_label_maps(folder: Path, arena: Arena) -> np.ndarray:
@@ -165,55 +188,108 @@ def rows_of(verdict: Verdict, name: str, arena: Arena, seed: int, measured: Mapp
     ]
 
 
+def choose(args: LeaderboardArguments) -> tuple[dict[str, Path], list[str]]:
+    """The files of all entries that have one, by name, and the names of the entries to run.
+
+    Raises:
+        OptionError: an entry is not known or not there, its name is taken, or a number is out of range.
+    """
+    for name, number in (("seconds", args.seconds), ("parallel", args.parallel)):
+        if not 0 < number < float("inf"):
+            raise OptionError(f"--{name} must be positive and finite, got {number}.")
+    if not args.seeds or min(args.seeds) < 0:
+        raise OptionError(f"--seeds must be integers from 0 on, got {' '.join(map(str, args.seeds)) or 'none'}.")
+    files = {name: ENTRIES / file for name, file in FILES.items()}
+    given = []
+    for path in map(Path, args.entry):
+        if not path.is_file():
+            raise OptionError(f"--entry {path}: there is no such file.")
+        own = [name for name, file in files.items() if file.resolve() == path.resolve()]
+        name = own[0] if own else path.stem
+        if not own and name in [*files, *COMMANDS]:
+            raise OptionError(f"--entry {path}: there is another entry called {name!r}; give the file another name.")
+        files[name] = path
+        given.append(name)
+    names = [*files, *COMMANDS]
+    for word in (*args.only, *args.again):
+        if word not in names:
+            raise OptionError(f"Unknown entry {word!r}; valid: {', '.join(names)}.")
+    wanted = {*given, *args.only, *args.again} or set(names)
+    return files, [name for name in names if name in wanted]
+
+
+def read_results(out: Path) -> list[dict[str, str]]:
+    """The rows of a results file.
+
+    Raises:
+        OptionError: the file is not one of the leaderboard.
+    """
+    if out.suffix != ".csv":
+        raise OptionError(f"--out must be a .csv file, got {out}; the report goes beside it.")
+    return read_rows(out, leaderboard_report.COLUMNS)
+
+
+def run_of(row: Mapping[str, str]) -> tuple[str, str, str]:
+    """Entry, environment and seed of a row."""
+    return row["entry"], row["environment"], row["seed"]
+
+
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(LeaderboardArguments, prog="python -m benchmarks.leaderboard")
-    files = {name: ENTRIES / file for name, file in FILES.items()}
-    for given in args.entry:
-        path = Path(given)
-        if not path.is_file():
-            raise OptionError(f"--entry {given}: there is no such file.")
-        if path.resolve() not in [file.resolve() for file in files.values()]:
-            files[path.stem] = path
-    names = [*files, *COMMANDS]
-    unknown = [name for name in args.only if name not in names]
-    if unknown:
-        raise OptionError(f"Unknown entry {unknown[0]!r}; valid: {', '.join(names)}.")
-    chosen = [name for name in names if not args.only or name in args.only]
+    files, chosen = choose(args)
     out = Path(args.out)
-    rows: list[Mapping[str, Any]] = list(read_rows(out))
-    held = {(row["entry"], row["environment"], int(row["seed"])) for row in rows}
-    wanted = [(name, arena, seed) for seed in args.seeds for arena in arenas(args.camvid) for name in chosen]
-    missing = [run for run in wanted if (run[0], run[1].name, run[2]) not in held]
+    places = arenas(args.camvid)
+    for arena in places:  # a missing data set is reported before the first run
+        gym.make_vec(arena.env_id, num_envs=1, **arena.env_options)
+    held = read_results(out)
+    for path in (out, Path(args.run_dir) / "logs"):
+        check_writable(path)
+    wanted = [(name, arena, seed) for seed in dict.fromkeys(args.seeds) for arena in places for name in chosen]
+    anew = {(name, arena.name, str(seed)) for name, arena, seed in wanted if name in args.again}
+    rows = [row for row in held if run_of(row) not in anew]
+    if len(rows) < len(held):
+        write_rows(out, rows, list(held[0]))
+    for name, arena, seed in wanted:
+        if name in args.again:
+            shutil.rmtree(run_folder(args, name, arena, seed), ignore_errors=True)
+    done = {run_of(row) for row in rows}
+    missing = [(name, arena, seed) for name, arena, seed in wanted if (name, arena.name, str(seed)) not in done]
+    if len(missing) < len(wanted):
+        print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {out}; --again ENTRY runs them anew.")
     measured = provenance() | {"device": device_name(threads=1)}
-    writing = threading.Lock()
+    writing, children = threading.Lock(), Children()
 
     def run(name: str, arena: Arena, seed: int) -> None:
         if name in files:
-            verdict = Judge(files[name], arena, seed, args.seconds).run()
+            log = log_file(args, name, arena, seed)
+            verdict = Judge(files[name], arena, seed, args.seconds, children, log).run()
         else:
-            verdict = run_command_entry(name, arena, seed, args)
+            verdict = run_command_entry(name, arena, seed, args, children)
+        if children.stopped:
+            return
         if verdict.label_maps is not None:
-            file = leaderboard_report.label_maps_file(Path(args.run_dir), name, arena.name, seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, verdict.label_maps)
+            with replacing(leaderboard_report.label_maps_file(Path(args.run_dir), name, arena.name, seed)) as file:
+                np.save(file, verdict.label_maps)
         with writing:
-            rows.extend(rows_of(verdict, name, arena, seed, measured))
-            write_rows(out, rows)
+            write_rows(out, [*read_rows(out), *rows_of(verdict, name, arena, seed, measured)])
             if verdict.status != "ok":
-                tqdm.write(f"{name}, {arena.name}, seed {seed}: {verdict.status}")
+                tqdm.write(f"{name}, {arena.name}, seed {seed}: {verdict.status} ({log_file(args, name, arena, seed)})")
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ThreadPoolExecutor(args.parallel) as pool, tqdm(total=len(missing), unit="run") as bar:
+    with (
+        ThreadPoolExecutor(args.parallel) as pool,
+        tqdm(total=len(missing), unit="run", disable=not missing) as bar,
+    ):
         jobs = [pool.submit(run, *one) for one in missing]
         try:
             for job in as_completed(jobs):
                 job.result()
                 bar.update()
-        except BaseException:
+        except BaseException:  # Ctrl-C, or results that cannot be written: start no other, and end those that run
             pool.shutdown(wait=False, cancel_futures=True)
+            children.stop()
             raise
-    print(leaderboard_report.write(out, Path(args.run_dir)).read_text())
+    print(leaderboard_report.write(out, Path(args.run_dir)).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ import matplotlib.pyplot as plt
 import tyro
 
 import rss_env  # noqa: F401  (registers the ids)
-from benchmarks.results_file import RESULTS, read_rows
+from agents.arguments import run_command
+from benchmarks.results_file import RESULTS, replacing, results_of
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
 
 Row = dict[str, str]
+COLUMNS = ("entry", "environment", "budget", "seed", "status", "final", "val_miou")  # without which there is no report
 HEAD = ["", "entry", "mIoU", "95 % interval", "seeds", "reward queries", "seconds", "regret", "status"]
 NOTE = (
     "mIoU on the validation split at the last report: interquartile mean over seeds and its bootstrap interval. "
@@ -98,7 +100,8 @@ def curves(rows: list[Row], path: Path) -> Path:
             axis.grid(alpha=0.3)
             axis.set_title(environment, fontsize=10)
         line[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, dpi=100)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=100)
     plt.close(figure)
     return path
 
@@ -143,7 +146,8 @@ def gallery(rows: list[Row], run_dir: Path, path: Path) -> Path | None:
             axis.imshow(picture, interpolation="nearest")
             axis.axis("off")
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110)
     plt.close(figure)
     return path
 
@@ -157,8 +161,11 @@ def write(results: Path = RESULTS / "leaderboard.csv", run_dir: Path = Path("run
 
     Returns:
         The Markdown file.
+
+    Raises:
+        OptionError: there are no results.
     """
-    rows = read_rows(results)
+    rows = results_of(results, "benchmarks.leaderboard", COLUMNS)
     picture = curves(rows, results.with_suffix(".png"))
     text, page = ["# Leaderboard", "", NOTE, ""], ["<h1>Leaderboard</h1>", f"<p>{html.escape(NOTE)}</p>"]
     for environment in dict.fromkeys(row["environment"] for row in rows):
@@ -183,13 +190,14 @@ def write(results: Path = RESULTS / "leaderboard.csv", run_dir: Path = Path("run
         "body{font:15px sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
         "td,th{border-bottom:1px solid #ccc;padding:.3em .7em;text-align:left}img{max-width:100%}"
     )
-    results.with_suffix(".html").write_text(
+    page_text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Leaderboard</title><style>{style}</style>'
         f"</head><body>{''.join(page)}</body></html>\n"
     )
-    markdown = results.with_suffix(".md")
-    markdown.write_text("\n".join(text))
-    return markdown
+    for suffix, content in {".html": page_text, ".md": "\n".join(text)}.items():
+        with replacing(results.with_suffix(suffix)) as file:
+            file.write_text(content, encoding="utf-8")
+    return results.with_suffix(".md")
 
 
 def main(results: Path = RESULTS / "leaderboard.csv") -> None:
@@ -202,4 +210,4 @@ def main(results: Path = RESULTS / "leaderboard.csv") -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m benchmarks.leaderboard_report")
+    run_command(lambda: tyro.cli(main, prog="python -m benchmarks.leaderboard_report"))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from rss_env.errors import OptionError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -52,20 +57,68 @@ def commit() -> str:
         return "unknown"
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces a CSV file with these rows, written beside its place and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".writing")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Replaces a CSV file with these rows; the columns are by default those of the first one."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if columns is None else columns)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none if there is no file."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file beside ``path`` to write, which takes its place at the end; what fails leaves ``path`` as it was.
+
+    Raises:
+        OSError: the folder cannot be written; it names ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises ``OSError`` that names ``path`` if no file can be written beside it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+def read_rows(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file; none if there is no file.
+
+    Raises:
+        OptionError: it is no CSV file, or lacks one of ``columns``.
+    """
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(file))
+        except (ValueError, csv.Error) as error:
+            raise OptionError(f"{path} cannot be read as CSV: {error}.") from error
+    lacking = [name for name in columns if rows and name not in rows[0]]
+    if lacking:
+        raise OptionError(f"{path} holds other results: it has no column {lacking[0]!r}.")
+    return rows
+
+
+def results_of(path: Path, module: str, columns: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a file that ``module`` wrote.
+
+    Raises:
+        OptionError: there are none, or the file is another one's.
+    """
+    rows = read_rows(path, columns)
+    if not rows:
+        raise OptionError(f"{path} holds no results yet; python -m {module} writes them.")
+    return rows

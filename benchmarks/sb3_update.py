@@ -22,9 +22,9 @@ import torch
 import tyro
 from stable_baselines3 import PPO
 
-from agents.arguments import run_command
+from agents.arguments import check_numbers, run_command
 from agents.sb3_policy import DensePolicy, PixelRolloutBuffer
-from benchmarks.results_file import RESULTS, provenance, write_rows
+from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
 from rss_env.integrations.sb3 import SegmentationVecEnv
 
 
@@ -105,6 +105,8 @@ def drift(args: UpdateArguments, side: int, label_maps: int, policy: str) -> tup
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(UpdateArguments, prog="python -m benchmarks.sb3_update")
+    check_numbers(args, {"sides": 1, "label_maps": 1, "repeats": 1}, ["learning_rate"])
+    check_writable(Path(args.out))
     rows = []
     for side, label_maps in itertools.product(args.sides, args.label_maps):
         size = side, label_maps

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from agents.arguments import run_command
 from benchmarks.convergence_plot import panels, with_references
 from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.suites import LEVELS, STEPS, SUITES, TITLES
@@ -216,4 +217,4 @@ def _mean(rows: list[dict[str, str]], column: str) -> float:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m benchmarks.tables")
+    run_command(lambda: tyro.cli(main, prog="python -m benchmarks.tables"))

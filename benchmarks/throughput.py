@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -29,10 +29,10 @@ import tyro
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import rss_env  # noqa: F401  (registers the ids)
-from agents.arguments import run_command
-from benchmarks.results_file import RESULTS, provenance, write_rows
+from agents.arguments import check_numbers, run_command
+from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
+from rss_env.errors import OptionError
 
-LEVELS = ("image", "pixel")
 MAX_PROCESSES = 64
 """AsyncVectorEnv starts one process an environment; with more than this the machine measures itself."""
 
@@ -45,7 +45,7 @@ class ThroughputArguments:
     """environments stepped at once"""
     image_size: tuple[int, ...] = (64, 128, 256)
     """height and width of the square images in pixels"""
-    levels: tuple[str, ...] = LEVELS
+    levels: tuple[Literal["image", "pixel"], ...] = ("image", "pixel")
     """reward levels: image (mean IoU) and pixel (pixel accuracy)"""
     rounds: int = 9
     """rounds, in each of which every contender takes its turn"""
@@ -62,6 +62,10 @@ class ThroughputArguments:
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(ThroughputArguments, prog="python -m benchmarks.throughput")
+    check_numbers(args, {"num_envs": 1, "image_size": 1, "rounds": 1}, ("turn_ms", "limit_s"))
+    if not args.levels:
+        raise OptionError("--levels needs one of image and pixel.")
+    check_writable(Path(args.out))
     rows: list[dict[str, Any]] = []
     for level, side, num_envs in itertools.product(args.levels, args.image_size, args.num_envs):
         print(f"\n{level} level, {side}×{side}, {num_envs} environments")

@@ -14,7 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import tyro
 
-from benchmarks.results_file import RESULTS, read_rows
+from agents.arguments import run_command
+from benchmarks.results_file import RESULTS, results_of
 
 STYLES = {
     "floor": ("0.6", ":"),
@@ -34,7 +35,7 @@ def plot(results: Path = RESULTS / "throughput.csv") -> Path:
         results: a CSV file of ``benchmarks.throughput``.
     """
     curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
-    rows = read_rows(results)
+    rows = results_of(results, "benchmarks.throughput", ("num_envs", "episodes_per_second", "level", "contender"))
     for row in rows:
         point = int(row["num_envs"]), float(row["episodes_per_second"])
         curves[row["level"], row["image_size"]][row["contender"]].append(point)
@@ -65,4 +66,4 @@ def plot(results: Path = RESULTS / "throughput.csv") -> Path:
 
 
 if __name__ == "__main__":
-    tyro.cli(plot, prog="python -m benchmarks.throughput_plot")
+    run_command(lambda: print(tyro.cli(plot, prog="python -m benchmarks.throughput_plot")))

@@ -21,8 +21,8 @@ import numpy as np
 import tyro
 
 import rss_env.task
-from agents.arguments import run_command
-from benchmarks.results_file import RESULTS, provenance, write_rows
+from agents.arguments import check_numbers, run_command
+from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
 
 STAGES = {
     "check_label_maps": "check of the label maps, to uint8",
@@ -51,6 +51,8 @@ class StageArguments:
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(StageArguments, prog="python -m benchmarks.throughput_stages")
+    check_numbers(args, {"num_envs": 1, "image_size": 1, "steps": 1})
+    check_writable(Path(args.out))
     size = (args.image_size, args.image_size)
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", args.num_envs, image_size=size)
     base: Any = envs.unwrapped

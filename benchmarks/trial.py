@@ -12,17 +12,14 @@ An entry is a Python file with a function ``train(trial)``:
             trial.report(predict)                                # whenever a point of the learning curve is due
         trial.report(predict)                                    # the last report is the result
 
-It runs in a process of its own. The environments and the data sets live in the judge's process, behind a pipe, so there
-are no targets here to read; asking for them ends the trial with a row that says so.
+It runs in a process of its own (``benchmarks.entry_process``). The environments and the data sets live in the judge's
+process, behind a pipe, so there are no targets here to read; asking for them ends the trial with a row that says so.
 """
 
 from __future__ import annotations
 
-import runpy
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -58,7 +55,8 @@ class Trial:
     def __init__(self, pipe: Connection, facts: dict[str, Any]) -> None:
         self.environment: str = facts["environment"]
         self.num_classes: int = facts["num_classes"]
-        self.image_size: tuple[int, int] = facts["image_size"]
+        height, width = facts["image_size"]
+        self.image_size: tuple[int, int] = (height, width)
         self.budget: int = facts["budget"]
         self.seconds: float = facts["seconds"]
         self.seed: int = facts["seed"]
@@ -135,34 +133,3 @@ class TrialEnvs(gym.vector.VectorEnv):
         if name in ("task", "dataset", "envs", "targets"):
             self._trial.ask("forbidden", f"envs.{name}")
         raise AttributeError(f"The environment of a trial has no {name!r}.")
-
-
-def run_entry(pipe: Connection, path: str, facts: dict[str, Any]) -> None:
-    """Runs an entry's file in this process; everything that goes wrong is told to the judge."""
-    trial = Trial(pipe, facts)
-    try:
-        _close_the_wall(trial)
-        pipe.send(("ready", None))
-        train = runpy.run_path(path).get("train")
-        if train is None:
-            raise AttributeError(f"{Path(path).name} has no function train(trial).")
-        train(trial)
-    except (BudgetSpent, TrialEnded):
-        pass
-    except BaseException as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        pipe.send(("raised", f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"))
-        return
-    pipe.send(("done", None))
-
-
-def _close_the_wall(trial: Trial) -> None:
-    """Makes every way of this package to a data set end the trial: an entry has no business with one."""
-    import rss_env.datasets
-    import rss_env.task
-
-    def forbid(*args: Any, **kwargs: Any) -> Any:
-        trial.ask("forbidden", "a data set of its own")
-
-    rss_env.datasets.load_dataset = forbid
-    rss_env.task.SegmentationTask.__init__ = forbid  # type: ignore[method-assign]
