@@ -78,14 +78,14 @@ class VisitMemory:
             del self._of_image[visit.index]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: tensors alone, oldest visit first."""
+        """What a checkpoint must hold: tensors alone, on the CPU, oldest visit first."""
         kept = list(self._kept.values())
         if not kept:
             return {}
         return {
             "index": torch.tensor([visit.index for visit in kept]),
-            "label_maps": torch.stack([visit.label_maps for visit in kept]),
-            "scores": torch.stack([visit.scores for visit in kept]),
+            "label_maps": torch.stack([visit.label_maps.cpu() for visit in kept]),
+            "scores": torch.stack([visit.scores.cpu() for visit in kept]),
             "when": torch.tensor([visit.when for visit in kept]),
         }
 

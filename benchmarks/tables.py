@@ -15,6 +15,7 @@ from pathlib import Path
 import tyro
 
 from agents.arguments import run_command
+from benchmarks import leaderboard_report
 from benchmarks.convergence_plot import panels, with_references
 from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.suites import LEVELS, STEPS, SUITES, TITLES
@@ -25,6 +26,7 @@ FILES = (
     ROOT / "docs" / "experiments.md",
     ROOT / "docs" / "baselines.md",
     ROOT / "docs" / "kernels.md",
+    ROOT / "docs" / "leaderboard.md",
 )
 
 
@@ -170,6 +172,16 @@ def sb3_update() -> list[list[str]]:
     return lines
 
 
+def leaderboard(environment: str) -> Callable[[], list[list[str]]]:
+    """The ranking of one of the leaderboard's environments."""
+
+    def table() -> list[list[str]]:
+        rows = [row for row in read_rows(RESULTS / "leaderboard.csv") if row["environment"] == environment]
+        return [leaderboard_report.HEAD, *leaderboard_report.ranking(rows)]
+
+    return table
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     **{
         f"{suite}_{dataset}_{level}": convergence_of(dataset, level, suite)
@@ -186,6 +198,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "throughput_stages": throughput_stages,
     "throughput_growth": throughput_growth,
     "agent_step": agent_step,
+    "leaderboard_shapes": leaderboard("shapes"),
+    "leaderboard_camvid": leaderboard("camvid"),
 }
 
 
