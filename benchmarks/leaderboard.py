@@ -70,7 +70,6 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "SB3 PPO, dense, image ratio": ("agents.sb3 --algo ppo --ratio image", 16),
     "SB3 A2C, dense": ("agents.sb3 --algo a2c", 16),
 }
-SEES_NO_SCORE = {"cross-entropy", "image tags"}  # bounds: pixel labels, image tags
 
 
 @dataclass
@@ -118,7 +117,7 @@ def command_of(name: str, arena: Arena, seed: int, folder: Path) -> list[str]:
         steps = arena.budget // (BATCH * samples)
         command += ["--steps", str(steps), "--batch-size", str(BATCH), "--eval-every", str(max(1, steps // 5))]
         command += ["--log-every", "1"]
-        if name not in SEES_NO_SCORE:
+        if name not in leaderboard_report.BOUNDS:
             command += ["--samples-per-image", str(samples)]
     return command + further
 

@@ -284,6 +284,14 @@ def test_the_report_ranks_by_miou_and_lists_failures_last(tmp_path: Path) -> Non
     assert "http" not in page  # nothing is fetched
 
 
+def test_bounds_stand_in_the_ranking_and_take_no_place() -> None:
+    point = {"reward_queries": 0, "seconds": 1.0, "val_miou": 0.75, "val_pixel_accuracy": 0.9}
+    bound = leaderboard.rows_of(Verdict(curve=[point]), "cross-entropy", ARENA, 0, {})
+    rows = [{key: str(value) for key, value in row.items()} for row in [*make_rows(), *bound]]
+    lines = leaderboard_report.ranking(rows)
+    assert [line[:2] for line in lines] == [["1", "better"], ["bound", "cross-entropy"], ["2", "good"], ["–", "bad"]]
+
+
 def test_every_command_of_the_projects_own_entries_fits_its_budget(tmp_path: Path) -> None:
     for name, (words, samples) in leaderboard.COMMANDS.items():
         command = leaderboard.command_of(name, ARENA, 3, tmp_path)
