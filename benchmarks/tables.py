@@ -123,11 +123,15 @@ def throughput_stages() -> list[list[str]]:
 
 def agent_step() -> list[list[str]]:
     """Time and memory of a step, by objective and K."""
-    lines = [["objective", "K", "ms a step", "collect + loss", "times a cross-entropy step", "peak memory, MiB"]]
+    head = ["objective", "K", "compiled", "ms a step", "images/s", "collect + loss", "times a cross-entropy step"]
+    lines = [[*head, "peak memory, MiB"]]
     for row in read_rows(RESULTS / "agent_step.csv"):
         share = f"{float(row['share_collect_loss']):.0%}"
-        times = [f"{float(row['step_ms']):.0f}", share, f"{float(row['times_cross_entropy_step']):.2f}"]
-        lines.append([row["objective"], row["samples_per_image"], *times, f"{int(row['peak_mib']):,}"])
+        compiled = "yes" if row["compiled"] == "True" else "no"
+        speed = [f"{float(row['step_ms']):.0f}", f"{float(row['images_per_s']):.1f}"]
+        ratio = f"{float(row['times_cross_entropy_step']):.2f}"
+        about = [row["objective"], row["samples_per_image"], compiled]
+        lines.append([*about, *speed, share, ratio, f"{int(row['peak_mib']):,}"])
     return lines
 
 
