@@ -12,6 +12,7 @@ from gymnasium import spaces
 from rss_env.datasets import load_dataset
 from rss_env.episodes import check_augment, check_order
 from rss_env.errors import DatasetError, InvalidAction, OptionError
+from rss_env.label_maps import label_map_space
 from rss_env.rewards import count_classes, count_labels, get_reward
 from rss_env.rewards.arrays import Array, tree_sum
 from rss_env.rewards.callables import check_callable, score_by_calling
@@ -76,7 +77,7 @@ class SegmentationTask:
             )
         )
         self.observation_space = spaces.Box(0, 255, (*self.dataset.image_size, 3), np.uint8)
-        self.action_space = spaces.MultiDiscrete(np.full(self.map_shape, self.dataset.num_classes))
+        self.action_space = label_map_space(self.map_shape, self.dataset.num_classes)
         self._attach()
 
     def _attach(self) -> None:

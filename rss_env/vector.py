@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space
 from rss_env import rendering
 from rss_env.episodes import EpisodeStream
 from rss_env.errors import OptionError, ResetNeeded
+from rss_env.label_maps import batched_space
 from rss_env.task import SegmentationTask, is_count
 
 
@@ -84,7 +85,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_observation_space = self.task.observation_space
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.action_space = batched_space(self.single_action_space, self.num_envs)
         self.reward_queries = 0
         """Label maps scored since the environment was made."""
         self._stream = EpisodeStream(self.task.order, len(self.task.dataset), self.num_envs)
