@@ -45,29 +45,29 @@ def pair_advantages(
     if samples < 2 or (pairs == "disjoint" and samples % 2):
         needed = "an even number of samples" if pairs == "disjoint" else "at least 2 samples"
         raise OptionError(f"PSD with pairs={pairs!r} needs {needed} of each image, got {samples}.")
-    if pairs == "all" and rewards.ndim == 2:
-        difference = rewards[:, :, None] - rewards[:, None]  # (B, K, K)
+    group = 2 if pairs == "disjoint" else samples  # label maps of which each is paired with every other
+    maps = label_maps.reshape(-1, group, *label_maps.shape[2:])
+    given = rewards.reshape(-1, group, *rewards.shape[2:])
+    credited = (_by_label_map if rewards.ndim == 2 else _by_pixel)(given, maps, normalise)
+    return credited.reshape(label_maps.shape)
+
+
+def _by_label_map(rewards: torch.Tensor, label_maps: torch.Tensor, normalise: bool) -> torch.Tensor:
+    """One reward a label map, (groups, G): the weight of a pair is the same wherever it differs."""
+    weights = (rewards[:, :, None] - rewards[:, None, :]) / (rewards.shape[1] - 1)  # (groups, G, G)
+    if normalise:
+        share = pair_differences(label_maps).clamp(min=1).double() / label_maps.shape[2:].numel()
+        weights = (weights / share).to(rewards.dtype)
+    return pair_credit(label_maps, weights)
+
+
+def _by_pixel(rewards: torch.Tensor, label_maps: torch.Tensor, normalise: bool) -> torch.Tensor:
+    """One reward a pixel, (groups, G, H, W): label maps are paired with those that stand ``shift`` behind them."""
+    group = label_maps.shape[1]
+    out = torch.zeros_like(rewards)
+    for shift in range(1, group):
+        weights = (label_maps != label_maps.roll(-shift, dims=1)).to(rewards.dtype)  # D, (groups, G, H, W)
         if normalise:
-            differing = pair_differences(label_maps).clamp(min=1).to(rewards.dtype)
-            difference = difference * (label_maps[0, 0].numel() / differing)
-        return pair_credit(label_maps, difference / (samples - 1))
-    out = rewards.new_zeros(label_maps.shape)
-    spread = rewards if rewards.ndim == 4 else rewards[:, :, None, None]
-    partners = [1] if pairs == "disjoint" else range(1, samples)
-    for shift in partners:
-        if pairs == "disjoint":
-            first, second = label_maps[:, 0::2], label_maps[:, 1::2]
-            difference = spread[:, 0::2] - spread[:, 1::2]
-        else:
-            first, second = label_maps, label_maps.roll(-shift, dims=1)
-            difference = spread - spread.roll(-shift, dims=1)
-        differs = first != second  # D, (B, pairs, H, W)
-        if normalise:
-            difference = difference / differs.to(rewards.dtype).mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)
-        credited = torch.where(differs, difference, torch.zeros((), dtype=rewards.dtype, device=rewards.device))
-        if pairs == "disjoint":
-            out[:, 0::2] = credited
-            out[:, 1::2] = -credited
-        else:
-            out += credited / (samples - 1)
+            weights /= weights.mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+        out.addcmul_(rewards - rewards.roll(-shift, dims=1), weights, value=1 / (group - 1))
     return out

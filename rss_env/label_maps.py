@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.lib.stride_tricks import as_strided
 
 
 def label_map_space(shape: tuple[int, ...], num_classes: int) -> spaces.MultiDiscrete:
-    """Label maps of one image: equal to ``MultiDiscrete(np.full(shape, num_classes))``, with read-only bounds.
+    """Label maps of one image: equal to ``MultiDiscrete(np.full(shape, num_classes))``; nobody may write to its bounds.
 
     Args:
         shape: (H, W), or (K, H, W).
@@ -22,12 +23,12 @@ def label_map_space(shape: tuple[int, ...], num_classes: int) -> spaces.MultiDis
     """
     space = spaces.MultiDiscrete(np.full((1,) * len(shape), num_classes))
     space._shape = tuple(shape)
-    space.nvec, space.start = (np.broadcast_to(bound, shape) for bound in (space.nvec, space.start))
+    space.nvec, space.start = _everywhere(space.nvec, shape), _everywhere(space.start, shape)
     return space
 
 
 def batched_space(space: spaces.MultiDiscrete, number: int) -> spaces.Box:
-    """Label maps of several images: equal to Gymnasium's ``batch_space(space, number)``, with read-only bounds.
+    """Label maps of several images: equal to Gymnasium's ``batch_space(space, number)``, with such bounds.
 
     Args:
         space: of ``label_map_space``.
@@ -38,6 +39,10 @@ def batched_space(space: spaces.MultiDiscrete, number: int) -> spaces.Box:
     box = spaces.Box(0, largest, (1,) * len(shape), space.dtype.type, seed=deepcopy(space.np_random))
     box._shape = shape
     for name in ("low", "high", "bounded_below", "bounded_above"):
-        bound: Any = np.broadcast_to(getattr(box, name), shape)
-        setattr(box, name, bound)
+        setattr(box, name, _everywhere(getattr(box, name), shape))
     return box
+
+
+def _everywhere(bound: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """One number seen as an array; writable, because torch warns of arrays that are not."""
+    return as_strided(bound, shape, (0,) * len(shape))

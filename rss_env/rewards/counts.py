@@ -1,8 +1,9 @@
 """Exact integer counts of how label maps meet their targets: all that most scores are made of.
 
-The counting itself is done by ``count_triton`` on tensors of a CUDA device where Triton is installed, as it is with
-torch for CUDA; by ``count_torch`` on those of another accelerator; and, for everything on the host, by ``count_numba``
-where Numba is installed (``pip install 'rss-env[fast]'``), else by ``count_numpy``.
+The counting itself is done, for everything on the host, by ``count_numba`` where Numba is installed
+(``pip install 'rss-env[fast]'``), else by ``count_numpy``; for tensors of a CUDA device by ``count_triton`` where
+Triton is installed, as it is with torch for CUDA, else, and for those of other accelerators, by ``count_torch``.
+``RSS_COUNTS=numba|numpy`` chooses by hand for the host, ``RSS_COUNTS=triton|torch`` for accelerators.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array
 
-BACKENDS = ("numba", "numpy")
+HOST, ACCELERATOR = ("numba", "numpy"), ("triton", "torch")
+HINTS = {"numba": "pip install 'rss-env[fast]'", "triton": "pip install triton"}
 
 
 class Counts(NamedTuple):
@@ -57,15 +59,15 @@ def count_labels(
         target_counts = count_classes(targets, num_classes)
     maps, truth = label_maps.reshape(*label_maps.shape[:2], -1), targets.reshape(len(targets), -1)
     if isinstance(maps, np.ndarray):
-        intersection, predicted = _backend().count_labels(maps, truth, num_classes, rows)
+        intersection, predicted = backend().count_labels(maps, truth, num_classes, rows)
         return Counts(intersection, predicted, target_counts[:, None])
     if maps.is_cpu:
         import torch
 
-        counted = _backend().count_labels(maps.numpy(), truth.numpy(), num_classes)
+        counted = backend().count_labels(maps.numpy(), truth.numpy(), num_classes)
         intersection, predicted = (torch.from_numpy(count) for count in counted)
     else:
-        intersection, predicted = _accelerated(maps.device.type).count_labels(maps, truth, num_classes)
+        intersection, predicted = backend(maps.device.type).count_labels(maps, truth, num_classes)
     return Counts(intersection, predicted, target_counts[:, None])
 
 
@@ -81,32 +83,35 @@ def count_classes(labels: Array, num_classes: int) -> Array:
     """
     rows = labels.reshape(-1, labels.shape[-2] * labels.shape[-1])
     if isinstance(rows, np.ndarray):
-        counts = _backend().count_classes(rows, num_classes)
+        counts = backend().count_classes(rows, num_classes)
     elif rows.is_cpu:
         import torch
 
-        counts = torch.from_numpy(_backend().count_classes(rows.numpy(), num_classes))
+        counts = torch.from_numpy(backend().count_classes(rows.numpy(), num_classes))
     else:
-        counts = _accelerated(rows.device.type).count_classes(rows, num_classes)
+        counts = backend(rows.device.type).count_classes(rows, num_classes)
     return counts.reshape(*labels.shape[:-2], num_classes)
 
 
 def narrow(maps: np.ndarray, num_classes: int) -> np.ndarray | None:
     """Integers of any shape and integer dtype as uint8; None if one of them is outside 0..C-1."""
-    return _backend().narrow(maps, num_classes)
+    return backend().narrow(maps, num_classes)
 
 
 @functools.cache
-def _accelerated(device: str) -> ModuleType:
-    """What counts on a type of device: Triton on CUDA devices where it is installed, else torch."""
-    name = "triton" if device == "cuda" and importlib.util.find_spec("triton") else "torch"
-    return importlib.import_module(f"rss_env.rewards.count_{name}")
+def backend(accelerator: str = "") -> ModuleType:
+    """What counts on the host, or on a type of accelerator: ``$RSS_COUNTS`` if it can, else the fastest installed.
 
-
-@functools.cache
-def _backend() -> ModuleType:
-    """What counts on the host: ``$RSS_COUNTS`` if it is set, else Numba if it is installed, else NumPy."""
-    chosen = os.environ.get("RSS_COUNTS") or ("numba" if importlib.util.find_spec("numba") else "numpy")
-    if chosen not in BACKENDS:
-        raise OptionError(f"Unknown RSS_COUNTS={chosen!r}; valid: {', '.join(BACKENDS)}.")
+    Raises:
+        OptionError: ``$RSS_COUNTS`` is unknown or not installed.
+    """
+    chosen = os.environ.get("RSS_COUNTS", "")
+    if chosen not in ("", *HOST, *ACCELERATOR):
+        raise OptionError(f"Unknown RSS_COUNTS={chosen!r}; valid: {', '.join(HOST + ACCELERATOR)}.")
+    compiled, plain = ACCELERATOR if accelerator else HOST
+    if chosen not in (compiled, plain):
+        runs = accelerator in ("", "cuda") and importlib.util.find_spec(compiled) is not None
+        chosen = compiled if runs else plain
+    elif chosen == compiled and importlib.util.find_spec(compiled) is None:
+        raise OptionError(f"RSS_COUNTS={chosen} needs {chosen.capitalize()}: {HINTS[chosen]}")
     return importlib.import_module(f"rss_env.rewards.count_{chosen}")

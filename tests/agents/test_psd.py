@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,10 @@ from agents.psd import pair_advantages
 from agents.rss import leave_one_out
 from rss_env.errors import OptionError
 
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+DEVICE = torch.device("cuda" if CUDA else "cpu")
 CLASSES = 3
 KINDS = ["disjoint", "all"]
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 6))  # B, K / 2, H, W
@@ -50,6 +55,24 @@ def pair_by_pair(rewards: np.ndarray, label_maps: np.ndarray, kind: str, normali
             out[image, a, y, x] += amount / partners
             out[image, b, y, x] -= amount / partners
     return out
+
+
+def shift_by_shift(rewards: torch.Tensor, label_maps: torch.Tensor, kind: str, normalise: bool) -> torch.Tensor:
+    """The definition in the dtype of the rewards: all label maps beside those that stand ``shift`` behind them."""
+
+    def credited(difference: torch.Tensor, differs: torch.Tensor) -> torch.Tensor:
+        if normalise:
+            difference = difference / differs.to(rewards.dtype).mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+        return torch.where(differs, difference, 0.0)
+
+    spread = rewards if rewards.ndim == 4 else rewards[:, :, None, None].expand(label_maps.shape)
+    if kind == "disjoint":
+        pair = credited(spread[:, 0::2] - spread[:, 1::2], label_maps[:, 0::2] != label_maps[:, 1::2])
+        return torch.stack([pair, -pair], dim=2).flatten(1, 2)
+    out = torch.zeros_like(spread)
+    for shift in range(1, label_maps.shape[1]):
+        out += credited(spread - spread.roll(-shift, dims=1), label_maps != label_maps.roll(-shift, dims=1))
+    return out / (label_maps.shape[1] - 1)
 
 
 def draw_case(
@@ -93,6 +116,25 @@ def test_pair_advantages_of_float64_rewards_are_exact_to_rounding(kind: str, lev
     result = pair_advantages(torch.from_numpy(fine), torch.from_numpy(label_maps), kind, normalise=False)
     assert result.dtype == torch.float64
     np.testing.assert_allclose(result, pair_by_pair(fine, label_maps, kind, False), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", ["image", "pixel"])
+@pytest.mark.parametrize("ops", ["torch", "numba", "triton"])
+def test_every_implementation_credits_large_label_maps_to_rounding(
+    ops: str, level: str, kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ops != "torch":
+        pytest.importorskip(ops)
+    monkeypatch.setenv("RSS_OPS", ops)
+    rewards, label_maps = (torch.from_numpy(array).to(DEVICE) for array in draw_case((2, 16, 33, 47), level, 3))
+    label_maps[:, :, 4:] = label_maps[:, :1, 4:]  # alike in most pixels, as samples of a trained policy are
+    result = pair_advantages(rewards.to(dtype), label_maps, kind)
+    expected = shift_by_shift(rewards.double(), label_maps, kind, True)
+    assert result.dtype == dtype
+    assert expected.abs().max() > 1
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=2e-5 if dtype == torch.float32 else 1e-13)
 
 
 def test_all_pairs_with_the_normaliser_are_the_default() -> None:

@@ -35,9 +35,8 @@ CASES: list[tuple[Any, str, dict[str, int]]] = [  # kernel, type of what it writ
     (triton_ops._policy_gradient, "*fp32", triton_ops._tile(150)),
     (triton_ops._policy_gradient_backward, "logits", triton_ops._tile(21) | {"SHARES": 1}),
     (triton_ops._policy_gradient_backward, "logits", triton_ops._tile(150) | {"SHARES": 0}),
-    (count_triton._count_labels, "*i32", {"IGNORED": 255, "BLOCK": count_triton.PIXELS, "BINS": 32}),
-    (count_triton._count_labels, "*i32", {"IGNORED": 255, "BLOCK": count_triton.PIXELS, "BINS": 256}),
-    (count_triton._count_classes, "*i32", {"IGNORED": 255, "BLOCK": count_triton.PIXELS}),
+    (count_triton._count, "*i64", {"BLOCK": count_triton.MOST, "BINS": 64}),
+    (count_triton._count, "*i64", {"BLOCK": count_triton.MOST, "BINS": 512}),
 ]
 
 
@@ -46,7 +45,7 @@ def compile_kernel(kernel: Any, out: str, constants: dict[str, int], logits: str
     constants = dict(constants)
     options = {"num_warps": constants.pop("num_warps", 4)}
     out = logits if out == "logits" else out
-    types = {"out": out, "logits": logits, **POINTERS, **FLOATS}
+    types = {"out": out, "codes": out, "logits": logits, **POINTERS, **FLOATS}
     names = [name for name in kernel.arg_names if name not in constants]
     signature = {
         name: types.get(name, "i32" if name in INTEGERS or name.endswith("stride") else "*fp32") for name in names

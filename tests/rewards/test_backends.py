@@ -203,26 +203,26 @@ def test_arrays_that_may_not_be_written_to_are_scored(name: str):
 
 @pytest.fixture
 def choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    counts._backend.cache_clear()
+    counts.backend.cache_clear()
     yield monkeypatch
-    counts._backend.cache_clear()
+    counts.backend.cache_clear()
 
 
 def test_numba_counts_where_it_is_installed_unless_told_otherwise(choice: pytest.MonkeyPatch):
     choice.delenv("RSS_COUNTS", raising=False)
-    assert counts._backend() is count_numba
-    counts._backend.cache_clear()
+    assert counts.backend() is count_numba
+    counts.backend.cache_clear()
     choice.setenv("RSS_COUNTS", "numpy")
-    assert counts._backend() is count_numpy
+    assert counts.backend() is count_numpy
 
 
 def test_numpy_counts_where_numba_is_not_installed(choice: pytest.MonkeyPatch):
     choice.delenv("RSS_COUNTS", raising=False)
     choice.setattr(importlib.util, "find_spec", lambda name: None)
-    assert counts._backend() is count_numpy
+    assert counts.backend() is count_numpy
 
 
 def test_an_unknown_backend_is_an_error_that_lists_the_valid_ones(choice: pytest.MonkeyPatch):
     choice.setenv("RSS_COUNTS", "cupy")
-    with pytest.raises(OptionError, match="Unknown RSS_COUNTS='cupy'; valid: numba, numpy"):
+    with pytest.raises(OptionError, match="Unknown RSS_COUNTS='cupy'; valid: numba, numpy, triton, torch"):
         score_images("mean_iou", np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), 2)
