@@ -101,6 +101,7 @@ class Feedback:
         twice: whether the first label map of every image is its last one as well, to measure the noise.
         advantages: how much better each label map, or pixel, did than expected: reinforce (B, K, 1, 1) or
             (B, K, H, W), likelihood at image level (B, K).
+        informative: likelihood at image level: bool (B, 1), whether the scores of a visit differ; None: all count.
         evidence: likelihood at image level: what the scores say about the policy's probabilities.
         old: likelihood at image level: (number in the batch, visit) of every earlier visit that is replayed.
         known: likelihood at pixel level: uint8 (B, H, W), the classes found so far, 255 where none is.
@@ -112,6 +113,7 @@ class Feedback:
     cell: int = 1
     twice: bool = False
     advantages: torch.Tensor | None = None
+    informative: torch.Tensor | None = None
     evidence: Evidence | None = None
     old: Sequence[tuple[int, Visit]] = ()
     known: torch.Tensor | None = None
@@ -163,6 +165,7 @@ class RSS(Algorithm):
         twice = by_noise and self.updates % EVERY == 0
         if twice:
             score_twice(label_maps)
+        keys = image_keys(envs, infos) if args.objective == "likelihood" else ([], [])
         on_device = any(isinstance(value, torch.Tensor) for value in infos.values())
         images, _, _, _, next_infos = envs.step(label_maps if on_device else label_maps.cpu().numpy())
         rewards = read_rewards(next_infos["final_info"], logits.device)  # (B, K, 1, 1), or (B, K, H, W) at pixel level
@@ -170,10 +173,10 @@ class RSS(Algorithm):
         if args.objective == "reinforce":
             feedback.advantages = self._advantages(rewards, label_maps)
         elif rewards.shape[2:] == (1, 1):
-            self._recall_visits(feedback, infos)
+            self._recall_visits(feedback, keys)
             self._weigh_scores(logits, feedback)
         else:
-            self._recall_pixels(feedback, infos, logits.shape[1])
+            self._recall_pixels(feedback, keys, logits.shape[1])
         return Collected(images, next_infos, feedback)
 
     def prepare(self, feedbacks: Sequence[Feedback]) -> None:
@@ -184,13 +187,13 @@ class RSS(Algorithm):
             if self.args.baseline == "batch":
                 for feedback in feedbacks:
                     feedback.advantages = feedback.rewards - mean
-        advantages = [feedback.advantages for feedback in feedbacks if feedback.advantages is not None]
-        if feedbacks[0].evidence is not None:
+        if feedbacks[0].evidence is not None and (feedbacks[0].twice or self.noise.known):
             self._measure_noise(feedbacks)
-        if advantages and self.args.sync_an:
+        if feedbacks[0].advantages is not None and self.args.sync_an:
             synchronised = SyncAN()
-            for part in advantages:
-                synchronised.add(part)
+            for feedback in feedbacks:
+                assert feedback.advantages is not None
+                synchronised.add(feedback.advantages, feedback.informative)
             self.scale = synchronised.finish()
         self.updates += 1
 
@@ -216,9 +219,9 @@ class RSS(Algorithm):
 
     # Likelihood of the scores, image level ----------------------------------------------------------------------------
 
-    def _recall_visits(self, feedback: Feedback, infos: dict[str, Any]) -> None:
+    def _recall_visits(self, feedback: Feedback, keys: Keys) -> None:
         """Adds the earlier visits of the batch's images, then remembers this one."""
-        indices, flipped = image_keys(infos)
+        indices, flipped = keys
         feedback.old = [(b, visit) for b, index in enumerate(indices) for visit in self.visits.recall(index)]
         feedback.old = [(b, mirror(visit) if flipped[b] else visit) for b, visit in feedback.old]
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
@@ -245,7 +248,7 @@ class RSS(Algorithm):
         old_scores = [visit.scores[None].to(device) for _, visit in feedback.old]
         label_maps = torch.cat([feedback.label_maps, *old_maps])  # (V, K, H, W)
         scores = torch.cat([feedback.rewards[:, :, 0, 0], *old_scores])  # (V, K)
-        image = torch.tensor([*range(batch), *(b for b, _ in feedback.old)], device=device)
+        image = torch.tensor([*range(batch), *(b for b, _ in feedback.old)]).to(device, non_blocking=True)
         model = score_model(self.args.reward)
         feedback.evidence = score_evidence(
             logits.softmax(dim=1),
@@ -258,7 +261,8 @@ class RSS(Algorithm):
             self.noise.residual**0.5,
         )
         fresh = feedback.evidence.advantages[:batch]
-        feedback.advantages = fresh[fresh.any(dim=1)]  # equal scores say nothing about the variance
+        feedback.advantages = fresh
+        feedback.informative = fresh.any(dim=1, keepdim=True)  # equal scores say nothing about the variance
 
     def _score_likelihood(
         self, log_probabilities: torch.Tensor, feedback: Feedback
@@ -280,12 +284,12 @@ class RSS(Algorithm):
 
     # Likelihood of the rewards, pixel level ---------------------------------------------------------------------------
 
-    def _recall_pixels(self, feedback: Feedback, infos: dict[str, Any], classes: int) -> None:
+    def _recall_pixels(self, feedback: Feedback, keys: Keys, classes: int) -> None:
         """Puts together what this and the earlier visits of the batch's images told about every pixel."""
         if self.pixels is None:
             self.pixels = PixelMemory(classes, self.args.replay_megabytes)
         known, excluded = classes_found(feedback.label_maps, feedback.rewards, classes)
-        indices, flipped = image_keys(infos)
+        indices, flipped = keys
         if self.args.replay:
             for b, index in enumerate(indices):
                 before = self.pixels.recall(index)
@@ -360,6 +364,7 @@ class RSS(Algorithm):
             self.visits.load_state_dict(memory)
 
 
+Keys = tuple[list[int], list[bool]]  # number of each image in its split, whether it is mirrored
 UNKNOWN = 255
 ONLY_FOR = {
     "likelihood": ("replay", "replay_megabytes"),
@@ -423,10 +428,13 @@ def score_model(reward: str | None) -> str:
     return name if name in SCORE_MODELS else "pixel_accuracy"
 
 
-def image_keys(infos: dict[str, Any]) -> tuple[list[int], list[bool]]:
-    """Number of each image in its split, and whether it is shown mirrored."""
-    indices = infos["index"].tolist()
-    return indices, infos["flipped"].tolist() if "flipped" in infos else [False] * len(indices)
+def image_keys(envs: gym.vector.VectorEnv, infos: dict[str, Any]) -> Keys:
+    """Number of each image in its split, and whether it is shown mirrored; without waiting for a device."""
+    shown: Any = envs.unwrapped
+    index, flipped = (
+        shown.showing if isinstance(infos["index"], torch.Tensor) else (infos["index"], infos.get("flipped"))
+    )
+    return index.tolist(), [False] * len(index) if flipped is None else flipped.tolist()
 
 
 def mirror(visit: Visit) -> Visit:

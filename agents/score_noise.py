@@ -40,6 +40,11 @@ class ScoreNoise:
         self._measured = 0  # times the noise was
         self._sums = 0.0, 0.0  # Σ s²·v and Σ s⁴ over updates, for scores of variance v beyond the noise
 
+    @property
+    def known(self) -> bool:
+        """Whether there is noise, or rounding, as far as is known."""
+        return self.noise + self.rounding > 0
+
     def observe(self, variance: float, side: int, noise: float | None, residual: float) -> None:
         """Takes the measurements of an update.
 
@@ -62,9 +67,9 @@ class ScoreNoise:
         The scores' own variance is taken as proportional to s². Its factor is a least-squares fit, in which coarse
         cells count most: there it is seen best.
         """
-        total = self.noise + self.rounding
-        if total <= 0:
+        if not self.known:
             return 1
+        total = self.noise + self.rounding
         factor = self._sums[0] / max(self._sums[1], 1.0)
         if total >= factor * longest**2:  # also where the scores do not differ by more than the noise at all
             return longest

@@ -34,10 +34,19 @@ class SyncAN:
         self.group = group
         self._sums: torch.Tensor | None = None
 
-    def add(self, advantages: torch.Tensor) -> None:
-        """Counts the advantages of one accumulation step in; any shape."""
-        values = advantages.detach().double()
-        sums = torch.stack([values.square().sum(), values.new_tensor(float(values.numel()))])
+    def add(self, advantages: torch.Tensor, where: torch.Tensor | None = None) -> None:
+        """Counts the advantages of one accumulation step in, without waiting for a device.
+
+        Args:
+            advantages: any shape.
+            where: bool, can be broadcast to that shape: those that count; None: all.
+        """
+        squares = advantages.detach().double().square()
+        if where is None:
+            number = torch.full((), squares.numel(), dtype=squares.dtype, device=squares.device)
+        else:
+            squares, number = squares * where, where.expand_as(squares).sum().double()
+        sums = torch.stack([squares.sum(), number])
         self._sums = sums if self._sums is None else self._sums + sums
 
     def finish(self) -> torch.Tensor:

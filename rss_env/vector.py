@@ -99,6 +99,14 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._pixel_rewards: list[np.ndarray | None] = [None] * self.num_envs
         self._shown = self._index, self._flipped
 
+    @property
+    def showing(self) -> tuple[np.ndarray, np.ndarray]:
+        """Number in the split of every image shown now, int64 (B,), and whether it is mirrored, bool (B,).
+
+        The same as ``infos["index"]`` and ``infos["flipped"]``, but always on the host: nothing waits for a device.
+        """
+        return self._index.copy(), self._flipped.copy()
+
     def reset(
         self,
         *,

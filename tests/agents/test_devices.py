@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +16,7 @@ from torch import nn
 from agents.algorithm import Algorithm
 from agents.arguments import TrainArguments
 from agents.policy import UNet
-from agents.rss import RSS, RSSArguments
+from agents.rss import RSS, RSSArguments, image_keys
 from agents.run_folder import RunFolder
 from agents.supervised import CrossEntropy, SupervisedArguments
 from agents.training import Result, read_metrics, train
@@ -91,3 +93,16 @@ def test_metrics_become_numbers_in_their_order() -> None:
     assert list(read_metrics(metrics).items()) == [("a", 2.0), ("b", 0.5), ("c", 0.1)]
     assert read_metrics({"b": 0.5}) == {"b": 0.5}
     assert read_metrics({"d": torch.tensor(0.1)})["d"] == pytest.approx(0.1, abs=1e-8)
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_the_numbers_of_the_images_are_known_without_asking_the_device(augment: str) -> None:
+    options: dict[str, Any] = {"num_envs": 5, "image_size": (16, 16), "num_images": 9, "augment": augment}
+    for device in ({}, {"device": "cpu"}):
+        envs: Any = gym.make_vec("RSS-Shapes-ImageReward-v0", **options, **device)
+        _, infos = envs.reset(seed=3)
+        for _ in range(4):
+            indices, flipped = image_keys(envs, infos)
+            assert indices == infos["index"].tolist() == envs.unwrapped.showing[0].tolist()
+            assert flipped == (infos["flipped"].tolist() if augment == "flip" else [False] * 5)
+            infos = envs.step(np.zeros((5, 16, 16), np.uint8))[-1]

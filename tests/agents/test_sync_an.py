@@ -149,3 +149,13 @@ def test_two_processes_get_the_scale_of_one_with_all_the_images(tmp_path: Path) 
             torch.testing.assert_close(first[level][name], expected[name], rtol=rtol, atol=0)
             assert abs(half[name] - expected[name]) > 0.1 * expected[name]
     assert first["alone"].item() == 7 + EPSILON
+
+
+def test_what_does_not_count_changes_nothing() -> None:
+    advantages = torch.tensor([[1.0, -1.0], [0.0, 0.0], [3.0, -3.0]])
+    part, whole = SyncAN(), SyncAN()
+    part.add(advantages, torch.tensor([[True], [False], [True]]))
+    whole.add(advantages[::2])
+    assert part.finish() == whole.finish() == pytest.approx(5**0.5 + EPSILON)
+    part.add(advantages, torch.zeros(3, 1, dtype=torch.bool))
+    assert part.finish() == EPSILON
