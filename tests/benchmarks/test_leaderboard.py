@@ -429,13 +429,20 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_and_no_row(tmp_path: Path) -> 
     )
     log = tmp_path / "runs" / "logs" / "hangs-shapes-1.txt"
     words = ["--entry", entry, "--seeds", 1, "--run-dir", tmp_path / "runs", "--out", tmp_path / "out.csv"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.leaderboard", *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as run:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.leaderboard", *map(str, words)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    try:
         while run.poll() is None and (not log.exists() or len(log.read_text().split()) < 2):
             time.sleep(0.1)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode == 130
     assert said.splitlines()[-1] == "interrupted"
     assert "Traceback" not in said
