@@ -111,7 +111,7 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
     given = logits.detach()
     p = given.softmax(dim=1)
     seed, offset = torch.tensor([0], device=device), torch.tensor([0, 0], device=device)
-    label_maps = torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset)
+    label_maps = torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset, 0.0, False)
     maps, owner = label_maps.flatten(0, 1), torch.arange(batch, device=device).repeat_interleave(samples)
     weights = torch.randn((batch * samples, classes), generator=generator, device=device)
     advantages = torch.randn((batch, samples, 1, 1), generator=generator, device=device)
@@ -130,8 +130,8 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
 
     return {
         "draw": Case(
-            lambda: kernels.sample_label_maps(given, samples, seed, 1.0, 1, offset),
-            lambda: torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset),
+            lambda: kernels.sample_label_maps(given, samples, seed, 1.0, 1, offset, 0.0, False),
+            lambda: torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset, 0.0, False),
             lambda: batched_torch.sample_label_maps(given, samples),
             given.nbytes + label_maps.nbytes,
         ),

@@ -39,6 +39,8 @@ def sample_label_maps(
     temperature: float = 1.0,
     cell: int = 1,
     offset: Sequence[int] | torch.Tensor = (0, 0),
+    floor: float = 0.0,
+    stratified: bool = False,
 ) -> torch.Tensor:
     """Draws K label maps per image; a pixel's class is the inverse of its cumulative distribution at a uniform number.
 
@@ -56,18 +58,25 @@ def sample_label_maps(
             own.
         offset: rows and columns by which the grid of cells is shifted up and left, modulo ``cell``; or an int64 tensor
             of the two.
+        floor: f, 0 to 1: a class is drawn with probability (1 − f) p + f / C, where C counts the classes that are to
+            be drawn. A policy gradient needs weights for it, p over that, pixel by pixel.
+        stratified: whether the K numbers of a pixel lie one in each of K equal intervals, in random order. Every label
+            map is drawn as before, but of a pixel's K draws a class of probability p gets K·p, give or take less than
+            two.
 
     Returns:
         uint8 (B, K, H, W), values 0..C-1; a class of probability 0 is never drawn.
 
     Raises:
-        ValueError: a seed, temperature or cell out of range.
+        ValueError: a seed, temperature, cell or floor out of range.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"A temperature is positive and finite, got {temperature}.")
+    if not 0 <= floor <= 1:
+        raise ValueError(f"A floor is a share from 0 to 1, got {floor}.")
     device = logits.device
     key, shift = seed_tensor(seed, device), offset_tensor(offset, cell, device)
-    return library.sample_label_maps(logits.detach(), samples, key, temperature, cell, shift)
+    return library.sample_label_maps(logits.detach(), samples, key, temperature, cell, shift, floor, stratified)
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -19,15 +19,30 @@ LOGITS = (torch.float32, torch.bfloat16, torch.float16)  # dtypes of logits that
 
 @torch.library.custom_op("rss::sample_label_maps", mutates_args=())
 def sample_label_maps(
-    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+    logits: torch.Tensor,
+    samples: int,
+    seed: torch.Tensor,
+    temperature: float,
+    cell: int,
+    offset: torch.Tensor,
+    floor: float,
+    stratified: bool,
 ) -> torch.Tensor:
     """See ``agents.ops.torch_ops.sample_label_maps``."""
-    return backend(logits, LOGITS).sample_label_maps(logits, samples, seed, temperature, cell, offset)
+    kernels = backend(logits, LOGITS)
+    return kernels.sample_label_maps(logits, samples, seed, temperature, cell, offset, floor, stratified)
 
 
 @sample_label_maps.register_fake
 def _(
-    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+    logits: torch.Tensor,
+    samples: int,
+    seed: torch.Tensor,
+    temperature: float,
+    cell: int,
+    offset: torch.Tensor,
+    floor: float,
+    stratified: bool,
 ) -> torch.Tensor:
     return logits.new_empty((logits.shape[0], samples, *logits.shape[2:]), dtype=torch.uint8)
 

@@ -22,16 +22,25 @@ BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through 
 MASK = np.uint64(philox.MASK)
 MULTIPLIERS = (np.uint64(philox.MULTIPLIERS[0]), np.uint64(philox.MULTIPLIERS[1]))
 KEY_STEPS = (np.uint64(philox.KEY_STEPS[0]), np.uint64(philox.KEY_STEPS[1]))
+RANKS = np.uint64(philox.RANKS)
 
 
 def sample_label_maps(
-    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+    logits: torch.Tensor,
+    samples: int,
+    seed: torch.Tensor,
+    temperature: float,
+    cell: int,
+    offset: torch.Tensor,
+    floor: float,
+    stratified: bool,
 ) -> torch.Tensor:
     """See ``agents.ops.torch_ops.sample_label_maps``; the same label maps: torch's softmax, and all else compiled."""
     batch, _, height, width = logits.shape
     out = torch.empty((batch, samples, height, width), dtype=torch.uint8)
     cells = cell_numbers(height, width, cell, offset).numpy().view(np.uint64)
-    _draw(_rows(torch_ops.probabilities(logits, temperature)), cells, np.uint64(seed.item()), _rows(out))
+    chances = _rows(torch_ops.probabilities(logits, temperature, floor))
+    _draw(chances, cells, np.uint64(seed.item()), stratified, _rows(out))
     return out
 
 
@@ -102,10 +111,11 @@ def _planes(sums: np.ndarray, height: int, width: int) -> torch.Tensor:
 
 
 @njit(cache=True, nogil=True)
-def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
+def _draw(chances, cells, seed, stratified, out):  # type: ignore[no-untyped-def]
     batch, classes, pixels = chances.shape
     samples = out.shape[1]
-    sums, numbers = np.empty((classes, BLOCK), np.float32), np.empty((4, BLOCK), np.float32)
+    sums, draws, words = np.empty((classes, BLOCK), np.float32), np.empty(BLOCK, np.float32), _block_words(4)
+    order, scale = _block_words(samples if stratified else 0), np.float32(2.0**-24)
     for b in range(batch):
         for start in range(0, pixels, BLOCK):
             end = min(start + BLOCK, pixels)
@@ -115,12 +125,18 @@ def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
                 for i in range(end - start):
                     total[i] = before[i] + chance[i]
             total = sums[classes - 1]
+            for first in range(0, order.shape[0], 4):
+                _words(seed, cells[start:end], np.uint64(b), RANKS + np.uint64(first // 4), order[first:])
             for first in range(0, samples, 4):
-                _uniforms(seed, cells[start:end], np.uint64(b), np.uint64(first // 4), numbers)
+                _words(seed, cells[start:end], np.uint64(b), np.uint64(first // 4), words)
                 for k in range(first, min(first + 4, samples)):
-                    draws, labels = numbers[k - first], out[b, k, start:end]
+                    number, labels = words[k - first], out[b, k, start:end]
                     for i in range(end - start):
-                        draws[i] *= total[i]
+                        number[i] >>= np.uint32(8)
+                    if stratified:
+                        _stratify(number[: end - start], order, k, samples)
+                    for i in range(end - start):
+                        draws[i] = np.float32(np.int32(number[i])) * scale * total[i]
                     labels[:] = 0
                     for c in range(classes - 1):
                         bound = sums[c]
@@ -129,9 +145,27 @@ def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _uniforms(seed, cells, image, group, out):  # type: ignore[no-untyped-def]
-    """Uniform numbers of four samples, float32 (4, at least len(cells)); all others are uint64: see ``philox.py``."""
-    half, scale = np.uint64(32), np.float32(2.0**-24)
+def _block_words(samples):  # type: ignore[no-untyped-def]
+    """Room for the numbers of the samples in a block of pixels, in whole groups of four."""
+    return np.empty((-(-samples // 4) * 4, BLOCK), np.uint32)
+
+
+@njit(cache=True, nogil=True)
+def _stratify(numbers, order, k, samples):  # type: ignore[no-untyped-def]
+    """Moves sample k's numbers of 24 bits, uint32, into the intervals of its ranks: see ``philox.py``."""
+    own, rank = order[k], np.zeros(BLOCK, np.uint32)
+    for j in range(samples):
+        other, ties = order[j], np.uint32(j < k)
+        for i in range(len(numbers)):
+            rank[i] += np.uint32(other[i] < own[i]) | (np.uint32(other[i] == own[i]) & ties)
+    for i in range(len(numbers)):
+        numbers[i] = ((np.uint64(rank[i]) << np.uint64(24)) + np.uint64(numbers[i])) // np.uint64(samples)
+
+
+@njit(cache=True, nogil=True)
+def _words(seed, cells, image, group, out):  # type: ignore[no-untyped-def]
+    """Numbers of four samples, uint32 (4, at least len(cells)); all others are uint64: see ``philox.py``."""
+    half = np.uint64(32)
     for i in range(len(cells)):
         a, b, c, d = cells[i] & MASK, cells[i] >> half, image, group
         left, right = seed & MASK, seed >> half
@@ -141,7 +175,7 @@ def _uniforms(seed, cells, image, group, out):  # type: ignore[no-untyped-def]
             c, d = (first >> half) ^ d ^ right, first & MASK
             left, right = (left + KEY_STEPS[0]) & MASK, (right + KEY_STEPS[1]) & MASK
         for lane, number in enumerate((a, b, c, d)):
-            out[lane, i] = np.float32(np.int32(number >> np.uint64(8))) * scale
+            out[lane, i] = number
 
 
 @njit(cache=True, nogil=True)

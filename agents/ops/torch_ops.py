@@ -8,7 +8,14 @@ from agents.ops.philox import uniforms
 
 
 def sample_label_maps(
-    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+    logits: torch.Tensor,
+    samples: int,
+    seed: torch.Tensor,
+    temperature: float,
+    cell: int,
+    offset: torch.Tensor,
+    floor: float,
+    stratified: bool,
 ) -> torch.Tensor:
     """See ``agents.ops.sample_label_maps``: a pixel's class is the number of cumulative sums that its draw reaches.
 
@@ -19,25 +26,31 @@ def sample_label_maps(
         temperature: what the logits are divided by.
         cell: side of the cells in pixels.
         offset: int64 (2,), each 0..cell-1.
+        floor: share of every class's probability that is spread evenly.
+        stratified: whether the K draws of a pixel are.
     """
     batch, classes, height, width = logits.shape
-    sums = probabilities(logits, temperature)
+    sums = probabilities(logits, temperature, floor)
     for c in range(1, classes):  # one after the other: sums formed in another order can fall where a class has none
         sums[:, c] += sums[:, c - 1]
     # Rounding can leave the last sum below 1: scaling the draws to it keeps the classes behind it unreachable.
-    draws = uniforms((batch, samples, height, width), seed, cell, offset, logits.device) * sums[:, -1:]
+    draws = uniforms((batch, samples, height, width), seed, cell, offset, logits.device, stratified) * sums[:, -1:]
     label_maps = torch.zeros(draws.shape, dtype=torch.uint8, device=draws.device)
     for c in range(classes - 1):
         label_maps += draws >= sums[:, c : c + 1]
     return label_maps
 
 
-def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Softmax over classes of the logits divided by a temperature, (B, C, H, W), in float32 or float64."""
+def probabilities(logits: torch.Tensor, temperature: float, floor: float) -> torch.Tensor:
+    """What label maps are drawn from, (B, C, H, W), in float32 or float64: see ``agents.ops.sample_label_maps``."""
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if temperature != 1:  # differences of logits are divided: the rounding of large quotients would show
         z = (z - z.amax(dim=1, keepdim=True)).div_(temperature)
-    return z.softmax(dim=1)
+    chances = z.softmax(dim=1)
+    if floor:
+        allowed = logits > -torch.inf
+        chances.mul_(1 - floor).add_(allowed * (floor / allowed.sum(dim=1, keepdim=True)))
+    return chances
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -13,23 +13,49 @@ import torch
 import triton
 import triton.language as tl
 
+from agents.ops import philox
 from agents.ops.philox import cells_in_a_row
 from agents.ops.torch_ops import gradient_format
 
 PIXELS = 128  # of a program; a power of two
 
 
+RANKS: tl.constexpr = tl.constexpr(philox.RANKS)
+
+
 @triton.jit
-def _uniforms(seed, cell, image, group):
-    """Uniform numbers of the four samples of a group, float32: see ``agents.ops.philox``. Tiles of one shape."""
-    a, b, c, d = tl.philox(seed, cell.to(tl.uint32), (cell >> 32).to(tl.uint32), image, group)
-    scale = 1.0 / 16777216
+def _words(seed, cell, image, group):
+    """Numbers of the four samples of a group, uint32: see ``agents.ops.philox``. Tiles of one shape."""
+    return tl.philox(seed, cell.to(tl.uint32), (cell >> 32).to(tl.uint32), image, group)
+
+
+@triton.jit
+def _uniform(word):
+    """The uniform number, float32, of one of 32 bits."""
+    return (word >> 8).to(tl.float32) * (1.0 / 16777216)
+
+
+@triton.jit
+def _comes_first(other, j, own, k, samples):
+    """1 where sample j comes before sample k in the order of their numbers, else 0."""
+    return (((other < own) | ((other == own) & (j < k))) & (j < samples)).to(tl.int32)
+
+
+@triton.jit
+def _rank(own, k, w0, w1, w2, w3, first, samples):
+    """How many of a group of four samples, whose numbers are the w and the first of which is ``first``, precede k."""
     return (
-        (a >> 8).to(tl.float32) * scale,
-        (b >> 8).to(tl.float32) * scale,
-        (c >> 8).to(tl.float32) * scale,
-        (d >> 8).to(tl.float32) * scale,
+        _comes_first(w0, first, own, k, samples)
+        + _comes_first(w1, first + 1, own, k, samples)
+        + _comes_first(w2, first + 2, own, k, samples)
+        + _comes_first(w3, first + 3, own, k, samples)
     )
+
+
+@triton.jit
+def _stratum(word, rank, samples):
+    """The stratified number, float32, of one of 32 bits and the rank of its sample."""
+    return (((rank.to(tl.int64) << 24) + (word >> 8).to(tl.int64)) // samples).to(tl.float32) * (1.0 / 16777216)
 
 
 @triton.jit
@@ -45,11 +71,13 @@ def _draw(
     cell,
     columns,
     coldness,
+    floor,
     image_stride,
     class_stride,
     pixel_stride,
     BLOCK: tl.constexpr,
     GROUPS: tl.constexpr,
+    STRATIFIED: tl.constexpr,
 ):
     """One block of pixels of one image: its label maps, in tiles of [GROUPS of four samples, BLOCK pixels].
 
@@ -62,28 +90,49 @@ def _draw(
 
     highest = tl.full((BLOCK,), -1e30, dtype=tl.float32)  # finite: logits may begin with -inf
     total = tl.zeros((BLOCK,), dtype=tl.float32)
+    allowed = tl.zeros((BLOCK,), dtype=tl.float32)
     place = begin
     for _ in range(classes):
         z = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        allowed += tl.where(z > float("-inf"), 1.0, 0.0)
         higher = tl.maximum(highest, z)
         total = total * tl.exp((highest - higher) * coldness) + tl.exp((z - higher) * coldness)
         highest = higher
         place += class_stride
+    lowest = floor * total / allowed
 
     row = (pixel // width + tl.load(offset)) // cell
     number = row * columns + (pixel % width + tl.load(offset + 1)) // cell
     tile = tl.zeros((GROUPS, BLOCK), dtype=tl.int32)
+    line = tl.zeros((1, BLOCK), dtype=tl.int32)
     numbers, images = tile + number[None, :], (tile + image).to(tl.uint32)
     for first in range(0, samples, 4 * GROUPS):
         group = first // 4 + tl.arange(0, GROUPS)
-        u0, u1, u2, u3 = _uniforms(tl.load(seed), numbers, images, (tile + group[:, None]).to(tl.uint32))
+        groups = (tile + group[:, None]).to(tl.uint32)
+        w0, w1, w2, w3 = _words(tl.load(seed), numbers, images, groups)
+        if STRATIFIED:
+            k = 4 * group[:, None]
+            o0, o1, o2, o3 = _words(tl.load(seed), numbers, images, groups + RANKS)
+            r0, r1, r2, r3 = tile, tile, tile, tile
+            for j in range(0, samples, 4):
+                far = (line + j // 4).to(tl.uint32) + RANKS
+                x0, x1, x2, x3 = _words(tl.load(seed), line + number[None, :], (line + image).to(tl.uint32), far)
+                r0 += _rank(o0, k, x0, x1, x2, x3, j, samples)
+                r1 += _rank(o1, k + 1, x0, x1, x2, x3, j, samples)
+                r2 += _rank(o2, k + 2, x0, x1, x2, x3, j, samples)
+                r3 += _rank(o3, k + 3, x0, x1, x2, x3, j, samples)
+            u0, u1 = _stratum(w0, r0, samples), _stratum(w1, r1, samples)
+            u2, u3 = _stratum(w2, r2, samples), _stratum(w3, r3, samples)
+        else:
+            u0, u1, u2, u3 = _uniform(w0), _uniform(w1), _uniform(w2), _uniform(w3)
         u0, u1, u2, u3 = u0 * total[None, :], u1 * total[None, :], u2 * total[None, :], u3 * total[None, :]
         l0, l1, l2, l3 = tile, tile, tile, tile
         reached = tl.zeros((BLOCK,), dtype=tl.float32)
         place = begin
         for c in range(classes):
             z = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-            chance = tl.exp((z - highest) * coldness)
+            chance = tl.exp((z - highest) * coldness) * (1 - floor)
+            chance += tl.where(z > float("-inf"), lowest, 0.0)
             bound = tl.where(chance > 0, reached, float("inf"))[None, :]
             l0 = tl.where(u0 >= bound, c, l0)
             l1 = tl.where(u1 >= bound, c, l1)
@@ -313,7 +362,14 @@ def _pair_credit(maps, weights, out, samples, pixels, BLOCK: tl.constexpr, SAMPL
 
 
 def sample_label_maps(
-    logits: torch.Tensor, samples: int, seed: torch.Tensor, temperature: float, cell: int, offset: torch.Tensor
+    logits: torch.Tensor,
+    samples: int,
+    seed: torch.Tensor,
+    temperature: float,
+    cell: int,
+    offset: torch.Tensor,
+    floor: float,
+    stratified: bool,
 ) -> torch.Tensor:
     """See ``agents.ops.torch_ops.sample_label_maps``; the same label maps but for rounding at the boundaries."""
     batch, classes, height, width = logits.shape
@@ -331,9 +387,11 @@ def sample_label_maps(
         cell,
         cells_in_a_row(width, cell),
         1 / temperature,
+        floor,
         *flat.stride(),
         BLOCK=PIXELS,
-        GROUPS=min(8, triton.next_power_of_2(triton.cdiv(samples, 4))),
+        GROUPS=min(4 if stratified else 8, triton.next_power_of_2(triton.cdiv(samples, 4))),
+        STRATIFIED=stratified,
     )
     return out
 

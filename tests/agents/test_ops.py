@@ -192,10 +192,19 @@ def test_images_without_label_maps_get_no_credit(backend: str) -> None:
     sharpness=st.floats(0, 30),
     channels_last=st.booleans(),
     cell=st.integers(1, 5),
+    floor=st.sampled_from([0.0, 0.1, 1.0]),
+    stratified=st.booleans(),
     seed=st.integers(0, 2**63 - 1),
 )
 def test_both_implementations_draw_the_same_label_maps_from_the_same_seed(
-    size: tuple[int, int, int, int], classes: int, sharpness: float, channels_last: bool, cell: int, seed: int
+    size: tuple[int, int, int, int],
+    classes: int,
+    sharpness: float,
+    channels_last: bool,
+    cell: int,
+    floor: float,
+    stratified: bool,
+    seed: int,
 ) -> None:
     batch, samples, height, width = size
     logits = sharpness * torch.randn(batch, classes, height, width, generator=torch.Generator().manual_seed(seed))
@@ -205,7 +214,8 @@ def test_both_implementations_draw_the_same_label_maps_from_the_same_seed(
     for name in ("torch", "numba"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RSS_OPS", name)
-            drawn.append(sample_label_maps(logits, samples, seed, temperature=1.7, cell=cell, offset=(seed % 3, 1)))
+            options = {"cell": cell, "offset": (seed % 3, 1), "floor": floor, "stratified": stratified}
+            drawn.append(sample_label_maps(logits, samples, seed, temperature=1.7, **options))
     assert torch.equal(*drawn)
 
 

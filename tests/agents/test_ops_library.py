@@ -59,7 +59,10 @@ def draw(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
 
 Given = dict[str, torch.Tensor]
 REGISTERED: dict[str, tuple[Any, Callable[[Given], tuple[Any, ...]]]] = {
-    "sample_label_maps": (library.sample_label_maps, lambda t: (t["p"], SAMPLES, t["seed"], 2.0, 3, t["offset"])),
+    "sample_label_maps": (
+        library.sample_label_maps,
+        lambda t: (t["p"], SAMPLES, t["seed"], 2.0, 3, t["offset"], 0.1, True),
+    ),
     "credit, image level": (library.credit, lambda t: (t["batch_maps"], t["advantages"], CLASSES)),
     "credit, pixel level": (library.credit, lambda t: (t["batch_maps"], t["pixel_advantages"], CLASSES)),
     "soft_counts": (library.soft_counts, lambda t: (t["p"], t["maps"], t["image"])),
@@ -68,9 +71,9 @@ REGISTERED: dict[str, tuple[Any, Callable[[Given], tuple[Any, ...]]]] = {
     "pair_credit": (library.pair_credit, lambda t: (t["batch_maps"], t["pairs"])),
 }
 PUBLIC: dict[str, Callable[[Given], Any]] = {
-    "sample_label_maps": lambda t: sample_label_maps(t["p"], SAMPLES, 2**40, cell=3, offset=(2, 1)),
+    "sample_label_maps": lambda t: sample_label_maps(t["p"], SAMPLES, 2**40, cell=3, offset=(2, 1), floor=0.1),
     "sample_label_maps, seed on the device": lambda t: sample_label_maps(
-        t["p"], SAMPLES, t["seed"], temperature=2.0, cell=3, offset=t["offset"]
+        t["p"], SAMPLES, t["seed"], temperature=2.0, cell=3, offset=t["offset"], stratified=True
     ),
     "credit": lambda t: credit(t["batch_maps"], t["advantages"], CLASSES),
     "soft_counts": lambda t: soft_counts(t["p"], t["maps"], t["image"]),

@@ -98,6 +98,31 @@ def test_a_number_is_philox_of_the_seed_at_its_cell_image_and_sample(
     np.testing.assert_array_equal(drawn, expected)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 23), st.integers(1, 5), st.integers(1, 5)),
+    cell=st.integers(1, 4),
+    offset=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    seed=seeds,
+)
+def test_a_stratified_number_lies_in_the_interval_of_its_rank(
+    shape: tuple[int, int, int, int], cell: int, offset: tuple[int, int], seed: int
+) -> None:
+    drawn = uniforms(shape, seed, cell, offset, DEVICE, stratified=True).cpu().numpy()
+    independent = uniforms(shape, seed, cell, offset, DEVICE).cpu().double().numpy()
+    key, samples = (seed % 2**32, seed // 2**32), shape[1]
+    down, right = (shift % cell for shift in offset)
+    row = (shape[3] - 1 + cell - 1) // cell + 1
+    for b, y, x in np.ndindex(shape[0], *shape[2:]):
+        number = (y + down) // cell * row + (x + right) // cell
+        order = [python_philox((number, 0, b, 2**31 + k // 4), key)[k % 4] for k in range(samples)]
+        rank = np.array([sorted(order).index(own) for own in order])
+        # 24 bits are left of (rank + number) / K, whatever is below them is cut off.
+        expected = np.floor((rank + independent[b, :, y, x]) / samples * 2**24) / 2**24
+        np.testing.assert_array_equal(drawn[b, :, y, x], expected)
+        assert sorted((drawn[b, :, y, x].astype(float) * samples + 1e-6).astype(int)) == list(range(samples))
+
+
 @settings(deadline=None, derandomize=True)  # equal numbers of two cells, once in thousands of examples, are no error
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 9), st.integers(1, 11)),
@@ -173,6 +198,68 @@ def test_neighbouring_seeds_images_samples_and_cells_are_independent(axis: int, 
     assert 5e-7 < stats.chisquare(pairs).pvalue < 1 - 5e-7
 
 
+@pytest.mark.parametrize("sample", [0, 5])
+@pytest.mark.parametrize("cell", [1, 2])
+def test_a_stratified_number_of_one_sample_is_uniform_and_independent_of_its_neighbours(sample: int, cell: int) -> None:
+    # Chi-square tests of numbers and of every second pair; a correct generator fails one case in a million seeds.
+    drawn = uniforms((2, 6, 120 * cell, 150 * cell), 4, cell, stratified=True)[:, sample, ::cell, ::cell]
+    bins = (drawn * 12).long().numpy()  # two in every interval
+    for first, second in ((bins[0], bins[1]), (bins[:, ::2], bins[:, 1::2]), (bins[..., ::2], bins[..., 1::2])):
+        pairs = np.bincount((12 * first + second).ravel(), minlength=144)
+        assert 1e-7 < stats.chisquare(pairs).pvalue < 1 - 1e-7
+
+
+def test_every_order_of_stratified_samples_is_equally_likely() -> None:
+    # A chi-square test; a correct generator fails it once in a million seeds.
+    drawn = uniforms((1, 4, 200, 200), 9, stratified=True)[0].flatten(1)
+    intervals = (drawn * 4).long()
+    orders = np.unique((intervals * torch.tensor([[64], [16], [4], [1]])).sum(dim=0), return_counts=True)[1]
+    assert len(orders) == 24
+    assert 5e-7 < stats.chisquare(orders).pvalue < 1 - 5e-7
+
+
+EQUAL = {
+    (7, 7, 7, 7): [0, 1, 2, 3],
+    (9, 2, 9, 2): [2, 0, 3, 1],
+    (2**32 - 1, 0, 2**32 - 1, 2**31): [2, 0, 3, 1],
+}
+"""Numbers of 32 bits and their ranks, of which the first of two equal ones has the smaller."""
+
+
+def ranked(words: tuple[int, ...], samples: int) -> list[float]:
+    """The stratified numbers if these decide both where and in which interval they lie."""
+    ranks = [sum((words[j], j) < (words[k], k) for j in range(samples)) for k in range(samples)]
+    return [(rank * 2**24 + word // 2**8) // samples / 2**24 for rank, word in zip(ranks, words, strict=False)]
+
+
+@pytest.mark.parametrize("words", EQUAL, ids=str)
+def test_equal_numbers_are_ranked_by_sample(words: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.ops.philox._words", lambda *_: torch.tensor(words).view(1, 4, 1))
+    drawn = uniforms((1, 4, 1, 1), 0, stratified=True).flatten()
+    assert (drawn * 4).long().tolist() == EQUAL[words]
+    assert drawn.tolist() == ranked(words, 4)
+
+
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("words", EQUAL, ids=str)
+def test_compiled_code_ranks_equal_numbers_by_sample(words: tuple[int, ...], samples: int) -> None:
+    expected = ranked(words, samples)
+    pytest.importorskip("triton", reason="needs triton: pip install triton")
+    from tests.agents.triton_uniforms import strata
+
+    drawn = strata(torch.tensor(words, dtype=torch.uint32, device=DEVICE), samples).tolist()
+    assert drawn[:samples] == expected
+    pytest.importorskip("numba", reason="needs numba: pip install 'rss-env[fast]'")
+    from agents.ops import numba_ops
+
+    order = np.zeros((4, numba_ops.BLOCK), np.uint32)
+    order[:] = np.array(words, np.uint32)[:, None]
+    for k in range(samples):
+        numbers = order[k, :3] >> np.uint32(8)
+        numba_ops._stratify(numbers, order, k, samples)
+        assert (numbers / 2**24 == expected[k]).all()
+
+
 # Compiled
 
 
@@ -194,10 +281,10 @@ def test_numba_has_the_same_numbers_to_the_last_bit(seed: int, image: int, group
     pytest.importorskip("numba", reason="needs numba: pip install 'rss-env[fast]'")
     from agents.ops import numba_ops
 
-    out = np.full((4, len(FAR) + 1), -1, np.float32)
-    numba_ops._uniforms(np.uint64(seed), np.array(FAR, np.uint64), np.uint64(image), np.uint64(group), out)
-    np.testing.assert_array_equal(out[:, :-1], far_uniforms(seed, image, group))
-    assert (out[:, -1] == -1).all()
+    out = np.full((4, len(FAR) + 1), 77, np.uint32)
+    numba_ops._words(np.uint64(seed), np.array(FAR, np.uint64), np.uint64(image), np.uint64(group), out)
+    np.testing.assert_array_equal(out[:, :-1] // 2**8 / 2**24, far_uniforms(seed, image, group))
+    assert (out[:, -1] == 77).all()
 
 
 @settings(deadline=None, max_examples=30)

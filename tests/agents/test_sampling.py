@@ -104,20 +104,62 @@ def test_the_extreme_uniform_draws_reach_no_class_of_probability_zero(multiple: 
     cell=st.integers(1, 4),
     temperature=st.sampled_from([1.0, 2.0, 0.3]),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    floor=st.sampled_from([0.0, 0.1, 1.0]),
+    stratified=st.booleans(),
     seed=st.integers(0, 2**63 - 1),
 )
 def test_a_pixels_class_is_the_number_of_cumulative_probabilities_that_its_draw_reaches(
-    size: tuple[int, int, int, int], classes: int, cell: int, temperature: float, dtype: torch.dtype, seed: int
+    size: tuple[int, int, int, int],
+    classes: int,
+    cell: int,
+    temperature: float,
+    dtype: torch.dtype,
+    floor: float,
+    stratified: bool,
+    seed: int,
 ) -> None:
     (batch, samples, height, width), offset = size, (seed % 5, seed % 7)
     generator = torch.Generator().manual_seed(seed)
     logits = (3 * torch.randn((batch, classes, height, width), generator=generator)).to(dtype)
-    drawn = sample_label_maps(logits, samples, seed, temperature=temperature, cell=cell, offset=offset)
-    sums = (logits.double() / temperature).softmax(dim=1).cumsum(dim=1)[:, None, :-1]  # (B, 1, C - 1, H, W)
-    draws = uniforms(size, seed, cell, offset).double()[:, :, None]
+    options = {"cell": cell, "offset": offset, "stratified": stratified}
+    drawn = sample_label_maps(logits, samples, seed, temperature=temperature, floor=floor, **options)
+    chances = (1 - floor) * (logits.double() / temperature).softmax(dim=1) + floor / classes
+    sums = chances.cumsum(dim=1)[:, None, :-1]  # (B, 1, C - 1, H, W)
+    draws = uniforms(size, seed, **options).double()[:, :, None]
     clear = ((draws - sums).abs() > 1e-6).all(dim=2)
     assert torch.equal(drawn[clear].long(), (draws >= sums).sum(dim=2)[clear])
     assert clear.float().mean() > 0.98 or clear.sum() >= clear.numel() - 1
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
+def test_a_floor_raises_every_class_but_those_that_are_not_to_be_drawn(floor: float, stratified: bool) -> None:
+    # Of 120,000 independent draws each class's share is within 5.3 standard deviations but once in ten million seeds;
+    # stratified ones vary less.
+    logits = torch.tensor([-math.inf, 0.0, -200.0, 1.0, -math.inf]).view(1, 5, 1, 1).expand(1, 5, 40, 50)
+    drawn = sample_label_maps(logits, 60, 5, floor=floor, stratified=stratified)
+    p = np.array([0.0, 1.0, 0.0, math.e, 0.0]) / (1 + math.e) * (1 - floor) + np.array([0, 1, 1, 1, 0]) * floor / 3
+    share = np.bincount(drawn.flatten(), minlength=5) / drawn.numel()
+    assert (abs(share - p) <= 5.3 * np.sqrt(p * (1 - p) / drawn.numel())).all()
+
+
+@settings(deadline=None)
+@given(
+    samples=st.integers(1, 40),
+    classes=st.integers(2, 9),
+    cell=st.integers(1, 3),
+    sharpness=st.floats(0, 5),
+    seed=st.integers(0, 2**31),
+)
+def test_stratified_draws_give_a_pixel_every_class_as_often_as_it_is_probable(
+    samples: int, classes: int, cell: int, sharpness: float, seed: int
+) -> None:
+    logits = sharpness * torch.randn((2, classes, 5, 6), generator=torch.Generator().manual_seed(seed))
+    drawn = sample_label_maps(logits, samples, seed, cell=cell, stratified=True)
+    for c, p in enumerate(logits.double().softmax(dim=1).unbind(dim=1)):
+        times, up_to = (drawn == c).sum(dim=1), (drawn <= c).sum(dim=1)
+        assert ((times - samples * p).abs() < 2 + 1e-4).all()
+        assert ((up_to - samples * logits.double().softmax(dim=1)[:, : c + 1].sum(dim=1)).abs() < 1 + 1e-4).all()
 
 
 def test_a_certain_class_is_always_drawn() -> None:
@@ -174,6 +216,12 @@ def test_every_memory_layout_gives_the_same_label_maps(temperature: float) -> No
 def test_a_temperature_out_of_range_is_an_error(temperature: float) -> None:
     with pytest.raises(ValueError, match=f"positive and finite, got {temperature}"):
         sample_label_maps(torch.zeros(1, 2, 3, 3), 1, 0, temperature=temperature)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.1, math.nan])
+def test_a_floor_out_of_range_is_an_error(floor: float) -> None:
+    with pytest.raises(ValueError, match=f"share from 0 to 1, got {floor}"):
+        sample_label_maps(torch.zeros(1, 2, 3, 3), 1, 0, floor=floor)
 
 
 @pytest.mark.parametrize(("seed", "cell"), [(-1, 1), (2**63, 1), (0, 0)])

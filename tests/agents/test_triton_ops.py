@@ -52,12 +52,23 @@ def draw(size: tuple[int, int, int, int, int]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "cell", "temperature"),
-    [(torch.float32, 1, 1.0), (torch.float32, 3, 1.7), (torch.bfloat16, 2, 0.6), (torch.float16, 1, 2.0)],
+    ("dtype", "cell", "temperature", "floor", "stratified"),
+    [
+        (torch.float32, 1, 1.0, 0.0, False),
+        (torch.float32, 3, 1.7, 0.2, True),
+        (torch.bfloat16, 2, 0.6, 0.0, True),
+        (torch.float16, 1, 2.0, 0.05, False),
+    ],
 )
 @pytest.mark.parametrize("size", [*SIZES, (1, 37, 4, 9, 15)], ids=str)
 def test_the_same_seed_gives_the_same_label_maps_but_for_rounding(
-    kernels: ModuleType, size: tuple[int, int, int, int, int], dtype: torch.dtype, cell: int, temperature: float
+    kernels: ModuleType,
+    size: tuple[int, int, int, int, int],
+    dtype: torch.dtype,
+    cell: int,
+    temperature: float,
+    floor: float,
+    stratified: bool,
 ) -> None:
     from agents.ops import sample_label_maps, uniforms
 
@@ -65,15 +76,18 @@ def test_the_same_seed_gives_the_same_label_maps_but_for_rounding(
     logits = 3 * torch.randn((batch, classes, height, width), generator=torch.Generator().manual_seed(sum(size)))
     logits = logits.to(DEVICE, dtype)
     seed, offset = 2**62 + 2**31 + 1, (4, 2)
-    given = (torch.tensor([seed], device=DEVICE), temperature, cell, torch.tensor(offset, device=DEVICE) % cell)
+    shift = torch.tensor(offset, device=DEVICE) % cell
+    given = (torch.tensor([seed], device=DEVICE), temperature, cell, shift, floor, stratified)
     label_maps = kernels.sample_label_maps(logits, samples, *given)
     assert label_maps.dtype == torch.uint8
-    sums = (logits.double() / temperature).softmax(dim=1).cumsum(dim=1)[:, None, :-1]  # (B, 1, C - 1, H, W)
-    draws = uniforms(label_maps.shape, seed, cell, offset, DEVICE).double()[:, :, None]
+    chances = (1 - floor) * (logits.double() / temperature).softmax(dim=1) + floor / classes
+    sums = chances.cumsum(dim=1)[:, None, :-1]  # (B, 1, C - 1, H, W)
+    draws = uniforms(label_maps.shape, seed, cell, offset, DEVICE, stratified).double()[:, :, None]
     clear = ((draws - sums).abs() > 1e-6).all(dim=2)
     assert clear.float().mean() > 0.99
     assert torch.equal(label_maps[clear].long(), (draws >= sums).sum(dim=2)[clear])
-    exact = sample_label_maps(logits.double(), samples, seed, temperature=temperature, cell=cell, offset=offset)
+    options = {"temperature": temperature, "cell": cell, "offset": offset, "floor": floor, "stratified": stratified}
+    exact = sample_label_maps(logits.double(), samples, seed, **options)
     assert torch.equal(label_maps[clear], exact[clear])
     for strided in (logits.to(memory_format=torch.channels_last), torch.stack([logits, -logits], dim=-1)[..., 0]):
         assert torch.equal(kernels.sample_label_maps(strided, samples, *given), label_maps)
@@ -92,9 +106,12 @@ def test_a_class_of_probability_zero_is_never_drawn(kernels: ModuleType, zeros: 
     for seed, sample, number, label in ((1343428, 3, 0.0, possible[0]), (39075, 3, 1 - 2**-24, possible[-1])):
         assert (uniforms((1, 4, 40, 41), seed, 64)[0, sample] == number).all()
         given = torch.tensor([seed], device=DEVICE)
-        assert (kernels.sample_label_maps(logits, 4, given, 1.0, 64, offset)[0, sample] == label).all()
-        label_maps = kernels.sample_label_maps(logits, 4, given, 1.0, 1, offset)
+        assert (kernels.sample_label_maps(logits, 4, given, 1.0, 64, offset, 0.0, False)[0, sample] == label).all()
+        label_maps = kernels.sample_label_maps(logits, 4, given, 1.0, 1, offset, 0.0, False)
         assert label_maps.unique().tolist() == possible
+    # A floor raises the classes that may be drawn and are not, and only those.
+    label_maps = kernels.sample_label_maps(logits, 4, given, 1.0, 1, offset, 0.9, False)
+    assert label_maps.unique().tolist() == (possible if impossible == -math.inf else list(range(5)))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -22,10 +22,11 @@ POINTERS = {
     "order": "*i64",
     "begin": "*i64",
 }
-FLOATS = {"coldness": "fp32"}
+FLOATS = {"coldness": "fp32", "floor": "fp32"}
 INTEGERS = ("samples", "classes", "pixels", "width", "cell", "columns", "blocks", "per_pixel")
 CASES: list[tuple[Any, str, dict[str, int]]] = [  # kernel, type of what it writes, constants
-    (triton_ops._draw, "*u8", {"BLOCK": 128, "GROUPS": 8}),
+    (triton_ops._draw, "*u8", {"BLOCK": 128, "GROUPS": 8, "STRATIFIED": 0}),
+    (triton_ops._draw, "*u8", {"BLOCK": 128, "GROUPS": 4, "STRATIFIED": 1}),
     (triton_ops._credit, "*fp32", {"BLOCK": 128, "CLASSES": 32}),
     (triton_ops._soft_counts, "*fp32", {"BLOCK": 128, "CLASSES": 32}),
     (triton_ops._class_credit, "*fp32", {"BLOCK": 128, "CLASSES": 32}),
