@@ -139,8 +139,10 @@ class Evaluate(BaseCallback):
         self.args, self.folder = args, folder
         self.done = 0
         self.last: Evaluation | None = None
+        self.scores: list[float] = []  # of the label maps since the last evaluation
 
     def _on_step(self) -> bool:
+        self.scores += [info["episode"]["r"] for info in self.locals["infos"]]
         due = math.floor(self.args.evaluations * self.num_timesteps / self.args.reward_queries)
         if due > self.done and due < self.args.evaluations:  # the last one comes at the end
             self.done = due
@@ -151,7 +153,8 @@ class Evaluate(BaseCallback):
         self.evaluate()
 
     def evaluate(self) -> None:
-        """MIoU and pixel accuracy of the most probable label maps, and what SB3 logged last."""
+        """MIoU and pixel accuracy of the most probable label maps, the mean score since the last time, and what SB3
+        logged last."""
         args = self.args
         self.last = evaluate(
             lambda images: predict_label_maps(self.model, images),
@@ -165,6 +168,9 @@ class Evaluate(BaseCallback):
             if name.startswith("train/") and np.isscalar(value) and math.isfinite(float(value))
         }
         numbers = {"val/miou": self.last.miou, "val/pixel_accuracy": self.last.pixel_accuracy}
+        if self.scores:  # since the last evaluation; a baseline does not count in
+            numbers["reward/mean"] = float(np.mean(self.scores))
+            self.scores.clear()
         for name, value in numbers.items():
             self.logger.record(name, value)
         seconds = (time.time_ns() - self.model.start_time) / 1e9

@@ -74,6 +74,28 @@ def test_sb3_trains_saves_and_loads_the_dense_policy(algo: Any, ratio: str, tmp_
     assert again.policy.pixel_ratio == (ratio == "pixel")
 
 
+@pytest.mark.parametrize("group_baseline", [False, True])
+def test_the_mean_score_of_all_label_maps_since_the_last_evaluation_is_logged(
+    group_baseline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    class Recorded(SegmentationVecEnv):
+        def step_wait(self) -> Any:
+            result = super().step_wait()
+            given.extend(result[1])
+            return result
+
+    monkeypatch.setattr("agents.sb3.SegmentationVecEnv", Recorded)
+    arguments = SB3Arguments(**TINY | {"evaluations": 2, "group_baseline": group_baseline})  # type: ignore[arg-type]
+    arguments.reward_queries, arguments.run_dir = 32, str(tmp_path / "run")
+    train_sb3(arguments)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(given) == 32
+    assert [row["time/reward_queries"] for row in rows] == [16, 32]
+    assert [row["reward/mean"] for row in rows] == pytest.approx([np.mean(given[:16]), np.mean(given[16:])], rel=1e-6)
+
+
 def test_the_first_ratio_is_one_and_each_pixel_has_its_own(tmp_path: Path) -> None:
     envs = SegmentationVecEnv("RSS-Shapes-ImageReward-v0", 4, image_size=(16, 17), num_images=8)
     model = PPO(
