@@ -153,7 +153,7 @@ class Evaluate(BaseCallback):
         self.evaluate()
 
     def evaluate(self) -> None:
-        """MIoU and pixel accuracy of the most probable label maps, the mean score since the last time, and SB3's own."""
+        """Label maps on the validation split, the mean score since the last time, and what SB3 logged last."""
         args = self.args
         self.last = evaluate(
             lambda images: predict_label_maps(self.model, images),
