@@ -212,7 +212,7 @@ def choose(args: LeaderboardArguments) -> tuple[dict[str, Path], list[str]]:
     names = [*files, *COMMANDS]
     for word in (*args.only, *args.again):
         if word not in names:
-            raise OptionError(f"Unknown entry {word!r}; valid: {', '.join(names)}.")
+            raise OptionError(f"Unknown entry {word!r}; valid: {', '.join(map(repr, names))}.")
     wanted = {*given, *args.only, *args.again} or set(names)
     return files, [name for name in names if name in wanted]
 

@@ -34,16 +34,7 @@ def sample_label_maps(
 
 
 @sample_label_maps.register_fake
-def _(
-    logits: torch.Tensor,
-    samples: int,
-    seed: torch.Tensor,
-    temperature: float,
-    cell: int,
-    offset: torch.Tensor,
-    floor: float,
-    stratified: bool,
-) -> torch.Tensor:
+def _(logits: torch.Tensor, samples: int, *_: Any) -> torch.Tensor:
     return logits.new_empty((logits.shape[0], samples, *logits.shape[2:]), dtype=torch.uint8)
 
 

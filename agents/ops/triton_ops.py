@@ -101,6 +101,7 @@ def _draw(
         place += class_stride
     lowest = floor * total / allowed
 
+    key = tl.load(seed)
     row = (pixel // width + tl.load(offset)) // cell
     number = row * columns + (pixel % width + tl.load(offset + 1)) // cell
     tile = tl.zeros((GROUPS, BLOCK), dtype=tl.int32)
@@ -109,14 +110,14 @@ def _draw(
     for first in range(0, samples, 4 * GROUPS):
         group = first // 4 + tl.arange(0, GROUPS)
         groups = (tile + group[:, None]).to(tl.uint32)
-        w0, w1, w2, w3 = _words(tl.load(seed), numbers, images, groups)
+        w0, w1, w2, w3 = _words(key, numbers, images, groups)
         if STRATIFIED:
             k = 4 * group[:, None]
-            o0, o1, o2, o3 = _words(tl.load(seed), numbers, images, groups + RANKS)
+            o0, o1, o2, o3 = _words(key, numbers, images, groups + RANKS)
             r0, r1, r2, r3 = tile, tile, tile, tile
             for j in range(0, samples, 4):
                 far = (line + j // 4).to(tl.uint32) + RANKS
-                x0, x1, x2, x3 = _words(tl.load(seed), line + number[None, :], (line + image).to(tl.uint32), far)
+                x0, x1, x2, x3 = _words(key, line + number[None, :], (line + image).to(tl.uint32), far)
                 r0 += _rank(o0, k, x0, x1, x2, x3, j, samples)
                 r1 += _rank(o1, k + 1, x0, x1, x2, x3, j, samples)
                 r2 += _rank(o2, k + 2, x0, x1, x2, x3, j, samples)

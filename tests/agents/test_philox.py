@@ -75,6 +75,13 @@ def test_philox_is_that_of_integers_of_any_length(counter: tuple[int, ...], key:
 # Whose number is whose
 
 
+def cell_number(y: int, x: int, width: int, cell: int, offset: tuple[int, int]) -> int:
+    """Number of the cell of a pixel, row by row."""
+    down, right = (shift % cell for shift in offset)
+    row = (width - 1 + cell - 1) // cell + 1  # cells to the end of a row that is shifted as far as possible
+    return (y + down) // cell * row + (x + right) // cell
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 7), st.integers(1, 8)),
@@ -88,11 +95,9 @@ def test_a_number_is_philox_of_the_seed_at_its_cell_image_and_sample(
     drawn = uniforms(shape, seed, cell, offset, DEVICE).cpu()
     assert drawn.dtype == torch.float32
     assert drawn.is_contiguous()
-    down, right = (shift % cell for shift in offset)
-    row = (shape[3] - 1 + cell - 1) // cell + 1  # cells to the end of a row that is shifted as far as possible
     expected = np.empty(shape)
     for b, k, y, x in np.ndindex(*shape):
-        number = (y + down) // cell * row + (x + right) // cell
+        number = cell_number(y, x, shape[3], cell, offset)
         words = python_philox((number, 0, b, k // 4), (seed % 2**32, seed // 2**32))
         expected[b, k, y, x] = words[k % 4] // 2**8 / 2**24
     np.testing.assert_array_equal(drawn, expected)
@@ -111,10 +116,8 @@ def test_a_stratified_number_lies_in_the_interval_of_its_rank(
     drawn = uniforms(shape, seed, cell, offset, DEVICE, stratified=True).cpu().numpy()
     independent = uniforms(shape, seed, cell, offset, DEVICE).cpu().double().numpy()
     key, samples = (seed % 2**32, seed // 2**32), shape[1]
-    down, right = (shift % cell for shift in offset)
-    row = (shape[3] - 1 + cell - 1) // cell + 1
     for b, y, x in np.ndindex(shape[0], *shape[2:]):
-        number = (y + down) // cell * row + (x + right) // cell
+        number = cell_number(y, x, shape[3], cell, offset)
         order = [python_philox((number, 0, b, 2**31 + k // 4), key)[k % 4] for k in range(samples)]
         rank = np.array([sorted(order).index(own) for own in order])
         # 24 bits are left of (rank + number) / K, whatever is below them is cut off.

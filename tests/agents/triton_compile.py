@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import tempfile
 from typing import Any
 
 import triton
@@ -54,7 +57,19 @@ def compile_kernel(kernel: Any, out: str, constants: dict[str, int], logits: str
     source = ASTSource(fn=kernel, signature=signature | dict.fromkeys(constants, "constexpr"), constexprs=constants)
     binary = triton.compile(source, target=TARGET, options=options).asm["cubin"]
     assert len(binary) > 1000
-    print(f"{kernel.__name__} {logits if 'logits' in names else ''} {constants} {len(binary):,} bytes")
+    registers, stack, local = resources(binary)
+    assert stack == local == 0  # nothing is spilled
+    print(f"{kernel.__name__} {logits if 'logits' in names else ''} {constants} {registers} registers a thread")
+
+
+def resources(binary: bytes) -> list[int]:
+    """Registers, stack and local memory of a thread."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [int(re.findall(rf"{name}:(\d+)", said)[-1]) for name in ("REG", "STACK", "LOCAL")]
 
 
 if __name__ == "__main__":
