@@ -196,6 +196,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "search": search,
     "search_shapes": record_of("search_shapes.csv"),
     "search_shapes_long": record_of("search_shapes_long.csv"),
+    "search_evidence": record_of("search_evidence.csv"),
+    "search_camvid": record_of("search_camvid.csv"),
     "search_feedback": record_of("search_feedback.csv"),
     "sb3_update": sb3_update,
     "kernels": kernels,
