@@ -37,10 +37,23 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Info
     - ``index``: number of the image in the data set.
     - ``scores``: float64 (K,), if ``samples_per_image`` is set; after the step.
-    - ``pixel_reward``: float32 (H, W) or (K, H, W), 1 right (more or less with class weights), 0 wrong or ignored;
-    pixel
-      level, after the step.
+    - ``pixel_reward``: float32 (H, W) or (K, H, W), 1 right (more or less with class weights), 0 wrong or ignored; at
+      pixel level, after the step.
     - ``target``: uint8 (H, W); only with ``expose_target=True``.
+
+    ## Metadata
+    ``env.metadata``, which wrappers pass on, holds what an agent may know, next to Gymnasium's own keys:
+
+    - ``class_names``: C names, a tuple.
+    - ``palette``: the colour of each class, C tuples (r, g, b) of 0..255.
+    - ``num_images``: number of images in the split.
+    - ``resize``: how photos reached their size; see the argument.
+    - ``samples_per_image``: K, or None for a single label map without the K axis.
+    - ``expose_target``: whether ``info`` holds targets.
+    - ``reward_level``: ``"image"`` or ``"pixel"``.
+    - ``reward``: name of the reward, None for a callable.
+    - ``reward_options``: a dict of the options the reward was given, ``{}`` if none.
+    - ``device``: name of the torch device; only in vector environments that were made with one.
 
     ## Reset options
     - ``index``: show this image (never flipped); the order goes on afterwards where it was.
@@ -55,10 +68,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         resize: how photos reach that size: ``"pad"``, ``"crop"`` or ``"stretch"``.
         augment: ``"none"`` or ``"flip"`` (mirror image and target left and right in half of the episodes).
         reward: name of the reward (a key of ``rss_env.rewards.REWARDS``), None for the level's default, or at image
-            level
-            a callable (image, label map, target or None) -> float.
+            level a callable (image, label map, target or None) -> float.
         reward_options: the named reward's own options, such as ``{"class_weights": [...]}``.
-        order: ``"random"`` (independent uniform draws) or ``"sequential"`` (0, 1, 2, … and again).
+        order: ``"random"`` (independent uniform draws) or ``"sequential"`` (0, 1, 2, … and from 0 again).
         samples_per_image: K, or None for a single label map without the K axis.
         expose_target: put the target in ``info`` and into the rendering: for evaluation, never for an agent.
         render_mode: None or ``"rgb_array"``: image | label map (| target) (| pixel reward) above a legend, uint8.
@@ -99,7 +111,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         **dataset_options: Any,
     ) -> None:
         rendering.check_render_mode(render_mode, self.metadata["render_modes"])
-        self.task = SegmentationTask(
+        self._task = SegmentationTask(
             dataset,
             level,
             root=root,
@@ -114,12 +126,13 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
             expose_target=expose_target,
             **dataset_options,
         )
-        self.observation_space = self.task.observation_space
-        self.action_space = self.task.action_space
+        self.metadata = type(self).metadata | self._task.metadata()
+        self.observation_space = self._task.observation_space
+        self.action_space = self._task.action_space
         self.render_mode = render_mode
         self.reward_queries = 0
         """Label maps scored since the environment was made."""
-        self._stream = EpisodeStream(order, len(self.task.dataset), num_envs=1)
+        self._stream = EpisodeStream(order, len(self._task.dataset), num_envs=1)
         self._keyed = False
         self._running = False
         self._index: np.ndarray = np.zeros(1, np.int64)
@@ -131,8 +144,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Shows the next image. With ``seed`` the order starts anew; see the class for ``options``."""
-        chosen = self.task.check_reset_options(options, ("index", "episode"))
+        """Shows the next image. With ``seed`` the order starts again; see the class for ``options``."""
+        chosen = self._task.check_reset_options(options, ("index", "episode"))
         super().reset(seed=seed)
         if seed is not None or not self._keyed:
             self._stream.restart(self.np_random.integers(1 << 63, size=1, dtype=np.uint64))
@@ -143,7 +156,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
             self._index, self._flipped = np.array([chosen["index"]], np.int64), np.zeros(1, bool)
         else:
             self._index, coin = self._stream.draw()
-            self._flipped = coin & (self.task.augment == "flip")
+            self._flipped = coin & (self._task.augment == "flip")
         self._running = True
         self._label_map = self._pixel_reward = None
         return self._observation(), self._info()
@@ -157,8 +170,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         if not self._running:
             raise ResetNeeded("An episode has one step: call reset() before each step().")
-        label_maps = self.task.check_label_maps(action, ())
-        rewards, details = self.task.score(label_maps, self._index, self._flipped)
+        label_maps = self._task.check_label_maps(action, ())
+        rewards, details = self._task.score(label_maps, self._index, self._flipped)
         self.reward_queries += label_maps.shape[1]
         self._running = False
         if self.render_mode is not None:
@@ -169,32 +182,33 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), float(rewards[0]), True, False, info
 
     def render(self) -> np.ndarray | None:
-        """Image | label map | target | pixel reward above a legend, uint8; what the step gives is grey before it.
+        """Image | label map | target | pixel reward above a legend, uint8.
 
         The target is there with ``expose_target``; the pixel reward at pixel level, and with ``expose_target`` at image
-        level too, as right and wrong. All pictures of an environment have the same size.
+        level too, as right and wrong. Panels are grey until ``step`` has been called. All pictures of an environment
+        have the same size.
         """
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
-        target = self.task.targets(self._index, self._flipped)[0] if self.task.expose_target else None
+        target = self._task.targets(self._index, self._flipped)[0] if self._task.expose_target else None
         return rendering.panels(
             self._observation(),
             self._label_map,
             target,
-            self.task.dataset.palette,
-            self.task.dataset.class_names,
-            level=self.task.level,
+            self._task.dataset.palette,
+            self._task.dataset.class_names,
+            level=self._task.level,
             pixel_reward=self._pixel_reward,
         )
 
     def _observation(self) -> np.ndarray:
-        return self.task.images(self._index, self._flipped)[0]
+        return self._task.images(self._index, self._flipped)[0]
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {"index": int(self._index[0])}
-        if self.task.augment != "none":
+        if self._task.augment != "none":
             info["flipped"] = bool(self._flipped[0])
-        if self.task.expose_target:
-            info["target"] = self.task.targets(self._index, self._flipped)[0]
+        if self._task.expose_target:
+            info["target"] = self._task.targets(self._index, self._flipped)[0]
         return info

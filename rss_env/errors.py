@@ -2,7 +2,7 @@
 
 from gymnasium.error import InvalidAction, ResetNeeded
 
-__all__ = ["DatasetError", "DatasetNotFoundError", "InvalidAction", "OptionError", "ResetNeeded"]
+__all__ = ["DatasetError", "DatasetNotFoundError", "InvalidAction", "OptionError", "ResetNeeded", "UnknownSplitError"]
 
 
 class OptionError(ValueError):
@@ -15,3 +15,7 @@ class DatasetError(ValueError):
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """The folder layout of a data set was not found."""
+
+
+class UnknownSplitError(DatasetError):
+    """A data set has no split of that name."""

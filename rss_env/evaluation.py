@@ -12,6 +12,7 @@ import numpy as np
 
 from rss_env.errors import OptionError
 from rss_env.metrics import ConfusionMatrix
+from rss_env.spaces import check_label_maps
 from rss_env.task import is_count
 
 
@@ -67,20 +68,31 @@ def evaluate(
             raise OptionError(f"{name} must be an integer of at least 1, got {value!r}.")
     options = env_options | {"split": split, "expose_target": True, "augment": "none", "samples_per_image": None}
     probe = gym.make_vec(env_id, num_envs=1, **options)
-    task = probe.unwrapped.task  # type: ignore[attr-defined]
-    data = task.dataset
-    count = len(data) if limit is None else min(limit, len(data))
+    class_names, num_images = probe.metadata["class_names"], probe.metadata["num_images"]
+    count = num_images if limit is None else min(limit, num_images)
     size = min(batch_size, count)
     envs = gym.make_vec(env_id, num_envs=size, **options)
-    matrix = ConfusionMatrix(data.num_classes)
+    shape, num_classes = (size, *probe.single_action_space.shape), len(class_names)  # type: ignore[misc]
+    matrix = ConfusionMatrix(num_classes)
     for start in range(0, count, size):
         indices = np.minimum(np.arange(start, start + size), count - 1)
         fresh = min(size, count - start)  # the last batch repeats the last image instead of changing its shape
         images, infos = envs.reset(options={"index": indices})
-        label_maps = task.check_label_maps(predict(images), (size,))[:, 0]
+        label_maps = check_label_maps(predict(images), shape, num_classes)
         matrix.update(label_maps[:fresh], infos["target"][:fresh])
     per_class = {
         name: None if math.isnan(iou) else float(iou)
-        for name, iou in zip(data.class_names, matrix.per_class_iou(), strict=True)
+        for name, iou in zip(class_names, matrix.per_class_iou(), strict=True)
     }
     return Evaluation(matrix.miou(), matrix.pixel_accuracy(), per_class, count)
+
+
+def check_split(env_id: str, *, split: str = "val", **env_options: Any) -> None:
+    """Raises what ``evaluate`` would raise if it cannot run: no such split, no such folder, no masks.
+
+    Args:
+        env_id: id of the environment.
+        split: name of the split.
+        **env_options: as for ``evaluate``.
+    """
+    gym.make_vec(env_id, num_envs=1, split=split, expose_target=True, **env_options).close()

@@ -1,4 +1,4 @@
-"""The legend of a picture: names beside their colours, in a space that follows from the class names alone."""
+"""The legend of a picture: names next to their colours, in a space that depends only on the class names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from rss_env.datasets.dataset import IGNORE_INDEX
@@ -50,19 +51,19 @@ class ClassLegend:
     """Where the names of the classes go.
 
     All names are listed, those of absent classes in pale grey, if they fit into ``MAX_ROWS`` rows. Otherwise the same
-    rows list the classes of the picture alone, and where even these are too many the most frequent and how many more.
+    rows list only the classes of the picture, and where even these are too many the most frequent and how many more.
 
     Args:
         class_names: C names; an empty one is replaced by its number, line breaks become spaces.
-        palette: uint8 (C, 3).
+        palette: the colour of each class, 0..255 (C, 3).
         ignorable: whether ignored pixels can be seen, which then have an entry of their own.
         size: height of the text in pixels.
         width: least width of the legend in pixels; it grows to hold the longest name.
     """
 
-    def __init__(self, class_names: Sequence[str], palette: np.ndarray, ignorable: bool, size: int, width: int) -> None:
+    def __init__(self, class_names: Sequence[str], palette: ArrayLike, ignorable: bool, size: int, width: int) -> None:
         self.names = [" ".join(name.split()) or f"class {c}" for c, name in enumerate(class_names)]
-        self.colours = [tuple(colour) for colour in palette.tolist()]
+        self.colours = [tuple(colour) for colour in np.asarray(palette, np.uint8).tolist()]
         self.size = size
         every = [*self.names, *["ignored"] * ignorable]
         self.width = max(width, *(entry_width(name, size) for name in (*every, _more(len(self.names)))))

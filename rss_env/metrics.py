@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rss_env.rewards.count_numpy import histogram
+from rss_env.rewards.counting.numpy import histogram
 
 
 class ConfusionMatrix:

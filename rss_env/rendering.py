@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from rss_env.datasets.dataset import IGNORE_INDEX
@@ -20,10 +21,10 @@ from rss_env.legend import (
     text_width,
 )
 
-BLANK = 40  # grey of what does not exist yet
+BLANK = 40  # placeholder grey
 MIN_SIDE = 240  # images whose longer side is shorter are enlarged by a whole factor, to be seen
 MIN_TEXT = 12  # height of the text in pixels; larger below large images
-# The ends of the colour scale differ in brightness too, so that they can be told apart without seeing colours.
+# The ends of the colour scale differ in brightness too, for people who do not see the colours.
 WRONG, RIGHT = (190, 60, 0), (90, 210, 180)
 
 
@@ -33,29 +34,30 @@ def check_render_mode(render_mode: str | None, valid: list[str]) -> None:
         raise OptionError(f"Unknown render_mode {render_mode!r}; valid: None, {', '.join(valid)}.")
 
 
-def colourise(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def colourise(label_map: np.ndarray, palette: ArrayLike) -> np.ndarray:
     """Colours a label map.
 
     Args:
         label_map: uint8 (..., H, W), classes or 255.
-        palette: uint8 (C, 3).
+        palette: the colour of each class, 0..255 (C, 3); an array or ``metadata["palette"]``.
 
     Returns:
         uint8 (..., H, W, 3).
     """
     table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
+    colours = np.asarray(palette, np.uint8)
+    table[: len(colours)] = colours
     table[IGNORE_INDEX] = IGNORED_COLOUR
     return table[label_map]
 
 
-def overlay(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+def overlay(image: np.ndarray, label_map: np.ndarray, palette: ArrayLike, opacity: float = 0.5) -> np.ndarray:
     """Blends a coloured label map over its image.
 
     Args:
         image: uint8 (H, W, 3).
         label_map: uint8 (H, W).
-        palette: uint8 (C, 3).
+        palette: the colour of each class, 0..255 (C, 3); an array or ``metadata["palette"]``.
         opacity: of the label map, 0..1.
 
     Returns:
@@ -69,7 +71,7 @@ def panels(
     image: np.ndarray,
     label_map: np.ndarray | None,
     target: np.ndarray | None,
-    palette: np.ndarray,
+    palette: ArrayLike,
     class_names: Sequence[str],
     *,
     level: str = "image",
@@ -78,15 +80,15 @@ def panels(
     """Image | label map | target | pixel reward side by side under their titles, above a legend.
 
     The target's panel is there if there is a target. The last panel is there at pixel level, as a colour scale from
-    0 to 1 (wider where rewards are outside), and with a target, at image level as right and wrong. Panels of what does
-    not exist yet are grey. The size of the picture depends on the image's size, the class names, the level and
-    whether there is a target, and on nothing else, so that the pictures of an environment make a video.
+    0 to 1 (wider where rewards are outside), and at image level with a target, as right and wrong. Panels without
+    content yet are grey. The size of the picture depends only on the image's size, the class names, the level and
+    whether there is a target, so that the pictures of an environment make a video.
 
     Args:
         image: uint8 (H, W, 3).
         label_map: uint8 (H, W), or None before the step.
         target: uint8 (H, W), or None if it is hidden.
-        palette: uint8 (C, 3).
+        palette: the colour of each class, 0..255 (C, 3); an array or ``metadata["palette"]``.
         class_names: C names.
         level: ``"image"`` or ``"pixel"``.
         pixel_reward: float (H, W) at pixel level after the step, else None; NaN is drawn grey.

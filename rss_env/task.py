@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,11 @@ from gymnasium import spaces
 
 from rss_env.datasets import load_dataset
 from rss_env.episodes import check_augment, check_order
-from rss_env.errors import DatasetError, InvalidAction, OptionError
-from rss_env.label_maps import label_map_space
+from rss_env.errors import DatasetError, OptionError
 from rss_env.rewards import count_classes, count_labels, get_reward
 from rss_env.rewards.arrays import Array, tree_sum
 from rss_env.rewards.callables import check_callable, score_by_calling
-from rss_env.rewards.counts import narrow
+from rss_env.spaces import check_label_maps, label_map_space
 
 
 class SegmentationTask:
@@ -60,22 +60,18 @@ class SegmentationTask:
         self.level = level
         self.order = order
         self.augment = augment
-        self.samples_per_image = samples_per_image
+        self.samples_per_image = None if samples_per_image is None else int(samples_per_image)
         self.expose_target = expose_target
+        self.resize = resize
         self.dataset = load_dataset(
             dataset, root=root, split=split, image_size=image_size, resize=resize, **dataset_options
         )
         if self.judge is None:
             self.reward = self.reward.bind(self.dataset.num_classes, reward_options)
+        self.reward_options = dict(reward_options or {})
         self._check_targets()
-        self.map_shape = (
-            self.dataset.image_size
-            if samples_per_image is None
-            else (
-                int(samples_per_image),
-                *self.dataset.image_size,
-            )
-        )
+        samples = () if self.samples_per_image is None else (self.samples_per_image,)
+        self.map_shape = (*samples, *self.dataset.image_size)
         self.observation_space = spaces.Box(0, 255, (*self.dataset.image_size, 3), np.uint8)
         self.action_space = label_map_space(self.map_shape, self.dataset.num_classes)
         self._attach()
@@ -89,6 +85,23 @@ class SegmentationTask:
         self._counted: np.ndarray = np.zeros(len(self.dataset), bool)  # images that _target_counts knows
         self._all_counted = False
         self._views: np.ndarray | None = None  # every image by itself
+
+    def metadata(self) -> dict[str, Any]:
+        """What an agent may know, freshly made; ``SegmentationEnv`` lists it under *Metadata*."""
+        return {
+            "class_names": tuple(self.dataset.class_names),
+            "palette": tuple(tuple(colour) for colour in self.dataset.palette.tolist()),
+            "num_images": len(self.dataset),
+            "resize": self.resize,
+            "samples_per_image": self.samples_per_image,
+            "expose_target": self.expose_target,
+            "reward_level": self.level,
+            "reward": self.reward.name if self.judge is None else None,
+            "reward_options": {
+                name: value.tolist() if hasattr(value, "tolist") else copy.deepcopy(value)
+                for name, value in self.reward_options.items()
+            },
+        }
 
     def _check_targets(self) -> None:
         if self.dataset.targets is not None:
@@ -140,32 +153,14 @@ class SegmentationTask:
         Raises:
             InvalidAction: wrong shape, a dtype that is not integer, or a value outside 0..C-1.
         """
-        maps = np.asarray(actions)
-        self._check_form(maps.shape, maps.dtype, maps.dtype.kind in "iu", batch)
-        label_maps = narrow(maps, self.dataset.num_classes)
-        if label_maps is None:
-            raise self._outside(maps.min(), maps.max())
+        label_maps = check_label_maps(actions, (*batch, *self.map_shape), self.dataset.num_classes)
         return label_maps.reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
-
-    def _check_form(self, shape: tuple[int, ...], dtype: Any, integer: bool, batch: tuple[int, ...]) -> None:
-        if not integer:
-            raise InvalidAction(
-                f"A label map must have an integer dtype, got {dtype}. Convert class scores with "
-                "argmax, or whole numbers with .astype(int) (tensors: .long())."
-            )
-        if tuple(shape) != (*batch, *self.map_shape):
-            raise InvalidAction(f"Expected label maps of shape {(*batch, *self.map_shape)}, got {tuple(shape)}.")
-
-    def _outside(self, least: Any, most: Any) -> InvalidAction:
-        return InvalidAction(
-            f"A label map holds classes 0..{self.dataset.num_classes - 1}, got values from {least} to {most}."
-        )
 
     def score(self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray) -> tuple[Array, dict[str, Array]]:
         """Scores label maps, uint8 (B, K, H, W), of the images ``indices`` (B,), mirrored where ``flipped`` (B,).
 
         Returns:
-            float64 (B,), the mean score of each image's K label maps, and what ``info`` tells beyond it:
+            float64 (B,), the mean score of each image's K label maps, and what ``info`` holds beyond it:
             ``"scores"`` (B, K) if ``samples_per_image`` is set; at pixel level ``"pixel_reward"``,
             float32 (B, H, W), or (B, K, H, W) if ``samples_per_image`` is set.
         """
@@ -184,12 +179,12 @@ class SegmentationTask:
     def _grade(self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray) -> tuple[Array, Array | None]:
         """The scores, float64 (B, K), and at pixel level the pixel reward, float32 (B, K, H, W)."""
         known, classes = self._count_targets(indices), self.dataset.num_classes
-        if self.level == "image" and self.reward.counts_alone and not flipped.any():
+        if self.level == "image" and not self.reward.reads_maps and not flipped.any():
             counts = count_labels(label_maps, self._targets, classes, known, rows=indices)
             return self.reward.image_score(counts, label_maps, None), None
-        return self._grade_beside(label_maps, self.targets(indices, flipped), known)
+        return self._grade_against(label_maps, self.targets(indices, flipped), known)
 
-    def _grade_beside(self, label_maps: Array, targets: Array, known: Array) -> tuple[Array, Array | None]:
+    def _grade_against(self, label_maps: Array, targets: Array, known: Array) -> tuple[Array, Array | None]:
         counts = count_labels(label_maps, targets, self.dataset.num_classes, known)
         scores = self.reward.image_score(counts, label_maps, targets)
         if self.level == "image":

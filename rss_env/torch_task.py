@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rss_env.errors import InvalidAction, OptionError
+from rss_env.spaces import check_form
 from rss_env.task import SegmentationTask
 
 CACHES = ("device", "host")
@@ -42,6 +43,10 @@ class TorchSegmentationTask(SegmentationTask):
     def on_host(self) -> bool:
         """Whether the device is the CPU, where looking at values waits for nothing."""
         return self.device.type == "cpu"
+
+    def metadata(self) -> dict[str, Any]:
+        """As ``SegmentationTask.metadata``, with the name of the device."""
+        return super().metadata() | {"device": str(self.device)}
 
     @torch.inference_mode(False)  # a tensor made in inference mode could not be changed outside it
     def _attach(self) -> None:
@@ -120,9 +125,9 @@ class TorchSegmentationTask(SegmentationTask):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         known, targets = self._count_targets(indices), self.targets(indices, flipped)
         if not self.on_host:
-            return self._grade_beside(label_maps, targets, known)
+            return self._grade_against(label_maps, targets, known)
         # NumPy gives the same bits over the same memory, and costs less for each of these small operations.
-        scores, pixel_reward = self._grade_beside(label_maps.numpy(), targets.numpy(), known.numpy())
+        scores, pixel_reward = self._grade_against(label_maps.numpy(), targets.numpy(), known.numpy())
         return torch.from_numpy(scores), None if pixel_reward is None else torch.from_numpy(pixel_reward)
 
     def check_label_maps(self, actions: Any, batch: tuple[int, ...]) -> torch.Tensor:
@@ -136,7 +141,7 @@ class TorchSegmentationTask(SegmentationTask):
         """
         self.check_earlier()
         if isinstance(actions, torch.Tensor):
-            self._check_form(actions.shape, actions.dtype, actions.dtype in INTEGERS, batch)
+            check_form(actions.shape, actions.dtype, actions.dtype in INTEGERS, (*batch, *self.map_shape))
             if not self.on_host and not actions.is_cpu:
                 return self._check_later(actions)
             actions = actions.cpu().numpy()

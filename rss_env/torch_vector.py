@@ -1,4 +1,4 @@
-"""The vector environment on a torch device: tensors in and out, and the decoded data set beside them."""
+"""The vector environment on a torch device: tensors in and out, and the decoded data set on the same device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
     """``SegmentationVectorEnv`` with torch tensors: under the same seed the same images, and rewards equal to the bit.
 
     ``gym.make_vec(id, num_envs=B, device="cuda")`` makes it. Observations, rewards, terminations and all arrays in
-    ``infos`` are tensors on ``device``; ``infos["final_obs"]`` is one too, uint8 (B, H, W, 3). Label maps may be
-    tensors of any device or NumPy arrays; those that are already on the device and uint8 cost least. Which images come
-    next is decided on the host (torch's random generators are neither used nor changed), so no step waits for the
-    device. Hence labels outside 0..C-1 in tensors on an accelerator raise ``InvalidAction`` in a later call; those of
-    host arrays do at once. Only ``close``, pictures (a ``render_mode``) and callable rewards wait. All work goes to the
-    stream that is current; whoever changes it between calls has to order the streams, as with any module.
+    ``infos`` are tensors on ``device``; ``infos["final_obs"]`` is one too, uint8 (B, H, W, 3). Only ``index`` and
+    ``flipped`` (and their masks ``_index`` and ``_flipped``) are always CPU tensors: the host decides which images come
+    next, and an agent that remembers something of each image reads them without waiting. Label maps may be tensors of
+    any device or NumPy arrays; those that are already on the device and uint8 cost least. No step waits for the device,
+    and torch's random generators are neither used nor changed. Hence labels outside 0..C-1 in tensors on an accelerator
+    raise ``InvalidAction`` in a later call; those of host arrays do at once. Only ``close``, pictures (a
+    ``render_mode``) and callable rewards wait. All work goes to the stream that is current; whoever changes it between
+    calls has to order the streams, as with any module. ``envs.metadata["device"]`` is the device's name, such as
+    ``"cuda:0"``.
 
     Args:
         dataset: name of the data set.
@@ -43,26 +46,29 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
     """
 
     task_class = TorchSegmentationTask
-    task: TorchSegmentationTask
+    _task: TorchSegmentationTask
 
     def __init__(self, dataset: str = "Shapes", level: str = "image", *, device: str = "cpu", **options: Any) -> None:
         super().__init__(dataset, level, device=device, **options)
-        self.device = self.task.device
+        self.device = self._task.device
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As ``SegmentationVectorEnv.reset``; seeds and options may be tensors, which are copied to the host."""
-        self.task.check_earlier()
+        self._task.check_earlier()
         return super().reset(seed=_host(seed), options=options and {key: _host(v) for key, v in options.items()})
 
     def close(self, **kwargs: Any) -> None:
-        """Closes, waits for the device, and raises ``InvalidAction`` for labels outside 0..C-1 not yet heard of."""
+        """Closes, waits for the device, and raises ``InvalidAction`` for labels outside 0..C-1 not yet reported."""
         super().close(**kwargs)
-        self.task.check_earlier(wait=True)
+        self._task.check_earlier(wait=True)
 
     def _give(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype == bool and (array.all() or not array.any()):
             return torch.full(array.shape, bool(array[0]), device=self.device)  # cheaper than a copy from the host
-        return self.task.to_device(array)
+        return self._task.to_device(array)
+
+    def _give_on_host(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array.copy())
 
     def _host_copy(self, array: torch.Tensor) -> np.ndarray:
         return super()._host_copy(array.cpu().numpy())

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from rss_env import rendering
 from rss_env.episodes import EpisodeStream
 from rss_env.errors import OptionError, ResetNeeded
-from rss_env.label_maps import batched_space
+from rss_env.spaces import batched_space
 from rss_env.task import SegmentationTask, is_count
 
 
@@ -30,8 +30,11 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     rewards are float64 (B,), terminations and truncations bool (B,).
 
     What the step says beyond the reward (see ``SegmentationEnv``'s *Info*, here with a leading B) is where Gymnasium
-    puts it for the autoreset mode: in ``infos["final_info"]`` for SAME_STEP, beside ``infos["final_obs"]``, an object
+    puts it for the autoreset mode: in ``infos["final_info"]`` for SAME_STEP, next to ``infos["final_obs"]``, an object
     array of B read-only images; in ``infos`` itself for NEXT_STEP and DISABLED.
+
+    ``envs.metadata``, which vector wrappers pass on, holds what ``SegmentationEnv`` lists under *Metadata*, and
+    ``autoreset_mode``.
 
     Reset options: ``index`` (one integer or B of them), ``episode`` (see ``SegmentationEnv``), and for DISABLED
     ``reset_mask``, bool (B,).
@@ -57,6 +60,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         ((3, 32, 32, 3), (3,), (3, 4))
     """
 
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
     task_class: type[SegmentationTask] = SegmentationTask
 
     def __init__(
@@ -77,18 +81,18 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         except ValueError:
             valid = ", ".join(repr(mode.value) for mode in AutoresetMode)
             raise OptionError(f"Unknown autoreset_mode {autoreset_mode!r}; valid: {valid}.") from None
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": self.autoreset_mode}
-        rendering.check_render_mode(render_mode, ["rgb_array"])
-        self.task = self.task_class(dataset, level, root=root, **task_options)
+        rendering.check_render_mode(render_mode, self.metadata["render_modes"])
+        self._task = self.task_class(dataset, level, root=root, **task_options)
+        self.metadata = type(self).metadata | {"autoreset_mode": self.autoreset_mode} | self._task.metadata()
         self.num_envs = int(num_envs)
         self.render_mode = render_mode
-        self.single_observation_space = self.task.observation_space
-        self.single_action_space = self.task.action_space
+        self.single_observation_space = self._task.observation_space
+        self.single_action_space = self._task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batched_space(self.single_action_space, self.num_envs)
         self.reward_queries = 0
         """Label maps scored since the environment was made."""
-        self._stream = EpisodeStream(self.task.order, len(self.task.dataset), self.num_envs)
+        self._stream = EpisodeStream(self._task.order, len(self._task.dataset), self.num_envs)
         self._keyed: np.ndarray = np.zeros(self.num_envs, bool)
         self._all: np.ndarray = np.ones(self.num_envs, bool)
         self._running: np.ndarray = np.zeros(self.num_envs, bool)
@@ -99,26 +103,18 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._pixel_rewards: list[np.ndarray | None] = [None] * self.num_envs
         self._shown = self._index, self._flipped
 
-    @property
-    def showing(self) -> tuple[np.ndarray, np.ndarray]:
-        """Number in the split of every image shown now, int64 (B,), and whether it is mirrored, bool (B,).
-
-        The same as ``infos["index"]`` and ``infos["flipped"]``, but always on the host: nothing waits for a device.
-        """
-        return self._index.copy(), self._flipped.copy()
-
     def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Shows the next images; with ``seed`` the order starts anew, b with ``seed + b`` or the b-th of a sequence.
+        """Shows the next images; with ``seed`` the order starts again, b with ``seed + b`` or the b-th of a sequence.
 
-        None in a sequence lets that environment's order go on. With ``reset_mask`` the seeds and the options are for
-        the environments in the mask alone.
+        None in a sequence lets that environment's order go on. With ``reset_mask`` seeds and options apply only to the
+        environments in the mask.
         """
-        chosen = self.task.check_reset_options(options, ("index", "episode", "reset_mask"), self.num_envs)
+        chosen = self._task.check_reset_options(options, ("index", "episode", "reset_mask"), self.num_envs)
         mask = self._check_mask(chosen["reset_mask"]) if "reset_mask" in chosen else self._all
         self._seed(seed, mask)
         if "episode" in chosen:
@@ -130,7 +126,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         else:
             self._begin(mask)
         self._show_begun(mask)
-        return self.task.images(self._index, self._flipped), self._infos(mask)
+        return self._task.images(self._index, self._flipped), self._infos(mask)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Scores the label maps; every running episode ends.
@@ -149,8 +145,8 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 )
             return self._reset_step()
 
-        label_maps = self.task.check_label_maps(actions, (self.num_envs,))
-        rewards, details = self.task.score(label_maps, self._index, self._flipped)
+        label_maps = self._task.check_label_maps(actions, (self.num_envs,))
+        rewards, details = self._task.score(label_maps, self._index, self._flipped)
         self.reward_queries += label_maps.shape[0] * label_maps.shape[1]
         self._shown = self._index, self._flipped
         if self.render_mode is not None:
@@ -160,7 +156,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._running = np.zeros(self.num_envs, bool)
         infos = self._infos(self._all, details)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            final_obs = self.task.final_images(self._index, self._flipped)
+            final_obs = self._task.final_images(self._index, self._flipped)
             self._begin()
             infos = {
                 "final_obs": final_obs,
@@ -169,7 +165,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "_final_info": self._give(self._all),
                 **self._infos(self._all),
             }
-        observations = self.task.images(self._index, self._flipped)
+        observations = self._task.images(self._index, self._flipped)
         return observations, rewards, self._give(self._all), self._give(~self._all), infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -180,23 +176,23 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
-        images = self._host_copy(self.task.images(*self._shown))
-        targets = self._host_copy(self.task.targets(*self._shown)) if self.task.expose_target else None
+        images = self._host_copy(self._task.images(*self._shown))
+        targets = self._host_copy(self._task.targets(*self._shown)) if self._task.expose_target else None
         return tuple(
             rendering.panels(
                 images[i],
                 self._label_maps[i],
                 None if targets is None else targets[i],
-                self.task.dataset.palette,
-                self.task.dataset.class_names,
-                level=self.task.level,
+                self._task.dataset.palette,
+                self._task.dataset.class_names,
+                level=self._task.level,
                 pixel_reward=self._pixel_rewards[i],
             )
             for i in range(self.num_envs)
         )
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: np.ndarray) -> None:
-        """Starts the order of the environments in ``mask`` anew, where they are given a seed or never had one."""
+        """Restarts the order of the environments in ``mask`` that are given a seed or never had one."""
         seeds: list[int | None]
         if seed is None:
             seeds = [None] * self.num_envs
@@ -220,7 +216,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _begin(self, mask: np.ndarray | None = None) -> None:
         """Begins the next episode of the environments in ``mask``."""
         indices, coins = self._stream.draw(mask)
-        if self.task.augment != "flip":
+        if self._task.augment != "flip":
             coins = np.zeros(self.num_envs, bool)
         if mask is None:
             self._index, self._flipped, self._running = indices, coins, self._all.copy()
@@ -233,7 +229,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """The step of NEXT_STEP mode that ignores its actions and begins the next episodes."""
         self._begin()
         self._show_begun(self._all)
-        observations = self.task.images(self._index, self._flipped)
+        observations = self._task.images(self._index, self._flipped)
         rewards = self._give(np.zeros(self.num_envs))
         return observations, rewards, self._give(~self._all), self._give(~self._all), self._infos(self._all)
 
@@ -259,19 +255,21 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _infos(self, mask: np.ndarray, details: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
         """Gymnasium's form of a vector environment's info: for each key its array, and under ``_key`` who has it."""
-        values: dict[str, Any] = {"index": self._give(self._index)}
-        if self.task.augment != "none":
-            values["flipped"] = self._give(self._flipped)
-        if self.task.expose_target:
-            values["target"] = self.task.targets(self._index, self._flipped)
-        infos: dict[str, Any] = {}
-        for key, value in (values | (details or {})).items():
-            infos[key] = value
-            infos[f"_{key}"] = self._give(mask)
+        infos: dict[str, Any] = {"index": self._give_on_host(self._index), "_index": self._give_on_host(mask)}
+        if self._task.augment != "none":
+            infos |= {"flipped": self._give_on_host(self._flipped), "_flipped": self._give_on_host(mask)}
+        if self._task.expose_target:
+            infos |= {"target": self._task.targets(self._index, self._flipped), "_target": self._give(mask)}
+        for key, value in (details or {}).items():
+            infos |= {key: value, f"_{key}": self._give(mask)}
         return infos
 
     def _give(self, array: np.ndarray) -> Any:
         """An array of B numbers in the form in which this environment gives everything out, sharing no memory."""
+        return array.copy()
+
+    def _give_on_host(self, array: np.ndarray) -> Any:
+        """As ``_give``, for what the host decides and an agent may want to look at without waiting for a device."""
         return array.copy()
 
     def _host_copy(self, array: Any) -> np.ndarray:

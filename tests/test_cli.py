@@ -19,7 +19,7 @@ from PIL import Image
 
 from rss_env import ENV_IDS
 from rss_env.cli import main
-from rss_env.datasets import DATASETS, find_dataset
+from rss_env.datasets import DATASETS, find_dataset, load_dataset
 from rss_env.datasets.decode import decode_pair
 from rss_env.errors import DatasetError
 from tests.trees import add_pair, dataset_kwargs, save_mask, tiny_folder
@@ -100,8 +100,8 @@ def test_list_finds_the_splits_of_a_data_set_on_disk(name: str, rss_env: Callabl
         assert {"train", "val"} <= set(row["on_disk"])
         for split, count in row["on_disk"].items():
             env = gym.make(row["id"], root=root, split=split)
-            assert len(env.unwrapped.task.dataset) == count  # type: ignore[attr-defined]
-            assert list(env.unwrapped.task.dataset.image_size) == row["image_size"]  # type: ignore[attr-defined]
+            assert env.metadata["num_images"] == count
+            assert [*env.observation_space.shape[:2]] == row["image_size"]  # type: ignore[index]
 
 
 def test_list_says_that_a_split_is_incomplete(rss_env: Callable[..., Outcome], tmp_path: Path):
@@ -112,7 +112,7 @@ def test_list_says_that_a_split_is_incomplete(rss_env: Callable[..., Outcome], t
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
-def test_info_tells_what_the_environment_is(env_id: str, rss_env: Callable[..., Outcome], tmp_path: Path):
+def test_info_describes_the_environment(env_id: str, rss_env: Callable[..., Outcome], tmp_path: Path):
     dataset = env_id.split("-")[1]
     card = DATASETS[dataset].info
     described = rss_env("info", env_id, "--json").json
@@ -176,8 +176,7 @@ def test_a_sound_data_set_is_clean(name: str, by_name: bool, rss_env: Callable[.
     assert report["findings"] == []
     assert {"train", "val"} <= {split["split"] for split in report["splits"]}
     for split in report["splits"]:
-        env = gym.make(f"RSS-{name}-ImageReward-v0", root=root, split=split["split"])
-        data = env.unwrapped.task.dataset  # type: ignore[attr-defined]
+        data = load_dataset(name, root=root, split=split["split"])
         assert split["images"] == len(data)
         assert [one["name"] for one in split["classes"]] == list(data.class_names)
         assert [one["pixels"] for one in split["classes"]] == pixels_of(name, root, split["split"])
@@ -321,8 +320,7 @@ def test_a_mask_without_a_pixel_that_counts_is_a_warning(rss_env: Callable[..., 
 def test_check_names_each_missing_mask_of_every_layout(name: str, rss_env: Callable[..., Outcome], tmp_path: Path):
     root = dataset_kwargs(name, tmp_path)["root"]
     before = rss_env("check", name, "--root", root, "--split", "val", "--json").json[0]["splits"][0]["images"]
-    env = gym.make(f"RSS-{name}-ImageReward-v0", root=root, split="val")
-    ids = env.unwrapped.task.dataset.ids  # type: ignore[attr-defined]
+    ids = load_dataset(name, root=root, split="val").ids
     last_names = [image_id.rsplit("/", 1)[-1] for image_id in ids]
     masks = [
         path
@@ -339,7 +337,7 @@ def test_check_names_each_missing_mask_of_every_layout(name: str, rss_env: Calla
     assert {one["file"] for one in outcome.json[0]["findings"]} == set(map(str, masks))
 
 
-def test_a_split_that_cannot_be_listed_is_a_problem_beside_the_others(rss_env: Callable[..., Outcome], tmp_path: Path):
+def test_a_split_that_cannot_be_listed_is_a_problem_among_the_others(rss_env: Callable[..., Outcome], tmp_path: Path):
     dataset_kwargs("VOC", tmp_path)
     lists = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
     (lists / "val.txt").write_text("")
@@ -483,7 +481,7 @@ def test_download_fetches_into_root_and_says_where(
         calls.append((name, root, progress))
         return tmp_path / "VOCdevkit"
 
-    monkeypatch.setattr("rss_env.download.download", fetch)
+    monkeypatch.setattr("rss_env.datasets.download.download", fetch)
     outcome = rss_env("download", "voc2012", "--root", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert str(tmp_path / "VOCdevkit") in outcome.out
@@ -496,7 +494,7 @@ def test_a_download_that_fails_says_why(rss_env: Callable[..., Outcome], monkeyp
     def fetch(*words: object, **options: object) -> Path:
         raise DatasetError("The server is on holiday.")
 
-    monkeypatch.setattr("rss_env.download.download", fetch)
+    monkeypatch.setattr("rss_env.datasets.download.download", fetch)
     assert_error(rss_env("download", "VOC"), "The server is on holiday.")
 
 

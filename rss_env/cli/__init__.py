@@ -20,15 +20,15 @@ def main(command: Sequence[str] | None = None) -> int:
         command: the words after ``rss-env``; None: those of the process.
 
     Returns:
-        Exit code: 0 done, 1 ``check`` found problems, 2 the command cannot be done as asked, 130 interrupted, 141 the
+        Exit code: 0 done, 1 ``check`` found problems, 2 the command cannot run as given, 130 interrupted, 141 the
         reader of the output has gone.
 
     Raises:
-        SystemExit: with 0 after ``--help``, with 2 where the words are not understood.
+        SystemExit: with 0 after ``--help``, with 2 if the words are not understood.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not fail the command
     try:
         from rss_env.cli.commands import run
 

@@ -31,14 +31,14 @@ def check(
     env_kwargs: str = "{}",
     as_json: Json = False,
 ) -> int:
-    """Reads every file of a data set and reports all that is wrong.
+    """Reads every file of a data set and reports everything that is wrong.
 
     Exit code 0: no problem, 1: problems, 2: the data set is not there.
 
     Args:
-        what: id of an environment, name of a data set, or a folder, in which the layout then is found
-        root: folder of the data set, if ID is given
-        split: names of the splits; default: all that are there
+        what: id of an environment, name of a data set, or a folder whose layout is detected
+        root: folder of the data set, for an ID
+        split: names of the splits; default: all that are on disk
         env_kwargs: the data set's own options as JSON, such as '{"num_classes": 3}'
     """
     reports = []
@@ -54,20 +54,20 @@ def check(
 
 
 def _find(what: str, root: str) -> list[tuple[str, str | None]]:
-    """The data sets meant, each with its folder. A name wins over a folder of that name, which ``./name`` means."""
+    """The data sets meant, each with its folder. A name wins over a folder of that name (write ``./name``)."""
     try:
         dataset, _ = resolve(what)
         return [(dataset, dataset_root(dataset, root))]
     except OptionError as error:
         if not Path(what).expanduser().is_dir():
             raise OptionError(
-                f"There is no folder {what}." if "/" in what else f"{error} Nor is it a folder."
+                f"There is no folder {what}." if "/" in what else f"{error} There is no such folder either."
             ) from None
     folder = str(Path(what).expanduser())
     found = find_layouts(folder)
     if not found:
         layouts = "\n".join(f"{n}:\n{e.info.layout}" for n, e in DATASETS.items() if e.locate is not None)
-        raise DatasetNotFoundError(f"{what} holds no data set in a layout known here. Expected one of\n{layouts}")
+        raise DatasetNotFoundError(f"{what} holds no data set in a known layout. Expected one of\n{layouts}")
     return [(dataset, folder) for dataset in found]
 
 

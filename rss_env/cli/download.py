@@ -17,17 +17,17 @@ def download(
     root: str = "data",
     progress: bool = True,
 ) -> int:
-    """Fetches a data set into the layout that its environments read; says what to do where that takes a login.
+    """Fetches a data set into the layout that its environments read; says what to do if that takes a login.
 
     Args:
         name: name of the data set, such as voc2012
-        root: folder to put it into
+        root: folder for the data set
         progress: show a progress bar
     """
     dataset = find_dataset(name)
     if DATASETS[dataset].locate is None:
         raise OptionError(f"{dataset} is procedural: there is nothing to download.")
-    from rss_env.download import download as fetch  # pooch is slow to import, and only this command needs it
+    from rss_env.datasets.download import download as fetch  # pooch is slow to import, and only this command needs it
 
     home = fetch(dataset, root, progress=progress)
     print(f"{dataset} is in {home}. Check it with: rss-env check {dataset} --root {root}")

@@ -1,4 +1,4 @@
-"""From what a person types to an environment id or a data set."""
+"""Turns what a person types into an environment id or a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IDS = {env_id(dataset, level).lower(): (dataset, level) for dataset in DATASETS 
 
 
 def resolve(word: str) -> tuple[str, str]:
-    """(data set, level) of an id, or of a data set's name, which stands for its image-level id.
+    """(data set, level) of an id, or of the name of a data set, which means its image-level id.
 
     Raises:
         OptionError: it is neither.
@@ -25,7 +25,7 @@ def resolve(word: str) -> tuple[str, str]:
     try:
         return find_dataset(word), "image"
     except OptionError as error:
-        raise OptionError(f"{word!r} is no environment id (`rss-env list` lists them). {error}") from None
+        raise OptionError(f"{word!r} is not an environment id (`rss-env list` shows them). {error}") from None
 
 
 def dataset_root(dataset: str, root: str) -> str | None:

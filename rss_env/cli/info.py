@@ -13,7 +13,7 @@ from rich.text import Text
 from rss_env.cli.ids import num_classes, resolve
 from rss_env.cli.output import Json, console, plain_table, print_json, print_plain, print_table
 from rss_env.datasets import DATASETS
-from rss_env.datasets.check import locate_splits, official_splits
+from rss_env.datasets.check import complete_splits
 from rss_env.datasets.photos import PhotoSource
 from rss_env.env import SegmentationEnv
 from rss_env.registration import env_id
@@ -30,8 +30,8 @@ def info(
     """Everything about one environment and its data set.
 
     Args:
-        name: id of the environment, or a data set's name for its image-level one
-        root: folder of the data set, to count what is there
+        name: id of the environment, or the name of a data set for its image-level one
+        root: folder of the data set, to count the images on disk
     """
     described = describe(*resolve(name), root)
     if as_json:
@@ -50,7 +50,7 @@ def describe(dataset: str, level: str, root: str | None) -> dict[str, Any]:
     last = "C-1" if classes is None else classes - 1
     on_disk = None
     if root is not None and entry.locate is not None:
-        sources = locate_splits(dataset, root, official_splits(dataset, root))
+        sources = complete_splits(dataset, root)
         on_disk = {s: len(f.images) if isinstance(f, PhotoSource) else str(f) for s, f in sources.items()}
     return {
         "id": env_id(dataset, level),

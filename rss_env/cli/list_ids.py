@@ -7,7 +7,7 @@ from typing import Any
 from rss_env.cli.ids import num_classes
 from rss_env.cli.output import Json, print_json, print_table
 from rss_env.datasets import DATASETS
-from rss_env.datasets.check import locate_splits, official_splits
+from rss_env.datasets.check import complete_splits
 from rss_env.datasets.photos import PhotoSource
 from rss_env.registration import env_id
 from rss_env.rewards import LEVELS
@@ -47,7 +47,7 @@ def _on_disk(root: str) -> dict[str, str | dict[str, int | None]]:
         if entry.locate is None:
             found[dataset] = "always"
             continue
-        sources = locate_splits(dataset, root, official_splits(dataset, root))
+        sources = complete_splits(dataset, root)
         found[dataset] = {s: len(f.images) if isinstance(f, PhotoSource) else None for s, f in sources.items()}
     return found
 

@@ -1,4 +1,4 @@
-"""How a command prints: one JSON document, or text for people that a pipe gets plain and uncut."""
+"""How a command prints: one JSON document, or text for people, which a pipe gets plain and uncut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print one JSON document instead of text")]
-UNCUT = 1_000_000  # columns of what is no terminal
+UNCUT = 1_000_000  # columns where the output is not a terminal
 
 
 class _Console(Console):
@@ -35,8 +35,8 @@ def print_table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]]) ->
     """Prints rows of text under their headings.
 
     Args:
-        columns: headings; one that ends in ``>`` is set to the right. The last column alone is wrapped where needed.
-        rows: one text a column.
+        columns: headings; one that ends in ``>`` is right-aligned. Only the last column is wrapped if needed.
+        rows: one text per column.
     """
     headings = list(columns)
     table = plain_table()

@@ -36,12 +36,12 @@ def render(
     """Writes the picture that env.render() gives of one episode.
 
     Args:
-        name: id of the environment, or a data set's name for its image-level one
-        output: file to write; its suffix tells the format, such as .png
+        name: id of the environment, or the name of a data set for its image-level one
+        output: file to write; its suffix, such as .png, sets the format
         root: folder of the data set; procedural ones need none
         split: name of the split
         image_size: height and width in pixels; default: the data set's
-        index: number of the image in the split; default: the one that the seed draws
+        index: number of the image in the split; default: drawn by the seed
         seed: seed of the image and of a random label map
         label_map: the action: the target itself (class 0 where it is ignored), independent random pixels, class 0
             everywhere, or none (the picture before the step)
@@ -49,7 +49,7 @@ def render(
         env_kwargs: further arguments of the environment as JSON, such as '{"num_classes": 3}'
     """
     if output.suffix.lower() not in Image.registered_extensions():
-        raise OptionError(f"--output {output}: no format known for the suffix {output.suffix!r}; use .png.")
+        raise OptionError(f"--output {output}: unknown suffix {output.suffix!r}; use .png.")
     if label_map == "target" and not expose_target:
         raise OptionError("--label-map target needs the target: leave out --no-expose-target.")
     dataset, level = resolve(name)

@@ -1,4 +1,4 @@
-"""The data sets by name. A new one is a file with ``locate`` beside these and a line in ``DATASETS``."""
+"""The data sets by name. A new one is a file with ``locate`` in this folder and a line in ``DATASETS``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rss_env.datasets.cache import load_cached
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
 from rss_env.datasets.decode import check_resize
 from rss_env.datasets.info import DatasetInfo
+from rss_env.datasets.layout import check_complete
 from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetError, OptionError
 
@@ -58,10 +59,10 @@ DATASETS: dict[str, DatasetEntry] = {
 
 
 def find_dataset(word: str) -> str:
-    """The registry name that a person means, in whatever case, or by one of its aliases such as ``voc2012``.
+    """The registry name for a name in any case or an alias such as ``voc2012``.
 
     Raises:
-        OptionError: no data set is called so; the message lists the names.
+        OptionError: there is no such data set; the message lists the names.
     """
     for name, entry in DATASETS.items():
         if word.lower() in (name.lower(), *entry.info.aliases):
@@ -116,8 +117,10 @@ def load_dataset(
         data = entry.generate(split, size, **options)
     else:
         assert entry.locate is not None
-        data = load_cached(entry.locate(root, split, **options), size, resize)
-    recipe = dict(name=name, root=root, split=split, image_size=size, resize=resize, **options)
+        source = entry.locate(root, split, **options)
+        check_complete(source.name, source.images, source.masks)
+        data = load_cached(source, size, resize)
+    recipe = functools.partial(load_dataset, name, root=root, split=split, image_size=size, resize=resize, **options)
     return dataclasses.replace(data, recipe=recipe)
 
 

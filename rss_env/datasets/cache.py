@@ -31,7 +31,7 @@ from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetError
 
 FORMAT_VERSION = 1
-STALE = 24 * 60 * 60  # seconds after which a temporary folder is taken for one that a killed process left
+STALE = 24 * 60 * 60  # seconds after which a temporary folder counts as left by a killed process
 ZEROS = bytes(1 << 20)
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def cache_dir() -> Path:
 
 
 def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -> SegmentationDataset:
-    """Opens the cached arrays of a data set, building them first where they are missing or damaged.
+    """Opens the cached arrays of a data set; builds them first if they are missing or damaged.
 
     Args:
         source: which files make up the split.
@@ -103,7 +103,7 @@ def content_digest(files: Iterable[Path]) -> str:
     log.info("Reading %d files to see whether they are cached.", len(paths))
     with ThreadPoolExecutor() as pool:
         digest = hashlib.sha256(b"".join(pool.map(_file_digest, paths))).hexdigest()
-    # A digest not remembered costs time only, and a cache that cannot be written may hold the entry already.
+    # Failing to remember a digest only costs time, and a cache that cannot be written may already hold the entry.
     with contextlib.suppress(DatasetError), _writing_to(memo.parent):
         handle, temporary = tempfile.mkstemp(dir=memo.parent)
         with os.fdopen(handle, "w") as file:
@@ -114,7 +114,7 @@ def content_digest(files: Iterable[Path]) -> str:
 
 
 def _stat(path: Path) -> tuple[str, int, int, int]:
-    """What changes whenever a file does."""
+    """Values that change whenever the file does."""
     with _reading(path):
         found = path.stat()
         return str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -138,7 +138,7 @@ def _hash(value: object) -> str:
 
 
 def _open(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
-    """The arrays of an entry by name, or None if it is missing, cut short or of another format."""
+    """The arrays of an entry by name, or None if it is missing, truncated or in another format."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         arrays = {}
@@ -214,7 +214,7 @@ def _reserve(array: np.memmap) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Removes what processes that were killed while they built an entry have left."""
+    """Removes what processes that were killed while building an entry left behind."""
     for path in folder.glob(".*-*-*"):
         if re.fullmatch(r"\.[a-z0-9]+-.*-[0-9a-f]{32}-\w{8}", path.name):
             with contextlib.suppress(OSError):  # another process may remove it at the same time

@@ -15,15 +15,9 @@ import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
 from rss_env.datasets.info import DatasetInfo
-from rss_env.datasets.photos import (
-    PhotoSource,
-    check_unique,
-    list_photos,
-    need_root,
-    not_found,
-    pair_files,
-    read_lines,
-)
+from rss_env.datasets.layout import list_photos, need_root, not_found, pair_files
+from rss_env.datasets.photos import PhotoSource
+from rss_env.datasets.split_files import check_unique, read_lines
 
 COLOURS = {
     "sky": (128, 128, 128),
@@ -67,14 +61,14 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
-        DatasetError: unknown split, an empty one, or a listed photo or mask is missing.
+        DatasetError: unknown split, or an empty one.
     """
-    base = need_root("CamVid", root, LAYOUT)
+    base = need_root("CamVid", root, INFO)
     check_split("CamVid", split, SPLITS)
     candidates = (base, base / "CamVid")
     home = next((c for c in candidates if (c / split).is_dir() and (c / f"{split}annot").is_dir()), None)
     if home is None:
-        raise not_found("CamVid", base / f"{split}annot", base, LAYOUT)
+        raise not_found("CamVid", base / f"{split}annot", base, INFO)
     listing = home / f"{split}.txt"
     if listing.is_file():
         # A line is "photo annotation" with paths of the machine it was written on: only the last name counts.
@@ -82,6 +76,6 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
         check_unique(listing, ids)
     else:
         ids = list_photos("CamVid", split, home / split)
-    images, masks = pair_files("CamVid", ids, home / split, home / f"{split}annot")
+    images, masks = pair_files(ids, home / split, home / f"{split}annot")
     relabel = {UNLABELLED: IGNORE_INDEX}
     return PhotoSource("CamVid", split, tuple(ids), images, masks, tuple(COLOURS), PALETTE, relabel)

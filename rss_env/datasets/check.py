@@ -1,4 +1,4 @@
-"""Validation of a data set's files, not of the cache: every problem of every file, and what the masks hold."""
+"""Validates the files of a data set, not its cache: every problem with every file, and what the masks hold."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 from rss_env.datasets import DATASETS, load_dataset
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES
 from rss_env.datasets.decode import read_image, read_mask
-from rss_env.datasets.photos import IMAGE_SUFFIXES, MUST_EXIST, PhotoSource
-from rss_env.errors import DatasetError, DatasetNotFoundError
+from rss_env.datasets.layout import IMAGE_SUFFIXES, check_complete
+from rss_env.datasets.photos import PhotoSource
+from rss_env.errors import DatasetError, DatasetNotFoundError, UnknownSplitError
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class DatasetReport:
 
 @dataclass
 class _Decoded:
-    """What is kept of one pair: the photo's size, and the labels that occur with their numbers of pixels."""
+    """What is kept of one pair: the size of the photo, and how many pixels have each label that occurs."""
 
     size: tuple[int, int] | None = None
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
@@ -106,44 +107,50 @@ def official_splits(name: str, root: str | Path | None) -> list[str]:
 
 
 def locate_splits(
-    name: str, root: str | Path, splits: Iterable[str], *, must_exist: bool = True, **options: Any
+    name: str, root: str | Path, splits: Iterable[str], **options: Any
 ) -> dict[str, PhotoSource | DatasetError]:
-    """The files of each split that is below ``root``, without decoding any; splits that are not there are left out.
+    """The files of each split that is below ``root``, missing photos and masks too, without decoding any.
 
     Args:
         name: a key of ``DATASETS``, not of a procedural data set.
         root: folder of the data set.
         splits: names of the splits to look for.
-        must_exist: whether a split that misses a photo or a mask is an error; else it is among the files regardless.
         **options: the data set's own options.
 
     Returns:
-        split -> its files, or the error that keeps them from being listed.
+        split -> its files, or the error that keeps them from being listed; no entry for a split that is not there.
     """
     locate = DATASETS[name].locate
     assert locate is not None
     if name == "Folder" and "num_classes" not in options and not (Path(root) / "classes.json").is_file():
         options = {"num_classes": MAX_CLASSES, **options}  # else every mask would be decoded to count the classes
     found: dict[str, PhotoSource | DatasetError] = {}
-    token = MUST_EXIST.set(must_exist)
-    try:
-        for split in splits:
+    for split in splits:
+        try:
+            found[split] = locate(root, split, **options)
+        except (DatasetNotFoundError, UnknownSplitError):
+            continue
+        except DatasetError as error:
+            found[split] = error
+    return found
+
+
+def complete_splits(name: str, root: str | Path) -> dict[str, PhotoSource | DatasetError]:
+    """As ``locate_splits`` for every split of a data set, but a photo or a mask that is missing is an error too."""
+    found = locate_splits(name, root, official_splits(name, root))
+    for split, source in found.items():
+        if isinstance(source, PhotoSource):
             try:
-                found[split] = locate(root, split, **options)
-            except DatasetNotFoundError:
-                continue
+                check_complete(name, source.images, source.masks)
             except DatasetError as error:
-                if not str(error).startswith("Unknown split"):
-                    found[split] = error
-    finally:
-        MUST_EXIST.reset(token)
+                found[split] = error
     return found
 
 
 def find_layouts(root: str | Path) -> list[str]:
     """Names of the data sets whose layout is below a folder; ``"Folder"``, the plainest, only if it is the only one."""
     photos = [name for name, entry in DATASETS.items() if entry.locate is not None]
-    found = [name for name in photos if locate_splits(name, root, official_splits(name, root), must_exist=False)]
+    found = [name for name in photos if locate_splits(name, root, official_splits(name, root))]
     return [name for name in found if name != "Folder"] or found
 
 
@@ -155,7 +162,7 @@ def check_dataset(
     progress: Callable[[Iterator[_Decoded], int], Iterable[_Decoded]] | None = None,
     **options: Any,
 ) -> DatasetReport:
-    """Reads every file of a data set and reports all that is wrong with them.
+    """Reads every file of a data set and reports everything that is wrong.
 
     Args:
         name: a key of ``DATASETS``.
@@ -178,7 +185,7 @@ def check_dataset(
         return _check_procedural(name, wanted, options)
     locate = DATASETS[name].locate
     assert locate is not None
-    sources = locate_splits(name, root, wanted, must_exist=False, **options) if root is not None else {}
+    sources = locate_splits(name, root, wanted, **options) if root is not None else {}
     unlisted = [split for split in wanted if not isinstance(sources.get(split), PhotoSource)]
     if unlisted and (splits is not None or not sources):
         locate(root, unlisted[0], **options)  # raises, and says why
@@ -204,7 +211,7 @@ def _pairs(source: PhotoSource) -> list[tuple[Path, Path | None]]:
 
 
 def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
-    """Reads a photo and its mask; what is wrong with one does not hide what is wrong with the other."""
+    """Reads a photo and its mask; a problem with one does not hide a problem with the other."""
     image_path, mask_path = pair
     found = _Decoded()
 
@@ -259,7 +266,7 @@ def _outside(label: int, num_classes: int) -> bool:
 
 
 def _class_names(source: PhotoSource, decoded: Iterable[_Decoded]) -> tuple[str, ...]:
-    """The names of the classes; of a Folder that does not say how many there are, up to the largest label seen."""
+    """The names of the classes; for a Folder that does not say how many, up to the largest label in its masks."""
     if source.name != "Folder" or source.num_classes < MAX_CLASSES:
         return source.class_names
     largest = max((int(one.labels[one.labels != IGNORE_INDEX].max(initial=0)) for one in decoded), default=0)
@@ -288,7 +295,7 @@ def _summarise(
 
 
 def _check_procedural(name: str, splits: Sequence[str], options: dict[str, Any]) -> DatasetReport:
-    """Generates the splits and tells what they hold."""
+    """Generates the splits and counts what they hold."""
     reports: list[SplitReport] = []
     names: tuple[str, ...] = ()
     for split in splits:

@@ -14,7 +14,8 @@ import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
 from rss_env.datasets.info import DatasetInfo
-from rss_env.datasets.photos import PhotoSource, list_photos, need_root, not_found, pair_files
+from rss_env.datasets.layout import list_photos, need_root, not_found, pair_files
+from rss_env.datasets.photos import PhotoSource
 
 # Class: (value in labelIds, colour).
 CLASSES = {
@@ -67,20 +68,18 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
-        DatasetError: unknown split, an empty one, or a photo without its mask.
+        DatasetError: unknown split, or an empty one.
     """
-    base = need_root("Cityscapes", root, LAYOUT)
+    base = need_root("Cityscapes", root, INFO)
     check_split("Cityscapes", split, SPLITS)
     photos, labels = base / "leftImg8bit" / split, base / "gtFine" / split
     for folder in (photos, labels):
         if not folder.is_dir():
-            raise not_found("Cityscapes", folder, base, LAYOUT)
+            raise not_found("Cityscapes", folder, base, INFO)
     ids = [name.removesuffix(IMAGE_ENDING) for name in list_photos("Cityscapes", split, photos)]
     converted = (labels / f"{ids[0]}_gtFine_labelTrainIds.png").is_file()
     kind = "labelTrainIds" if converted else "labelIds"
-    images, masks = pair_files(
-        "Cityscapes", ids, photos, labels, image_ending=IMAGE_ENDING, mask_ending=f"_gtFine_{kind}.png"
-    )
+    images, masks = pair_files(ids, photos, labels, image_ending=IMAGE_ENDING, mask_ending=f"_gtFine_{kind}.png")
     relabel = {}
     if not converted:
         relabel = dict.fromkeys(range(LARGEST_ID + 1), IGNORE_INDEX)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rss_env.errors import DatasetError
+from rss_env.errors import UnknownSplitError
 
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
@@ -23,10 +23,10 @@ class SegmentationDataset:
         split: name of the split.
         images: uint8 (n, H, W, 3), RGB, read-only, possibly memory-mapped.
         targets: uint8 (n, H, W), class of each pixel, 0..C-1 or ``IGNORE_INDEX``; read-only. None without masks.
-        ids: n names, one an image.
+        ids: n names, one per image.
         class_names: C names.
         palette: uint8 (C, 3), the colour of each class.
-        recipe: the arguments of ``load_dataset`` that give this data set again; pickling sends them, not the arrays.
+        recipe: loads this data set again; pickling sends it instead of the arrays.
     """
 
     name: str
@@ -36,7 +36,7 @@ class SegmentationDataset:
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
     palette: np.ndarray
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: Callable[[], SegmentationDataset] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,7 +52,9 @@ class SegmentationDataset:
         return self.images.shape[1], self.images.shape[2]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (self.recipe,)
+        if self.recipe is None:
+            raise TypeError("Only a data set from load_dataset can be pickled: another has no recipe to load it again.")
+        return self.recipe, ()
 
     def __copy__(self) -> SegmentationDataset:
         return self
@@ -62,13 +64,7 @@ class SegmentationDataset:
 
 
 def check_split(dataset: str, split: str, valid: Iterable[str]) -> None:
-    """Raises ``DatasetError`` that lists the valid splits if ``split`` is not among them."""
+    """Raises ``UnknownSplitError``, which lists the valid splits, if ``split`` is not among them."""
     names = list(valid)
     if split not in names:
-        raise DatasetError(f"Unknown split {split!r} of {dataset}; valid: {', '.join(names) or '(none found)'}.")
-
-
-def _load_again(recipe: dict[str, Any]) -> SegmentationDataset:
-    from rss_env.datasets import load_dataset  # the registry imports this file
-
-    return load_dataset(**recipe)
+        raise UnknownSplitError(f"Unknown split {split!r} of {dataset}; valid: {', '.join(names) or '(none found)'}.")

@@ -1,4 +1,4 @@
-"""One photo and its mask, decoded with Pillow, checked, and brought to one size."""
+"""Decodes one photo and its mask with Pillow, checks them and brings them to one size."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def decode_pair(
 def read_image(path: Path) -> Image.Image:
     """A photo as 8-bit RGB, turned upright by its EXIF orientation; transparency is dropped.
 
-    Of 16 bits a channel the upper 8 are kept; of several frames or pages the first.
+    Of 16 bits per channel the upper 8 are kept; of several frames or pages, the first.
     """
     image = _read(path)
     if image.mode.startswith("I;16"):  # Pillow would clip these to 255 instead of scaling them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode.startswith(("I", "F")):
         raise DatasetError(
-            f"{path} is a photo of Pillow mode {image.mode!r}; a photo must have 8 or 16 bits a channel."
+            f"{path} is a photo of Pillow mode {image.mode!r}; a photo must have 8 or 16 bits per channel."
         )
     elif image.mode == "P":  # in one step, Pillow would warn of colours that are partly transparent
         image = image.convert("RGBA")

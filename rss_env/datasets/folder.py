@@ -1,14 +1,14 @@
-"""Folder: any photos with label maps beside them.
+"""Folder: your own photos and label maps.
 
 Layout below ``root``::
 
     images/ID.jpg           or .jpeg .png .bmp .webp .tif .tiff; sub-folders are part of the ID
     masks/ID.png            8-bit greyscale or palette PNG, 0..C-1 are classes, 255 is ignored
-    splits/SPLIT.txt        optional, one ID a line
+    splits/SPLIT.txt        optional, one ID per line
     classes.json            optional: {"classes": [names], "ignore_label": 255, "palette": [[r, g, b], ...]} or [names]
 
 Without ``masks/`` the photos have no targets: then the reward must be a callable, and ``classes.json`` or
-``num_classes=`` must tell the number of classes.
+``num_classes=`` must give the number of classes.
 
 Without ``splits/`` an image belongs to ``val`` if the SHA-256 of its ID is divisible by 5, else to ``train``; the split
 ``all`` is every image. Without ``classes.json`` pass ``num_classes=``, or the number of classes is one more than the
@@ -29,17 +29,17 @@ import numpy as np
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES, check_split
 from rss_env.datasets.decode import read_mask
 from rss_env.datasets.info import DatasetInfo
-from rss_env.datasets.photos import (
-    PhotoSource,
-    bit_palette,
+from rss_env.datasets.layout import (
+    check_complete,
     files_below,
     find_images,
     find_masks,
     list_photos,
     need_root,
     not_found,
-    read_split,
 )
+from rss_env.datasets.photos import PhotoSource, bit_palette
+from rss_env.datasets.split_files import read_split
 from rss_env.errors import DatasetError
 
 LAYOUT = """\
@@ -49,11 +49,11 @@ LAYOUT = """\
   classes.json (optional)"""
 
 INFO = DatasetInfo(
-    title="Any photos with label maps beside them",
+    title="Your own photos and label maps",
     layout=LAYOUT,
     licence="That of your photos.",
     ignore='255, and the "ignore_label" of classes.json',
-    steps="Put your photos and label maps into the layout above; rss-env check tells what is wrong with them.",
+    steps="Put your photos and label maps into the layout above; rss-env check lists every problem with them.",
 )
 
 
@@ -67,14 +67,17 @@ def locate(root: str | Path | None, split: str, *, num_classes: int | None = Non
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
-        DatasetError: unknown or empty split, a missing photo or mask, a bad ``classes.json``.
+        DatasetError: unknown or empty split, a bad ``classes.json``, or masks in which the classes cannot be counted.
     """
-    base = need_root("Folder", root, LAYOUT)
+    base = need_root("Folder", root, INFO)
     if not (base / "images").is_dir():
-        raise not_found("Folder", base / "images", base, LAYOUT)
+        raise not_found("Folder", base / "images", base, INFO)
     ids = _split_ids(base, split)
-    images = find_images("Folder", ids, base / "images")
-    masks = find_masks("Folder", ids, images, base / "masks") if (base / "masks").is_dir() else ()
+    images = find_images(ids, base / "images")
+    masks = find_masks(ids, base / "masks") if (base / "masks").is_dir() else ()
+    if num_classes is None and not (base / "classes.json").is_file():
+        check_complete("Folder", images, masks)  # before every mask is decoded
+        num_classes = _count_classes(base)
     names, palette, relabel = _classes(base, num_classes)
     return PhotoSource("Folder", split, tuple(ids), images, masks, names, palette, relabel)
 
@@ -103,8 +106,7 @@ def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.n
     """Class names, palette and relabelling."""
     path = base / "classes.json"
     if not path.is_file():
-        if num_classes is None:
-            num_classes = _count_classes(base)
+        assert num_classes is not None
         _check_count(num_classes, "num_classes")
         return tuple(f"class {c}" for c in range(num_classes)), bit_palette(num_classes), {}
     try:

@@ -1,4 +1,4 @@
-"""What there is to know about a data set beside its files: names, terms, where it comes from."""
+"""What there is to know about a data set apart from its files: names, terms of use, origin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a text that has a comma between any two; a name is on one line.
+
+    Example:
+        >>> split_names("road, traffic light")
+        ('road', 'traffic light')
+    """
+    return tuple(name.strip() for name in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -34,14 +44,14 @@ class DatasetInfo:
         homepage: its own page; empty if it has none.
         citation: the publication to cite; empty if there is none.
         licence: the terms of use.
-        layout: what the loader looks for below root, one path a line; empty for a procedural data set.
+        layout: what the loader looks for below root, one path per line; empty for a procedural data set.
         class_names: C names; empty where the user's files or options decide.
         palette: uint8 (C, 3), the colour of each class; None where the user decides.
         splits: official split -> number of images; empty where the user decides.
         ignore: which stored labels are ignored.
-        archives: what ``rss-env download`` fetches; empty if nothing can be.
-        steps: how to get it by hand; empty for a procedural data set.
-        aliases: other names the command line knows it by, in lower case.
+        archives: what ``rss-env download`` fetches; empty if it can fetch nothing.
+        steps: how to get it manually; empty for a procedural data set.
+        aliases: other names that the command line accepts, in lower case.
     """
 
     title: str

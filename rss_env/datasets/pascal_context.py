@@ -11,70 +11,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rss_env.datasets.info import DatasetInfo
-from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, ignore_zero, pair_files, read_devkit_split
+from rss_env.datasets.info import DatasetInfo, split_names
+from rss_env.datasets.layout import find_home, pair_files
+from rss_env.datasets.photos import PhotoSource, bit_palette, ignore_zero
+from rss_env.datasets.split_files import read_devkit_split
 
-CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "table",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-    "bag",
-    "bed",
-    "bench",
-    "book",
-    "building",
-    "cabinet",
-    "ceiling",
-    "cloth",
-    "computer",
-    "cup",
-    "door",
-    "fence",
-    "floor",
-    "flower",
-    "food",
-    "grass",
-    "ground",
-    "keyboard",
-    "light",
-    "mountain",
-    "mouse",
-    "curtain",
-    "platform",
-    "sign",
-    "plate",
-    "road",
-    "rock",
-    "shelves",
-    "sidewalk",
-    "sky",
-    "snow",
-    "bedclothes",
-    "track",
-    "tree",
-    "truck",
-    "wall",
-    "water",
-    "window",
-    "wood",
-)
+CLASSES = split_names("""
+    aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, table, dog, horse, motorbike, person,
+    pottedplant, sheep, sofa, train, tvmonitor, bag, bed, bench, book, building, cabinet, ceiling, cloth,
+    computer, cup, door, fence, floor, flower, food, grass, ground, keyboard, light, mountain, mouse, curtain,
+    platform, sign, plate, road, rock, shelves, sidewalk, sky, snow, bedclothes, track, tree, truck, wall, water,
+    window, wood
+""")
 LISTS = "ImageSets/SegmentationContext"
 LAYOUT = """\
   VOCdevkit/VOC2010/JPEGImages/ID.jpg
@@ -112,11 +60,11 @@ def locate(root: str | Path | None, split: str, *, background: bool = False) -> 
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
-        DatasetError: unknown split, or a listed photo or mask is missing.
+        DatasetError: unknown split, or a bad split file.
     """
-    home = find_home("PascalContext", root, ("VOCdevkit/VOC2010", "VOC2010", ""), LISTS, LAYOUT)
+    home = find_home("PascalContext", root, ("VOCdevkit/VOC2010", "VOC2010", ""), LISTS, INFO)
     ids = read_devkit_split("PascalContext", home / LISTS, split)
-    images, masks = pair_files("PascalContext", ids, home / "JPEGImages", home / "SegmentationClassContext")
+    images, masks = pair_files(ids, home / "JPEGImages", home / "SegmentationClassContext")
     names: tuple[str, ...] = ("background", *CLASSES) if background else CLASSES
     relabel = {} if background else ignore_zero(len(CLASSES))
     return PhotoSource("PascalContext", split, tuple(ids), images, masks, names, bit_palette(len(names)), relabel)

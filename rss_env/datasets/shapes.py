@@ -62,15 +62,15 @@ def load(
 ) -> SegmentationDataset:
     """Generates one split of the Shapes data set in memory.
 
-    Image ``i`` of a split depends on ``(dataset_seed, split, i)`` and the options alone: the same call gives the same
+    Image ``i`` of a split depends only on ``(dataset_seed, split, i)`` and the options: the same call gives the same
     bytes on every machine, and the splits share no image.
 
     Args:
         split: ``"train"`` (2,048 images), ``"val"`` (128) or ``"test"`` (256).
         image_size: (H, W) in pixels, each at least 8.
         num_classes: background and the first ``num_classes - 1`` of the figures in ``KINDS``; 2 to 9.
-        difficulty: ``"easy"`` (colour tells the class), ``"medium"`` (colour helps) or ``"hard"`` (only the outline
-            tells; more, smaller figures, clutter and noise).
+        difficulty: ``"easy"`` (colour gives the class away), ``"medium"`` (colour helps) or ``"hard"`` (only the
+            outline helps; more and smaller figures, clutter and noise).
         dataset_seed: seed of the generator, at least 0.
         num_images: how many images of the split to generate instead of its full size.
 

@@ -7,39 +7,22 @@ Layout below ``root`` (``VOCdevkit/`` or both outer folders may be left out)::
     VOCdevkit/VOC2012/ImageSets/Segmentation/SPLIT.txt  train, val and trainval
 
 The augmented split of Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011, is ``trainaug``: a list
-of that name, and the masks of every split that ends in ``aug`` in ``SegmentationClassAug/ID.png``.
+of that name; the masks of a split whose name ends in ``aug`` are ``SegmentationClassAug/ID.png``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rss_env.datasets.info import Archive, DatasetInfo
-from rss_env.datasets.photos import PhotoSource, bit_palette, find_home, pair_files, read_devkit_split
+from rss_env.datasets.info import Archive, DatasetInfo, split_names
+from rss_env.datasets.layout import find_home, pair_files
+from rss_env.datasets.photos import PhotoSource, bit_palette
+from rss_env.datasets.split_files import read_devkit_split
 
-CLASSES = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+CLASSES = split_names("""
+    background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
+    motorbike, person, pottedplant, sheep, sofa, train, tvmonitor
+""")
 LISTS = "ImageSets/Segmentation"
 LAYOUT = """\
   VOCdevkit/VOC2012/JPEGImages/ID.jpg
@@ -77,10 +60,10 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
-        DatasetError: unknown split, or a listed photo or mask is missing.
+        DatasetError: unknown split, or a bad split file.
     """
-    home = find_home("VOC", root, ("VOCdevkit/VOC2012", "VOC2012", ""), LISTS, LAYOUT)
+    home = find_home("VOC", root, ("VOCdevkit/VOC2012", "VOC2012", ""), LISTS, INFO)
     ids = read_devkit_split("VOC", home / LISTS, split)
     labels = home / ("SegmentationClassAug" if split.endswith("aug") else "SegmentationClass")
-    images, masks = pair_files("VOC", ids, home / "JPEGImages", labels)
+    images, masks = pair_files(ids, home / "JPEGImages", labels)
     return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, PALETTE)

@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-import rss_env  # noqa: F401  (registers the ids)
+from rss_env import SegmentationVectorEnv
 from rss_env.errors import OptionError
 from rss_env.wrappers.actions import flat_space
 
@@ -22,9 +22,9 @@ class SegmentationVecEnv(VecEnv):
     """A Stable-Baselines3 VecEnv: B images at once, flat actions (B, H·W), float32 rewards (B,).
 
     Every step ends an episode, so ``infos[b]["episode"]`` always holds the episode's return, as SB3's Monitor would
-    give it, and the mean reward is logged without one. Beside it an info holds ``index`` and, at pixel level,
-    ``pixel_reward``. Copied are the label maps that SB3 hands over (to check them) and the observations (out of the
-    data set), nothing else.
+    give it, and the mean reward is logged without one. An info also holds ``index`` and, at pixel level,
+    ``pixel_reward``. Only the label maps that SB3 hands over (to check them) and the observations (out of the data set)
+    are copied.
 
     Args:
         envs: id of an environment, or a vector environment that is made already, possibly wrapped by
@@ -82,17 +82,17 @@ class SegmentationVecEnv(VecEnv):
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions.reshape(self._shape))
         ended = infos["final_info"]
         elapsed = round(time.time() - self._started, 6)
-        told: list[dict[str, Any]] = [
+        step_infos: list[dict[str, Any]] = [
             {"index": index, "TimeLimit.truncated": False, "episode": {"r": reward, "l": 1, "t": elapsed}}
             for index, reward in zip(ended["index"].tolist(), rewards.tolist(), strict=True)
         ]
         if "pixel_reward" in ended:
-            for info, pixel_reward in zip(told, ended["pixel_reward"], strict=True):
+            for info, pixel_reward in zip(step_infos, ended["pixel_reward"], strict=True):
                 info["pixel_reward"] = pixel_reward
         if self.terminal_observation:
-            for info, final in zip(told, infos["final_obs"], strict=True):
+            for info, final in zip(step_infos, infos["final_obs"], strict=True):
                 info["terminal_observation"] = final
-        return observations, rewards.astype(np.float32), terminated | truncated, told
+        return observations, rewards.astype(np.float32), terminated | truncated, step_infos
 
     def close(self) -> None:
         """Closes the environment."""
@@ -136,16 +136,15 @@ class SegmentationVecEnv(VecEnv):
 
 
 def _check(envs: VectorEnv) -> None:
-    task = getattr(envs.unwrapped, "task", None)
-    if task is None:
+    if not isinstance(envs.unwrapped, SegmentationVectorEnv):
         raise OptionError(f"SegmentationVecEnv needs a native vector environment of this package, got {envs}.")
-    if hasattr(envs.unwrapped, "device"):
+    if "device" in envs.metadata:
         raise OptionError("SB3 works on NumPy arrays: make the environment without device=.")
     if envs.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
         raise OptionError("SB3 resets in the same step: make the environment with autoreset_mode='SameStep'.")
-    if task.samples_per_image is not None:
+    if envs.metadata["samples_per_image"] is not None:
         raise OptionError(
             "SB3's algorithms draw one label map an image: leave samples_per_image out and use more environments."
         )
-    if task.expose_target:
+    if envs.metadata["expose_target"]:
         raise OptionError("expose_target=True is for evaluation; an agent must not see targets.")

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rss_env.errors import OptionError
-from rss_env.rewards.arguments import check_scored
 from rss_env.rewards.arrays import Array
 from rss_env.rewards.boundary_f1 import boundary_f1
-from rss_env.rewards.counts import Counts, count_classes, count_labels
+from rss_env.rewards.checks import OPTION_CHECKS, check_scored
+from rss_env.rewards.counting import Counts, count_classes, count_labels
 from rss_env.rewards.mean_dice import mean_dice
 from rss_env.rewards.mean_iou import frequency_weighted_iou, mean_iou
-from rss_env.rewards.options import OPTION_CHECKS
 from rss_env.rewards.pixel_accuracy import pixel_accuracy, right_pixels
 
 __all__ = [
@@ -40,25 +39,30 @@ class Reward:
 
     Attributes:
         name: key in ``REWARDS``.
-        image_score: (Counts, label maps, targets, **options) -> float64 (B, K), the score of each label map.
-        pixel_score: the same to float32 (B, K, H, W), the score of each pixel, whose mean over the counted pixels is
-            ``image_score``; None if the reward has none.
-        counts_alone: whether ``image_score`` asks for nothing but the counts.
+        formula: (Counts, **options) -> float64 (B, K), the score of each label map; with ``reads_maps``
+            (Counts, label maps, targets, **options).
+        pixel_score: (Counts, label maps, targets, **options) -> float32 (B, K, H, W), the score of each pixel, whose
+            mean over the counted pixels is that of the label map; None if the reward has none.
+        reads_maps: whether the counts do not suffice for ``formula``.
     """
 
     name: str
-    image_score: Callable[..., Array]
+    formula: Callable[..., Array]
     pixel_score: Callable[..., Array] | None = None
-    counts_alone: bool = True
+    reads_maps: bool = False
 
     def has_level(self, level: str) -> bool:
         """Whether the reward is defined at ``"image"`` or ``"pixel"`` level."""
         return level == "image" or self.pixel_score is not None
 
+    def image_score(self, counts: Counts, label_maps: Array, targets: Array) -> Array:
+        """The score of each label map, float64 (B, K); label maps and targets are only read with ``reads_maps``."""
+        return self.formula(counts, label_maps, targets) if self.reads_maps else self.formula(counts)
+
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the reward's own options."""
-        parameters = inspect.signature(self.image_score).parameters.items()
+        parameters = inspect.signature(self.formula).parameters.items()
         return tuple(name for name, p in parameters if p.kind is p.KEYWORD_ONLY)
 
     def bind(self, num_classes: int, options: Mapping[str, Any] | None) -> Reward:
@@ -76,7 +80,7 @@ class Reward:
         checked = {key: OPTION_CHECKS[key](value, num_classes) for key, value in (options or {}).items()}
         return dataclasses.replace(
             self,
-            image_score=functools.partial(self.image_score, **checked),
+            formula=functools.partial(self.formula, **checked),
             pixel_score=self.pixel_score and functools.partial(self.pixel_score, **checked),
         )
 
@@ -87,7 +91,7 @@ REWARDS = {
         Reward("mean_iou", mean_iou),
         Reward("frequency_weighted_iou", frequency_weighted_iou),
         Reward("mean_dice", mean_dice),
-        Reward("boundary_f1", boundary_f1, counts_alone=False),
+        Reward("boundary_f1", boundary_f1, reads_maps=True),
         Reward("pixel_accuracy", pixel_accuracy, right_pixels),
     )
 }

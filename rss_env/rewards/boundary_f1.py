@@ -1,4 +1,4 @@
-"""Boundary F1: how well the borders between classes are met."""
+"""Boundary F1: how well the borders between classes match."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from rss_env.datasets.dataset import IGNORE_INDEX
 from rss_env.rewards.arrays import Array, namespace, quotient, ratio
 from rss_env.rewards.classes import class_mean, present
-from rss_env.rewards.counts import Counts, count_classes
+from rss_env.rewards.counting import Counts, count_classes
 
 
 def boundary_f1(
@@ -32,8 +32,8 @@ def boundary_f1(
         counts: of B images with K label maps each.
         label_maps: uint8 (B, K, H, W), values 0..C-1.
         targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored).
-        classes: the mean is over the classes in the label map or the target (``"union"``) or in the target alone
-            (``"target"``).
+        classes: the mean is over the classes in the label map or the target (``"union"``) or only those in the
+            target (``"target"``).
         class_weights: C weights of the mean; None: all equal.
         tolerance: largest Euclidean distance of a match in pixels; None: 0.75 % of the image's diagonal, rounded up.
             Time grows with its square.

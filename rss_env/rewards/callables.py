@@ -27,8 +27,8 @@ def score_by_calling(judge: Callable[..., float], images: Array, label_maps: Arr
 
     Args:
         judge: gets an image, uint8 (H, W, 3), a label map, uint8 (H, W), and the target, uint8 (H, W), or None where
-            there are no masks; NumPy arrays or torch tensors, as the environment has them, which it may not write to.
-            Gives a finite number.
+            there are no masks; NumPy arrays or torch tensors, as the environment has them; it must not write to them.
+            Returns a finite number.
         images: uint8 (B, H, W, 3).
         label_maps: uint8 (B, K, H, W).
         targets: uint8 (B, H, W) or None.
@@ -37,7 +37,7 @@ def score_by_calling(judge: Callable[..., float], images: Array, label_maps: Arr
         float64 (B, K), of the kind and on the device of the images.
 
     Raises:
-        OptionError: the judge gave something else than a finite number.
+        OptionError: the judge returned something other than a finite number.
     """
     scores: np.ndarray = np.empty(label_maps.shape[:2], np.float64)
     for b, image in enumerate(images):
@@ -54,7 +54,7 @@ def score_by_calling(judge: Callable[..., float], images: Array, label_maps: Arr
 
 
 def _as_number(given: Any) -> float:
-    """The number given, NaN if it is none; a text that reads as a number is none."""
+    """The value as a float, NaN if it is not a number; a string is not one, even if it reads like one."""
     try:
         return math.nan if isinstance(given, (str, bytes)) else float(given)
     except (TypeError, ValueError, OverflowError):

@@ -1,12 +1,12 @@
-"""Means over the classes of an image, as the class-wise scores share them."""
+"""Means over the classes of an image, shared by the class-wise scores."""
 
 from __future__ import annotations
 
 from rss_env.rewards.arrays import Array, constants, quotient, ratio, tree_sum
-from rss_env.rewards.counts import Counts
+from rss_env.rewards.counting import Counts
 
 CLASSES = ("union", "target")
-"""Which classes of an image a mean is over: those in the label map or the target, or those in the target alone."""
+"""Which classes of an image a mean is over: those in the label map or the target, or only those in the target."""
 
 
 def present(counts: Counts, classes: str) -> Array:

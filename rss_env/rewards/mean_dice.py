@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from rss_env.rewards.arrays import Array, ratio
 from rss_env.rewards.classes import class_mean, present
-from rss_env.rewards.counts import Counts
+from rss_env.rewards.counting import Counts
 
 
-def mean_dice(
-    counts: Counts,
-    label_maps: Array,
-    targets: Array,
-    *,
-    classes: str = "union",
-    class_weights: tuple[float, ...] | None = None,
-) -> Array:
+def mean_dice(counts: Counts, *, classes: str = "union", class_weights: tuple[float, ...] | None = None) -> Array:
     """Mean Dice of every label map: Dice_c = 2 |map = c and target = c| / (|map = c| + |target = c|).
 
     Args: see ``mean_iou``.

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from rss_env.rewards.arrays import Array, ratio, tree_sum
 from rss_env.rewards.classes import class_mean, present
-from rss_env.rewards.counts import Counts
+from rss_env.rewards.counting import Counts
 
 
-def mean_iou(
-    counts: Counts,
-    label_maps: Array,
-    targets: Array,
-    *,
-    classes: str = "union",
-    class_weights: tuple[float, ...] | None = None,
-) -> Array:
+def mean_iou(counts: Counts, *, classes: str = "union", class_weights: tuple[float, ...] | None = None) -> Array:
     """Mean IoU of every label map: IoU_c = |map = c and target = c| / |map = c or target = c|.
 
     Args:
         counts: of B images with K label maps each.
-        label_maps: not needed.
-        targets: not needed.
-        classes: the mean is over the classes in the label map or the target (``"union"``) or in the target alone
-            (``"target"``).
+        classes: the mean is over the classes in the label map or the target (``"union"``) or only those in the
+            target (``"target"``).
         class_weights: C weights of the mean; None: all equal.
 
     Returns:
@@ -31,10 +22,11 @@ def mean_iou(
     return class_mean(_iou(counts), present(counts, classes), class_weights)
 
 
-def frequency_weighted_iou(counts: Counts, label_maps: Array, targets: Array) -> Array:
+def frequency_weighted_iou(counts: Counts) -> Array:
     """IoU of every class, weighted by the class's share of the target's pixels (Long et al., CVPR 2015).
 
-    Args: see ``mean_iou``.
+    Args:
+        counts: of B images with K label maps each.
 
     Returns:
         float64 (B, K) in [0, 1]; 0 where every pixel of the image is ignored.

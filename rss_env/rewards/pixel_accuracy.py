@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from rss_env.datasets.dataset import IGNORE_INDEX
 from rss_env.rewards.arrays import Array, as_float32, as_float64, constants, lookup, quotient, ratio, tree_sum
-from rss_env.rewards.counts import Counts
+from rss_env.rewards.counting import Counts
 
 assert IGNORE_INDEX == 255  # a label map holds 0..254, so an ignored pixel never equals its target
 
 
-def pixel_accuracy(
-    counts: Counts, label_maps: Array, targets: Array, *, class_weights: tuple[float, ...] | None = None
-) -> Array:
+def pixel_accuracy(counts: Counts, *, class_weights: tuple[float, ...] | None = None) -> Array:
     """Pixel accuracy of every label map, Σ_c w_c |map = c and target = c| / Σ_c w_c |target = c|.
 
     Args:
         counts: of B images with K label maps each.
-        label_maps: not needed.
-        targets: not needed.
         class_weights: C weights w; None: all equal.
 
     Returns:

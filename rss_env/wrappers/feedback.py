@@ -1,14 +1,38 @@
 """Kinds of imperfect feedback: what becomes of the scores before an agent sees them.
 
-Each is called with the scores of B environments, (B, K), and gives what they turn into, of the same shape, kind (NumPy
-or torch) and device. A score that is NaN gives NaN. The wrappers for single and vector environments are thin shells
-around these.
+A kind is plain data; ``FeedbackReward`` applies it to a single environment, and its twin in ``rss_env.wrappers.vector``
+to a vector environment. Both take it in any of three forms: as a kind, as a dict (which is what ``env.spec`` records),
+or as text, for a command line:
+
+    Stars(3)                        {"kind": "stars", "stars": 3}                            "stars:3"
+    Shaping("log", epsilon=0.01)    {"kind": "shaping", "shape": "log", "epsilon": 0.01}    "shaping:log,epsilon=0.01"
+
+**Your own kind** is a dataclass that derives from ``Feedback``, with JSON values as fields. Called with the scores of B
+environments, float64 (B, K), a NumPy array or a torch tensor, it gives what they become: of the same shape, type and
+device, and NaN where they are NaN. What it has to remember goes into ``memory``, a dict that ``reset(seed=...)``
+empties; random numbers come from ``draws.normal(like=scores)`` and ``draws.uniform(like=scores)``. Each wrapper has a
+memory and draws of its own.
+
+    >>> @dataclass
+    ... class Fatigue(Feedback):
+    ...     '''A rater who tires: every episode's scores count less than those before.'''
+    ...
+    ...     factor: float = 0.9
+    ...
+    ...     def __call__(self, scores, memory, draws):
+    ...         memory["strength"] = self.factor * memory.get("strength", 1.0)
+    ...         return memory["strength"] * scores
+    >>> Fatigue(0.5)(np.array([[0.2, 0.8]]), {}, Draws())
+    array([[0.1, 0.4]])
+
+In a dict or a text its name is where it is defined: ``"my_package.my_module:Fatigue:0.5"``.
 """
 
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,184 +40,217 @@ import numpy as np
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array, namespace, tree_sum
 from rss_env.task import is_count
+from rss_env.wrappers.draws import Draws
 
 
+@dataclass
 class Feedback:
     """Leaves the scores as they are; base of all kinds."""
 
-    def restart(self, seed: int | None, layer: int = 0) -> None:
-        """Forgets earlier episodes and starts the random draws anew; those of other layers of a stack are others."""
-
-    def __call__(self, scores: Array) -> Array:
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
         """float64 (B, K) -> float64 (B, K)."""
         return scores
 
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Raises ``OptionError`` if an environment with this metadata cannot have such feedback."""
 
-_SPAWN = 0x525353  # any number that spawn() does not reach
+    def metadata(self) -> dict[str, Any]:
+        """What an agent may know of the feedback: goes into the metadata of the wrapped environment."""
+        return {}
 
-
-class Draws:
-    """Random numbers of the kind and on the device of the scores, which no other generator's state changes."""
-
-    def __init__(self) -> None:
-        self.restart(None)
-
-    def restart(self, seed: int | None, layer: int = 0) -> None:
-        """Starts anew; a seed of None: from the system's entropy."""
-        # The spawn key keeps the draws apart from an agent's default_rng(seed) and from the stack's other layers.
-        self._numpy = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SPAWN, layer)))
-        self._torch: Any = None
-
-    def normal(self, like: Array) -> Array:
-        """Standard normal numbers."""
-        if isinstance(like, np.ndarray):
-            return self._numpy.standard_normal(like.shape)
-        return namespace(like).randn(like.shape, dtype=like.dtype, device=like.device, generator=self._on(like.device))
-
-    def uniform(self, like: Array) -> Array:
-        """Numbers in [0, 1)."""
-        if isinstance(like, np.ndarray):
-            return self._numpy.random(like.shape)
-        return namespace(like).rand(like.shape, dtype=like.dtype, device=like.device, generator=self._on(like.device))
-
-    def _on(self, device: Any) -> Any:
-        if self._torch is None:
-            self._torch = sys.modules["torch"].Generator(device).manual_seed(int(self._numpy.integers(1 << 62)))
-        return self._torch
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Generators of an accelerator cannot be copied or pickled, but their states can.
-        state = self._torch and (str(self._torch.device), self._torch.get_state())
-        return self.__dict__ | {"_torch": state}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._torch:
-            device, numbers = self._torch
-            self._torch = sys.modules["torch"].Generator(device)
-            self._torch.set_state(numbers)
+    def to_dict(self) -> dict[str, Any]:
+        """The kind's name and arguments as JSON values, from which ``as_feedback`` makes it again."""
+        cls = type(self)
+        if "__dataclass_fields__" not in vars(cls):
+            raise OptionError(f"{cls.__name__} must be a dataclass, so that its arguments can be recorded: @dataclass.")
+        named = [name for name, kind in KINDS.items() if kind is cls]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+        return {"kind": named[0] if named else f"{cls.__module__}:{cls.__qualname__}"} | plain
 
 
+@dataclass
 class Noise(Feedback):
-    """Adds Gaussian noise to every score; see ``NoisyReward``."""
+    """Gaussian noise on every score: r = s + ``std``·ε, ε ~ N(0, 1), not clipped.
 
-    def __init__(self, std: float) -> None:
-        self.std = _number("std", std, least=0)
-        self._draws = Draws()
+    Attributes:
+        std: standard deviation of the noise, at least 0.
+    """
 
-    def restart(self, seed: int | None, layer: int = 0) -> None:
-        self._draws.restart(seed, layer)
+    std: float = 0.05
 
-    def __call__(self, scores: Array) -> Array:
-        return scores + self.std * self._draws.normal(scores)
+    def __post_init__(self) -> None:
+        self.std = _number("std", self.std, least=0)
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
+        return scores + self.std * draws.normal(scores)
 
 
+@dataclass
 class Stars(Feedback):
-    """Rounds every score to N levels; see ``StarReward``."""
+    """One of N equally spaced levels, as people give stars: r = round(s·(N − 1)) / (N − 1).
 
-    def __init__(self, stars: int) -> None:
-        if not is_count(stars, least=2):
-            raise OptionError(f"stars must be an integer of at least 2, got {stars!r}.")
-        self.stars = int(stars)
+    Scores outside 0..1 count as 0 or 1; halves round to the even number. ``metadata["reward_stars"]`` is N.
 
-    def __call__(self, scores: Array) -> Array:
+    Attributes:
+        stars: N, at least 2; one star is 0, N stars are 1.
+    """
+
+    stars: int = 5
+
+    def __post_init__(self) -> None:
+        if not is_count(self.stars, least=2):
+            raise OptionError(f"stars must be an integer of at least 2, got {self.stars!r}.")
+        self.stars = int(self.stars)
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
         return (scores.clip(0, 1) * (self.stars - 1)).round() / (self.stars - 1)
 
+    def metadata(self) -> dict[str, Any]:
+        return {"reward_stars": self.stars}
 
+
+@dataclass
 class Threshold(Feedback):
-    """1 from a threshold on, else 0; see ``ThresholdReward``."""
+    """Sparse feedback: r = 1 if s ≥ ``threshold``, else 0.
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = _number("threshold", threshold)
+    Attributes:
+        threshold: the least score that is rewarded.
+    """
 
-    def __call__(self, scores: Array) -> Array:
-        return (scores >= self.threshold) + _nothing(scores)
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.threshold = _number("threshold", self.threshold)
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
+        return (scores >= self.threshold) + _zeros(scores)
 
 
+@dataclass
 class Delay(Feedback):
-    """Pays for n episodes at once; see ``DelayedReward``."""
+    """Withholds the reward of n episodes and pays their sum with the n-th; the others get 0.
 
-    def __init__(self, episodes: int) -> None:
-        if not is_count(episodes):
-            raise OptionError(f"episodes must be an integer of at least 1, got {episodes!r}.")
-        self.episodes = int(episodes)
-        self.restart(None)
+    With K samples the mean score of each episode is withheld, and every sample of the n-th is paid the same sum. A
+    vector environment pays every sub-environment by itself.
 
-    def restart(self, seed: int | None, layer: int = 0) -> None:
-        self._owed: Array = 0.0
-        self._waited = 0
+    Attributes:
+        episodes: n, at least 1.
+    """
 
-    def __call__(self, scores: Array) -> Array:
-        self._owed = self._owed + mean_score(scores)[:, None]
-        self._waited += 1
-        if self._waited < self.episodes:
-            return _nothing(scores)
-        paid = self._owed + _nothing(scores)
-        self.restart(None)
-        return paid
+    episodes: int = 4
+
+    def __post_init__(self) -> None:
+        if not is_count(self.episodes):
+            raise OptionError(f"episodes must be an integer of at least 1, got {self.episodes!r}.")
+        self.episodes = int(self.episodes)
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
+        owed = memory.get("owed", 0.0) + mean_score(scores)[:, None]  # (B, 1)
+        waited = memory.get("waited", 0) + 1
+        if waited < self.episodes:
+            memory.update(owed=owed, waited=waited)
+            return _zeros(scores)
+        memory.clear()
+        return owed + _zeros(scores)
 
 
+@dataclass
 class Baseline(Feedback):
-    """The difference to a running mean of the environment's scores; see ``BaselineReward``."""
+    """The difference to a running mean of earlier episodes: r = s − b, then b ← ``decay``·b + (1 − ``decay``)·mean(s).
 
-    def __init__(self, decay: float, initial: float) -> None:
-        self.decay = _number("decay", decay, least=0, most=1)
-        self.initial = _number("initial", initial)
-        self.restart(None)
+    A vector environment keeps a baseline for each sub-environment.
 
-    def restart(self, seed: int | None, layer: int = 0) -> None:
-        self._baseline: Array = self.initial
+    Attributes:
+        decay: share of the baseline that stays, 0..1.
+        initial: the baseline of the first episode.
+    """
 
-    def __call__(self, scores: Array) -> Array:
-        difference = scores - self._baseline
-        self._baseline = self.decay * self._baseline + (1 - self.decay) * mean_score(scores)[:, None]
-        return difference
+    decay: float = 0.9
+    initial: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.decay = _number("decay", self.decay, least=0, most=1)
+        self.initial = _number("initial", self.initial)
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
+        baseline = memory.get("baseline", self.initial)  # (B, 1)
+        memory["baseline"] = self.decay * baseline + (1 - self.decay) * mean_score(scores)[:, None]
+        return scores - baseline
 
 
+@dataclass
 class Preference(Feedback):
-    """The share of the image's other samples that a sample is preferred to; see ``PreferenceReward``."""
+    """Comparisons instead of numbers: r of a sample is the share of the image's other samples that it is preferred to.
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = _number("temperature", temperature, least=0)
-        self._draws = Draws()
+    Without temperature the better one is preferred, and a tie counts one half. With temperature τ each pair is drawn
+    once from the Bradley-Terry model, P(k before j) = 1 / (1 + exp((s_j − s_k)/τ)). The mean over the samples always is
+    1/2. The environment needs ``samples_per_image`` of at least 2.
 
-    def restart(self, seed: int | None, layer: int = 0) -> None:
-        self._draws.restart(seed, layer)
+    Attributes:
+        temperature: τ, in units of the score; 0: no chance.
+    """
 
-    def __call__(self, scores: Array) -> Array:
-        samples = scores.shape[1]
-        if samples < 2:
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.temperature = _number("temperature", self.temperature, least=0)
+
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        if "samples_per_image" in metadata and (metadata["samples_per_image"] or 1) < 2:
             raise OptionError(
-                "A preference compares samples: make the environment with samples_per_image of at least 2."
+                "A preference compares the samples of an image: make the environment with samples_per_image=K, K at "
+                "least 2."
             )
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
+        samples = scores.shape[1]
+        self.check({"samples_per_image": samples})
         ahead = scores[:, :, None] - scores[:, None]  # (B, K, K): positive where the first is better
         if self.temperature == 0:
             wins = (ahead > 0) * 1.0 + (ahead == 0) * 0.5
-            return (wins.sum(2) - 0.5) / (samples - 1) + _nothing(scores)  # without the tie of each with itself
+            return (wins.sum(2) - 0.5) / (samples - 1) + _zeros(scores)  # without the tie of each with itself
         chance = 0.5 + 0.5 * namespace(ahead).tanh(ahead / (2 * self.temperature))  # 1 / (1 + exp(-ahead / τ))
-        first = 1 + (self._draws.uniform(ahead) < chance) * 1.0  # 2 where the first is preferred, 1 where the second is
+        first = 1 + (draws.uniform(ahead) < chance) * 1.0  # 2 where the first is preferred, 1 where the second is
         pairs = namespace(ahead).triu(first, 1)  # each pair once: above the diagonal
-        return ((pairs == 2).sum(2) + (pairs == 1).sum(1)) / (samples - 1) + _nothing(scores)
+        return ((pairs == 2).sum(2) + (pairs == 1).sum(1)) / (samples - 1) + _zeros(scores)
 
 
 SHAPES = ("affine", "power", "log", "logit")
 
 
+@dataclass
 class Shaping(Feedback):
-    """A monotone function of every score; see ``ShapedReward``."""
+    """A monotone function of every score: r = ``shift`` + ``scale``·f(s).
 
-    def __init__(self, shape: str, scale: float, shift: float, exponent: float, epsilon: float) -> None:
-        if shape not in SHAPES:
-            raise OptionError(f"Unknown shape {shape!r}; valid: {', '.join(SHAPES)}.")
-        self.shape = shape
-        self.scale = _number("scale", scale)
-        self.shift = _number("shift", shift)
-        self.exponent = _number("exponent", exponent, least=0)
-        self.epsilon = _number("epsilon", epsilon, least=0, most=0.5)
-        if shape in ("log", "logit") and self.epsilon == 0:
-            raise OptionError(f"shape={shape!r} needs an epsilon above 0: the logarithm of 0 is not finite.")
+    f(s) is s (``"affine"``), s^``exponent`` (``"power"``), log max(s, ``epsilon``) (``"log"``) or log(s / (1 − s)) with
+    s held between ``epsilon`` and 1 − ``epsilon`` (``"logit"``).
 
-    def __call__(self, scores: Array) -> Array:
+    Attributes:
+        shape: which f.
+        scale: factor.
+        shift: summand.
+        exponent: of ``"power"``, at least 0.
+        epsilon: distance from 0 and 1 that ``"log"`` and ``"logit"`` keep, above 0 and at most 0.5.
+    """
+
+    shape: str = "affine"
+    scale: float = 1.0
+    shift: float = 0.0
+    exponent: float = 1.0
+    epsilon: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise OptionError(f"Unknown shape {self.shape!r}; valid: {', '.join(SHAPES)}.")
+        self.scale = _number("scale", self.scale)
+        self.shift = _number("shift", self.shift)
+        self.exponent = _number("exponent", self.exponent, least=0)
+        self.epsilon = _number("epsilon", self.epsilon, least=0, most=0.5)
+        if self.shape in ("log", "logit") and self.epsilon == 0:
+            raise OptionError(f"shape={self.shape!r} needs an epsilon above 0: the logarithm of 0 is not finite.")
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
         xp = namespace(scores)
         if self.shape == "power":
             scores = scores.clip(0, None) ** self.exponent
@@ -205,13 +262,24 @@ class Shaping(Feedback):
         return self.shift + self.scale * scores
 
 
+KINDS: dict[str, type[Feedback]] = {
+    "noise": Noise,
+    "stars": Stars,
+    "threshold": Threshold,
+    "delay": Delay,
+    "baseline": Baseline,
+    "preference": Preference,
+    "shaping": Shaping,
+}
+
+
 def mean_score(scores: Array) -> Array:
     """Mean over the samples, (B, K) -> (B,), added in the order in which the environments add."""
     return tree_sum(scores) / scores.shape[-1]
 
 
-def _nothing(scores: Array) -> Array:
-    """Zeros of the scores' kind, shape and device, and NaN where a score is NaN."""
+def _zeros(scores: Array) -> Array:
+    """Zeros of the scores' type, shape and device, and NaN where a score is NaN."""
     return 0.0 * scores.clip(0, 1)
 
 

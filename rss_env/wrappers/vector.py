@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,31 +11,22 @@ from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, Vect
 from gymnasium.vector.utils import batch_space
 
 from rss_env.rewards.arrays import Array
-from rss_env.wrappers import feedback as kinds
 from rss_env.wrappers.actions import check_shape, coarse_space, flat_space, upsample
-from rss_env.wrappers.rewards import as_json, layers, pixel_level, refuse_pixel_level, refuse_single_samples
+from rss_env.wrappers.feedback import Feedback, mean_score
+from rss_env.wrappers.feedback_reward import Channel, count_layers, metadata_with
+from rss_env.wrappers.forms import as_feedback
 
-__all__ = [
-    "BaselineReward",
-    "CoarseAction",
-    "DelayedReward",
-    "FlattenAction",
-    "NoisyReward",
-    "PreferenceReward",
-    "ShapedReward",
-    "StarReward",
-    "ThresholdReward",
-]
+__all__ = ["CoarseAction", "FeedbackReward", "FlattenAction"]
 
 
-class _TellsItsMode(VectorWrapper):
+class _WithAutoresetMode(VectorWrapper):
     @property
     def autoreset_mode(self) -> AutoresetMode:
         """That of the environment, as TorchRL asks for it; Gymnasium's own vector wrappers do not pass it on."""
         return self.metadata["autoreset_mode"]
 
 
-class FlattenAction(_TellsItsMode, VectorActionWrapper, RecordConstructorArgs):
+class FlattenAction(_WithAutoresetMode, VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.FlattenAction``: actions (B, H·W), or (B, K·H·W)."""
 
     def __init__(self, env: VectorEnv) -> None:
@@ -52,11 +43,11 @@ class FlattenAction(_TellsItsMode, VectorActionWrapper, RecordConstructorArgs):
         return flat.reshape(self.num_envs, *self._shape)
 
 
-class CoarseAction(_TellsItsMode, VectorActionWrapper, RecordConstructorArgs):
+class CoarseAction(_WithAutoresetMode, VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.CoarseAction``: actions (B, h, w), or (B, K, h, w)."""
 
     def __init__(self, env: VectorEnv, cell: int) -> None:
-        RecordConstructorArgs.__init__(self, **as_json({"cell": cell}))
+        RecordConstructorArgs.__init__(self, cell=cell.item() if isinstance(cell, np.generic) else cell)
         super().__init__(env)
         self.single_action_space = coarse_space(env.single_action_space, cell)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -70,19 +61,19 @@ class CoarseAction(_TellsItsMode, VectorActionWrapper, RecordConstructorArgs):
         return upsample(coarse, self.cell, self._size)
 
 
-class FeedbackWrapper(_TellsItsMode, RecordConstructorArgs):
-    """Vector twin of ``rss_env.wrappers.rewards.FeedbackWrapper``.
+class FeedbackReward(_WithAutoresetMode, RecordConstructorArgs):
+    """Vector twin of ``rss_env.wrappers.FeedbackReward``.
 
     The scores are where the autoreset mode puts them: in ``infos["final_info"]`` for SAME_STEP, else in ``infos``. A
     step of NEXT_STEP that only begins new episodes passes unchanged.
     """
 
-    def __init__(self, env: VectorEnv, kind: kinds.Feedback, **arguments: Any) -> None:
-        RecordConstructorArgs.__init__(self, **as_json(arguments))
+    def __init__(self, env: VectorEnv, kind: Feedback | Mapping[str, Any] | str) -> None:
+        self.kind = as_feedback(kind)
+        RecordConstructorArgs.__init__(self, kind=self.kind.to_dict())
         super().__init__(env)
-        refuse_pixel_level(self, env)
-        self.feedback = kind
-        self._layer = layers(env, FeedbackWrapper)
+        self.metadata = metadata_with(env, self.kind)
+        self._channel = Channel(self.kind, layer=count_layers(env, FeedbackReward))
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -96,7 +87,7 @@ class FeedbackWrapper(_TellsItsMode, RecordConstructorArgs):
         seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
         given = [s for s in (seeds if isinstance(seeds, Sequence) else [seeds]) if s is not None]
         if given:
-            self.feedback.restart(int(given[0]), self._layer)
+            self._channel.restart(int(given[0]))
         return begun
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -106,73 +97,12 @@ class FeedbackWrapper(_TellsItsMode, RecordConstructorArgs):
         if not same_step and self.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP and not terminated.any():
             return observations, rewards, terminated, truncated, infos
         ended = infos["final_info"] if same_step else infos
-        if "pixel_reward" in ended:
-            raise pixel_level(self)
         scores = ended["scores"] if "scores" in ended else rewards[:, None]
-        given = self.feedback(scores)
+        given = self._channel(scores)
         if "scores" in ended:
             ended = ended | {"scores": given}
             infos = infos | {"final_info": ended} if same_step else ended
-        return observations, kinds.mean_score(given), terminated, truncated, infos
-
-
-class NoisyReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.NoisyReward``."""
-
-    def __init__(self, env: VectorEnv, std: float = 0.05) -> None:
-        super().__init__(env, kinds.Noise(std), std=std)
-
-
-class StarReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.StarReward``."""
-
-    def __init__(self, env: VectorEnv, stars: int = 5) -> None:
-        super().__init__(env, kinds.Stars(stars), stars=stars)
-
-
-class ThresholdReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.ThresholdReward``."""
-
-    def __init__(self, env: VectorEnv, threshold: float = 0.5) -> None:
-        super().__init__(env, kinds.Threshold(threshold), threshold=threshold)
-
-
-class DelayedReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.DelayedReward``: every sub-environment is paid by itself."""
-
-    def __init__(self, env: VectorEnv, episodes: int = 4) -> None:
-        super().__init__(env, kinds.Delay(episodes), episodes=episodes)
-
-
-class BaselineReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.BaselineReward``: a baseline for each sub-environment."""
-
-    def __init__(self, env: VectorEnv, decay: float = 0.9, initial: float = 0.0) -> None:
-        super().__init__(env, kinds.Baseline(decay, initial), decay=decay, initial=initial)
-
-
-class PreferenceReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.PreferenceReward``."""
-
-    def __init__(self, env: VectorEnv, temperature: float = 0.0) -> None:
-        refuse_single_samples(self, env)
-        super().__init__(env, kinds.Preference(temperature), temperature=temperature)
-
-
-class ShapedReward(FeedbackWrapper):
-    """Vector twin of ``rss_env.wrappers.ShapedReward``."""
-
-    def __init__(
-        self,
-        env: VectorEnv,
-        shape: str = "affine",
-        scale: float = 1.0,
-        shift: float = 0.0,
-        exponent: float = 1.0,
-        epsilon: float = 1e-3,
-    ) -> None:
-        arguments = {"shape": shape, "scale": scale, "shift": shift, "exponent": exponent, "epsilon": epsilon}
-        super().__init__(env, kinds.Shaping(**arguments), **arguments)  # type: ignore[arg-type]
+        return observations, mean_score(given), terminated, truncated, infos
 
 
 def _as_array(actions: Any) -> Array:

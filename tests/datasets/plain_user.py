@@ -22,7 +22,7 @@ def as_plain_user(function: Callable[[], Result]) -> Result:
 def _drop_privileges() -> None:
     if os.geteuid() != 0:
         return
-    libc = ctypes.CDLL(None, use_errno=True)  # capset is of Linux alone, and only for the thread that calls it
+    libc = ctypes.CDLL(None, use_errno=True)  # only Linux has capset, and it only affects the calling thread
     header, none = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     if libc.capset(header, none) != 0:
         raise OSError(ctypes.get_errno(), "capset failed")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rss_env.datasets import DATASETS, load_dataset
-from rss_env.errors import DatasetError, DatasetNotFoundError, OptionError
+from rss_env.errors import DatasetError, DatasetNotFoundError, OptionError, UnknownSplitError
 from tests.trees import dataset_kwargs, save_mask, save_photo, tiny_folder, write_lines
 
 PHOTO_SETS = [name for name, entry in DATASETS.items() if entry.locate is not None]
@@ -244,7 +244,7 @@ def test_an_unknown_split_lists_the_valid_ones(tmp_path: Path, name: str):
     _tree(name, tmp_path)
     valid = {"VOC": "train, trainval, val", "CamVid": "train, val, test", "Folder": "test, train, val, all"}[name]
     for split in ("validation", "../train", ""):
-        message = _error(DatasetError, name, root=tmp_path, split=split)
+        message = _error(UnknownSplitError, name, root=tmp_path, split=split)
         assert message == f"Unknown split {split!r} of {name}; valid: {valid}."
 
 

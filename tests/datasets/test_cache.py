@@ -484,7 +484,7 @@ def test_a_cache_that_may_only_be_read_serves_what_it_has_and_says_that_it_takes
         assert sorted(cache.rglob("*")) == before
 
 
-def test_the_log_tells_when_images_are_decoded_and_where_to(tree: Path, cache: Path, caplog: pytest.LogCaptureFixture):
+def test_the_log_says_when_images_are_decoded_and_where_to(tree: Path, cache: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "rss_env"):
         _load(tree)
         (entry,) = _entries(cache)

@@ -1,4 +1,4 @@
-"""Folder: any photos with masks beside them, with or without split files and classes.json."""
+"""Folder: your own photos and masks, with or without split files and classes.json."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_photos_of_every_named_format_are_found(tmp_path: Path, suffix: str):
     assert (data.targets == 1).all()
 
 
-def test_other_files_beside_the_photos_are_left_alone(tmp_path: Path):
+def test_other_files_next_to_the_photos_are_ignored(tmp_path: Path):
     root = tiny_folder(tmp_path, 2)
     (root / "images" / "Thumbs.db").write_bytes(b"x")
     (root / "images" / "notes.txt").write_text("x")
@@ -237,7 +237,7 @@ def test_without_masks_there_are_photos_and_no_targets(unmasked: Path, tmp_path:
     np.testing.assert_array_equal(again.images, data.images)
 
 
-def test_without_masks_somebody_must_tell_the_number_of_classes(unmasked: Path):
+def test_without_masks_the_number_of_classes_must_be_given(unmasked: Path):
     with pytest.raises(DatasetError, match=r"no masks/, so the classes cannot be counted.* pass num_classes="):
         load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8))
     (unmasked / "classes.json").write_text('["sky", "ground", "tree"]')

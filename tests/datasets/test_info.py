@@ -57,8 +57,26 @@ def test_every_class_has_a_name_and_a_colour_of_its_own(name: str):
     assert len(np.unique(info.palette, axis=0)) == len(info.class_names)
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "known"),
+    [
+        ("VOC", 21, {0: "background", 11: "diningtable", 15: "person", 20: "tvmonitor"}),
+        ("PascalContext", 59, {0: "aeroplane", 19: "tvmonitor", 20: "bag", 51: "bedclothes", 58: "wood"}),
+        ("Cityscapes", 19, {0: "road", 6: "traffic light", 13: "car", 18: "bicycle"}),
+        ("ADE20K", 150, {0: "wall", 12: "person", 44: "chest of drawers", 136: "traffic light", 149: "flag"}),
+        ("COCOStuff", 171, {0: "person", 79: "toothbrush", 80: "banner", 86: "cabinet", 170: "wood"}),
+        ("CamVid", 11, {0: "sky", 4: "pavement", 8: "car", 10: "bicyclist"}),
+    ],
+)
+def test_classes_have_the_names_and_the_order_of_their_authors(name: str, number: int, known: dict[int, str]):
+    names = DATASETS[name].info.class_names
+    assert len(names) == number
+    assert {index: names[index] for index in known} == known
+    assert all(re.fullmatch(r"[a-z]+([ -][a-z]+)*", one) for one in names)
+
+
 @pytest.mark.parametrize("name", [n for n, entry in DATASETS.items() if entry.info.class_names])
-def test_a_card_tells_what_the_loader_gives(name: str, tmp_path: Path):
+def test_a_card_agrees_with_the_loader(name: str, tmp_path: Path):
     data = load_dataset(name, split="train", image_size=(8, 8), **dataset_kwargs(name, tmp_path))
     assert data.class_names == DATASETS[name].info.class_names
     np.testing.assert_array_equal(data.palette, DATASETS[name].info.palette)

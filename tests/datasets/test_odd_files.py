@@ -55,7 +55,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _deep_png(values: np.ndarray, orientation: int = 1) -> bytes:
-    """A PNG of 16 bits a channel, uint16 (H, W, channels), which Pillow cannot always write."""
+    """A PNG of 16 bits per channel, uint16 (H, W, channels), which Pillow cannot always write."""
     height, width, channels = values.shape
     header = struct.pack(">IIBBBBB", width, height, 16, PNG_COLOUR_TYPES[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -124,7 +124,9 @@ def test_16_bit_photos_are_turned_upright_too(tmp_path: Path):
 )
 def test_a_photo_of_more_than_16_bits_is_refused_not_clipped(tmp_path: Path, values: np.ndarray, mode: str):
     save_photo(tmp_path / "deep.tif", values)
-    with pytest.raises(DatasetError, match=rf"deep\.tif is a photo of Pillow mode '{mode}'; .* 8 or 16 bits a channel"):
+    with pytest.raises(
+        DatasetError, match=rf"deep\.tif is a photo of Pillow mode '{mode}'; .* 8 or 16 bits per channel"
+    ):
         read_image(tmp_path / "deep.tif")
 
 
@@ -195,7 +197,7 @@ def test_1_bit_masks_hold_the_classes_0_and_1(tmp_path: Path):
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_a_mask_of_colours_is_refused_and_told_what_to_save(tmp_path: Path, channels: int):
+def test_a_mask_of_colours_is_refused_with_what_to_save_instead(tmp_path: Path, channels: int):
     root = tiny_folder(tmp_path, 2)
     save_photo(root / "masks" / "001.png", np.zeros((*SIZE, channels), np.uint8))
     message = rf"001\.png is a mask of Pillow mode '{'RGBA'[:channels]}'; .*colours: save the number of each pixel's c"
@@ -338,7 +340,7 @@ def test_names_may_hold_spaces_dots_and_any_letters(tmp_path: Path, split: str):
     assert found == {name: label for label, name in enumerate(names)}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold names in Unicode alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold only names in Unicode")
 def test_names_may_be_of_bytes_that_are_not_unicode(tmp_path: Path):
     name = os.fsdecode("café".encode("latin-1"))
     add_pair(tmp_path, name, np.ones(SIZE, np.uint8))

@@ -55,7 +55,7 @@ def test_train_and_val_share_no_image(tmp_path: Path, name: str):
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_recipe_loads_the_same_data_set_again(tmp_path: Path, name: str):
     data = load_dataset(name, split="val", image_size=(24, 40), **dataset_kwargs(name, tmp_path))
-    again = load_dataset(**data.recipe)
+    again = data.recipe()
     np.testing.assert_array_equal(again.images, data.images)
     np.testing.assert_array_equal(again.targets, data.targets)
     assert again.ids == data.ids

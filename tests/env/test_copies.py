@@ -95,7 +95,7 @@ def test_a_copy_survives_gymnasiums_wrappers(how: Callable):
 def test_a_pickle_holds_no_image(kind: Callable, name: str, tmp_path: Path):
     env = kind(name, image_size=(8, 8), **dataset_kwargs(name, tmp_path))
     env.reset(seed=0)
-    data = env.task.dataset
+    data = env._task.dataset
     sent = pickle.dumps(env)
     assert data.images[0].tobytes() not in sent
     assert data.targets.tobytes() not in sent
@@ -115,8 +115,8 @@ def test_the_size_of_a_pickle_does_not_depend_on_the_number_of_images():
 def test_a_deep_copy_shares_the_images(kind: Callable, name: str, tmp_path: Path):
     env = kind(name, image_size=(40, 48), **dataset_kwargs(name, tmp_path))
     twin = copy.deepcopy(env)
-    assert twin.task.dataset.images is env.task.dataset.images
-    assert np.shares_memory(twin.task.final_images(np.array([0]), np.array([False]))[0], env.task.dataset.images)
+    assert twin._task.dataset.images is env._task.dataset.images
+    assert np.shares_memory(twin._task.final_images(np.array([0]), np.array([False]))[0], env._task.dataset.images)
 
 
 @every_how
@@ -143,7 +143,7 @@ def send(env: Any, start: str) -> tuple[list, Any, int]:
 
 
 def _go_on(env: Any) -> tuple[list, Any, int]:
-    return trace(env, steps=4), getattr(env.task.dataset.images, "filename", None), env.reward_queries
+    return trace(env, steps=4), getattr(env._task.dataset.images, "filename", None), env.reward_queries
 
 
 @ignore_fork
@@ -155,7 +155,7 @@ def test_a_copy_in_another_process_continues_identically(start: str, kind: Calla
     trace(env, steps=3)
     outcomes, mapped, queries = send(env, start)
     assert data_equivalence(outcomes, trace(env, steps=4), exact=True)
-    assert mapped == env.task.dataset.images.filename is not None
+    assert mapped == env._task.dataset.images.filename is not None
     assert queries == env.reward_queries
 
 

@@ -55,7 +55,7 @@ def test_the_observation_is_the_image_that_info_names():
     env = make(split="val")
     for seed in range(5):
         image, info = env.reset(seed=seed)
-        np.testing.assert_array_equal(image, env.task.dataset.images[info["index"]])
+        np.testing.assert_array_equal(image, env._task.dataset.images[info["index"]])
 
 
 @pytest.mark.parametrize("augment", ["none", "flip"])
@@ -67,8 +67,8 @@ def test_observations_are_the_callers_own(augment: str):
         last = env.step(random_map(env))[0]
         np.testing.assert_array_equal(last, first)
         assert not np.shares_memory(first, last)
-        assert not np.shares_memory(first, env.task.dataset.images)
-        assert not np.shares_memory(last, env.task.dataset.images)
+        assert not np.shares_memory(first, env._task.dataset.images)
+        assert not np.shares_memory(last, env._task.dataset.images)
         last[:] = 0
         np.testing.assert_array_equal(first, before)
 
@@ -80,7 +80,7 @@ def test_exposed_targets_are_the_callers_own():
     info["target"][:] = 0
     step_info = env.step(random_map(env))[4]
     np.testing.assert_array_equal(step_info["target"], kept)
-    np.testing.assert_array_equal(kept, env.task.dataset.targets[info["index"]])
+    np.testing.assert_array_equal(kept, env._task.dataset.targets[info["index"]])
 
 
 def test_stepping_before_the_first_reset_is_an_error():
@@ -258,7 +258,7 @@ def test_the_index_option_shows_that_image_and_the_order_goes_on_afterwards(orde
         image, info = env.reset(options={"index": index})
         assert info["index"] == index
         assert type(info["index"]) is int
-        np.testing.assert_array_equal(image, env.task.dataset.images[int(index)])
+        np.testing.assert_array_equal(image, env._task.dataset.images[int(index)])
     seen += [env.reset()[1]["index"] for _ in range(4)]
     assert seen == plain
 
@@ -337,7 +337,7 @@ def test_a_wrong_seed_is_gymnasiums_error(seed: Any):
 
 def test_flip_mirrors_image_and_target_together_in_about_half_of_the_episodes():
     env = make(augment="flip", expose_target=True)
-    data = env.task.dataset
+    data = env._task.dataset
     episodes, mirrored = 400, 0
     for episode in range(episodes):
         image, info = env.reset(seed=0) if episode == 0 else env.reset()
@@ -354,8 +354,8 @@ def test_a_flipped_episode_scores_the_mirrored_target():
     seen = set()
     for seed in range(64):
         image, info = env.reset(seed=seed)
-        target = env.task.dataset.targets[info["index"]]
-        flipped = not np.array_equal(image, env.task.dataset.images[info["index"]])
+        target = env._task.dataset.targets[info["index"]]
+        flipped = not np.array_equal(image, env._task.dataset.images[info["index"]])
         seen.add(flipped)
         last, reward, _, _, step_info = env.step(target[:, ::-1] if flipped else target)
         assert reward == 1.0
@@ -369,8 +369,8 @@ def test_an_image_asked_for_by_index_is_never_flipped():
     for _ in range(3):
         for index in range(IMAGES):
             image, info = env.reset(options={"index": index})
-            np.testing.assert_array_equal(image, env.task.dataset.images[index])
-            np.testing.assert_array_equal(info["target"], env.task.dataset.targets[index])
+            np.testing.assert_array_equal(image, env._task.dataset.images[index])
+            np.testing.assert_array_equal(info["target"], env._task.dataset.targets[index])
             env.reset()
 
 
@@ -378,4 +378,4 @@ def test_without_augmentation_nothing_is_flipped():
     env = make()
     for seed in range(32):
         image, info = env.reset(seed=seed)
-        np.testing.assert_array_equal(image, env.task.dataset.images[info["index"]])
+        np.testing.assert_array_equal(image, env._task.dataset.images[info["index"]])

@@ -76,6 +76,24 @@ def test_numpy_integers_are_integers(kind: Any):
 
 @every_kind
 def test_the_default_rewards_are_mean_iou_and_at_pixel_level_pixel_accuracy(kind: Any):
-    assert kind(level="image", **SMALL).task.reward.name == "mean_iou"
-    assert kind(level="pixel", **SMALL).task.reward.name == "pixel_accuracy"
-    assert kind(level="image", reward="pixel_accuracy", **SMALL).task.reward.name == "pixel_accuracy"
+    assert kind(level="image", **SMALL).metadata["reward"] == "mean_iou"
+    assert kind(level="pixel", **SMALL).metadata["reward"] == "pixel_accuracy"
+    assert kind(level="image", reward="pixel_accuracy", **SMALL).metadata["reward"] == "pixel_accuracy"
+
+
+@every_kind
+def test_a_callable_reward_has_no_name_in_the_metadata(kind: Any):
+    metadata = kind(reward=lambda image, label_map, target: 0.5, **SMALL).metadata
+    assert (metadata["reward"], metadata["reward_options"]) == (None, {})
+
+
+@every_kind
+def test_reward_options_in_the_metadata_are_plain_values_of_their_own(kind: Any):
+    weights: list[float] = [1, 2, 1, 1, 1]
+    for given in (weights, np.array(weights, np.float32)):
+        env = kind(reward_options={"class_weights": given}, **SMALL)
+        assert env.metadata["reward_options"] == {"class_weights": weights}
+    env = kind(reward_options={"class_weights": weights}, **SMALL)
+    env.metadata["reward_options"]["class_weights"][0] = 7
+    assert weights == [1, 2, 1, 1, 1]
+    assert "reward_options" not in type(env).metadata

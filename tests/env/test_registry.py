@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,13 +15,14 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rss_env
 from rss_env import rendering
-from rss_env.datasets import IGNORE_INDEX
-from rss_env.wrappers import FlattenAction
+from rss_env.datasets import IGNORE_INDEX, load_dataset
+from rss_env.wrappers import CoarseAction, FeedbackReward, FlattenAction, Stars
+from rss_env.wrappers import vector as twins
 from tests.trees import dataset_kwargs
 
 SIZE = [40, 48]  # a list, as JSON gives it
@@ -148,6 +152,62 @@ def test_make_vec_gives_the_native_vector_env_that_resets_in_the_same_step(env_i
     assert infos["_final_info"].tolist() == [True] * 3
 
 
+def made_in_every_form(env_id: str, **given: Any) -> Iterator[tuple[gym.Env | VectorEnv, dict[str, Any]]]:
+    """The environment, single and vector, plain and wrapped, with the metadata that only this form has."""
+    mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    single, many = gym.make(env_id, **given), gym.make_vec(env_id, num_envs=2, **given)
+    on_device = gym.make_vec(env_id, num_envs=2, device="cpu", **given)
+    yield single, {}
+    yield gym.wrappers.RecordEpisodeStatistics(FlattenAction(single)), {}
+    yield many, mode
+    yield gym.wrappers.vector.RecordEpisodeStatistics(twins.FlattenAction(many)), mode
+    yield on_device, mode | {"device": "cpu"}
+    yield gym.wrappers.vector.TransformReward(twins.CoarseAction(on_device, 2), abs), mode | {"device": "cpu"}
+    yield gym.vector.SyncVectorEnv([functools.partial(gym.make, env_id, **given)], autoreset_mode="SameStep"), mode
+    if "ImageReward" in env_id:
+        yield CoarseAction(FeedbackReward(single, Stars(3)), 2), {"reward_stars": 3}
+        stars = twins.CoarseAction(twins.FeedbackReward(on_device, Stars(3)), 2)
+        yield stars, mode | {"device": "cpu", "reward_stars": 3}
+        yield twins.FeedbackReward(stars, "noise:0.1"), mode | {"device": "cpu"}  # these scores are no stars any more
+
+
+@every_id
+def test_metadata_is_all_that_an_agent_may_know(env_id: str, options: Callable):
+    given = options(env_id) | {"split": "val"}
+    data = load_dataset(gym.spec(env_id).kwargs["dataset"], **given)
+    level = "image" if "ImageReward" in env_id else "pixel"
+    expected = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 4,
+        "class_names": data.class_names,
+        "palette": tuple(map(tuple, data.palette.tolist())),
+        "num_images": len(data.images),
+        "resize": "pad",
+        "samples_per_image": None,
+        "expose_target": False,
+        "reward_level": level,
+        "reward": {"image": "mean_iou", "pixel": "pixel_accuracy"}[level],
+        "reward_options": {},
+    }
+    for env, own in made_in_every_form(env_id, **given):
+        assert env.metadata == expected | own
+        for twin in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
+            assert twin.metadata == env.metadata
+
+
+@every_id
+def test_metadata_holds_the_arguments_given(env_id: str, options: Callable):
+    chosen = {
+        "resize": "crop",
+        "samples_per_image": 2,
+        "expose_target": True,
+        "reward": "pixel_accuracy",
+        "reward_options": {"class_weights": None},
+    }
+    for env, _ in made_in_every_form(env_id, **options(env_id) | chosen):
+        assert {key: env.metadata[key] for key in chosen} == chosen
+
+
 @every_id
 def test_rewards_lie_between_0_and_1(env_id: str, options: Callable):
     env = gym.make(env_id, **options(env_id))
@@ -188,10 +248,10 @@ def test_a_label_map_of_one_class_scores_what_the_formula_says(env_id: str, opti
 @pytest.mark.parametrize("samples", [None, 2])
 def test_the_single_env_tells_nothing_that_holds_the_target(env_id: str, samples: int | None, options: Callable):
     env = gym.make(env_id, **options(env_id), samples_per_image=samples)
-    task: Any = env.unwrapped.task  # type: ignore[attr-defined]
+    data: Any = load_dataset(gym.spec(env_id).kwargs["dataset"], **options(env_id))
     for seed in range(4):
         _, info = env.reset(seed=seed)
-        targets = task.dataset.targets[[info["index"]]]
+        targets = data.targets[[info["index"]]]
         assert set(info) == {"index"}
         assert_tells_no_target(info, targets)
         info = env.step(np.zeros(env.action_space.shape, int))[4]
@@ -202,11 +262,11 @@ def test_the_single_env_tells_nothing_that_holds_the_target(env_id: str, samples
 @pytest.mark.parametrize("mode", [mode.value for mode in AutoresetMode])
 def test_the_vector_env_tells_nothing_that_holds_the_target(env_id: str, mode: str, options: Callable):
     envs = gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, **options(env_id))
-    task: Any = envs.unwrapped.task  # type: ignore[attr-defined]
+    targets: Any = load_dataset(gym.spec(env_id).kwargs["dataset"], **options(env_id)).targets
     _, infos = envs.reset(seed=0)
-    assert_tells_no_target(infos, task.dataset.targets)
+    assert_tells_no_target(infos, targets)
     infos = envs.step(np.zeros(envs.action_space.shape, int))[4]
-    assert_tells_no_target(infos, task.dataset.targets)
+    assert_tells_no_target(infos, targets)
 
 
 @every_id
@@ -234,6 +294,5 @@ def test_pictures_show_the_target_only_if_it_is_exposed(env_id: str, options: Ca
 
 def picture(env: gym.Env, image: Any, label_map: Any, target: Any, pixel_reward: Any = None) -> np.ndarray:
     """The picture that holds these panels and no other, with the classes of the environment."""
-    task = env.unwrapped.task  # type: ignore[attr-defined]
-    palette, names = task.dataset.palette, task.dataset.class_names
-    return rendering.panels(image, label_map, target, palette, names, level=task.level, pixel_reward=pixel_reward)
+    palette, names, level = (env.metadata[key] for key in ("palette", "class_names", "reward_level"))
+    return rendering.panels(image, label_map, target, palette, names, level=level, pixel_reward=pixel_reward)

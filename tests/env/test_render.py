@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -33,7 +34,7 @@ def panels(frame: np.ndarray) -> list[np.ndarray]:
     return parts
 
 
-def coloured(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def coloured(labels: np.ndarray, palette: Sequence) -> np.ndarray:
     """Pixel by pixel, as slowly and plainly as can be."""
     picture = np.empty((*labels.shape, 3), np.uint8)
     for y, x in np.ndindex(labels.shape):
@@ -60,7 +61,7 @@ def test_the_label_map_is_blank_before_the_step_and_the_pictures_size_never_chan
     assert after.shape == before.shape
     shown, drawn = panels(after)
     np.testing.assert_array_equal(shown, image)
-    np.testing.assert_array_equal(drawn, coloured(label_map, env.task.dataset.palette))
+    np.testing.assert_array_equal(drawn, coloured(label_map, env.metadata["palette"]))
 
     env.reset()
     assert (panels(env.render())[1] == BLANK).all()
@@ -81,7 +82,7 @@ def test_an_exposed_target_is_the_third_panel_and_the_fourth_tells_right_from_wr
     for frame in frames:
         shown, _, target, right = panels(frame)
         np.testing.assert_array_equal(shown, image)
-        np.testing.assert_array_equal(target, coloured(info["target"], env.task.dataset.palette))
+        np.testing.assert_array_equal(target, coloured(info["target"], env.metadata["palette"]))
         scored.append(right)
     assert (scored[0] == BLANK).all()
     expected = np.where(label_map == info["target"], 1, 0).astype(np.uint8)
@@ -119,10 +120,10 @@ def test_flipped_episodes_are_drawn_flipped():
     seen = set()
     for seed in range(64):
         image, info = env.reset(seed=seed)
-        seen.add(np.array_equal(image, env.task.dataset.images[info["index"]]))
+        seen.add(np.array_equal(image, env._task.dataset.images[info["index"]]))
         shown, _, target, _ = panels(env.render())
         np.testing.assert_array_equal(shown, image)
-        np.testing.assert_array_equal(target, coloured(info["target"], env.task.dataset.palette))
+        np.testing.assert_array_equal(target, coloured(info["target"], env.metadata["palette"]))
     assert seen == {True, False}
 
 
@@ -131,7 +132,7 @@ def test_of_k_samples_the_first_is_drawn():
     env.reset(seed=0)
     maps = np.random.default_rng(0).integers(0, 5, (3, *MAP))
     env.step(maps)
-    np.testing.assert_array_equal(panels(env.render())[1], coloured(maps[0], env.task.dataset.palette))
+    np.testing.assert_array_equal(panels(env.render())[1], coloured(maps[0], env.metadata["palette"]))
 
 
 def test_the_picture_keeps_the_label_map_that_was_scored():
@@ -140,7 +141,7 @@ def test_the_picture_keeps_the_label_map_that_was_scored():
     label_map = np.ones(MAP, np.uint8)
     env.step(label_map)
     label_map[:] = 2
-    assert (panels(env.render())[1] == env.task.dataset.palette[1]).all()
+    assert (panels(env.render())[1] == env.metadata["palette"][1]).all()
 
     envs = make(SegmentationVectorEnv, num_envs=2)
     envs.reset(seed=0)
@@ -148,7 +149,7 @@ def test_the_picture_keeps_the_label_map_that_was_scored():
     envs.step(label_maps)
     label_maps[:] = 2
     for frame in envs.render():
-        assert (panels(frame)[1] == env.task.dataset.palette[1]).all()
+        assert (panels(frame)[1] == env.metadata["palette"][1]).all()
 
 
 def test_rendering_changes_nothing():
@@ -246,7 +247,7 @@ def test_a_partial_reset_blanks_only_its_own_pictures():
     envs.step(np.ones((2, *MAP), int))
     images, _ = envs.reset(options={"reset_mask": np.array([False, True])})
     frames = [panels(frame) for frame in envs.render()]
-    palette = envs.task.dataset.palette
+    palette = envs.metadata["palette"]
     assert (frames[0][1] == palette[1]).all()
     assert (frames[1][1] == BLANK).all()
     for frame, image in zip(frames, images, strict=True):

@@ -88,7 +88,7 @@ def test_no_step_and_no_reset_waits_and_all_agrees_with_numpy(reward: str, level
             if call == 0:  # the weights reach the device once
                 outcomes.append((envs.reset(seed=5), twin.reset(seed=5)))
                 outcomes.append((envs.step(tensor), twin.step(maps)))
-            with NoWaiting(envs.task._outside_known):
+            with NoWaiting(envs._task._outside_known):
                 outcomes.append((envs.reset(), twin.reset()))
                 outcomes.append((envs.step(tensor), twin.step(maps)))
         for ours, theirs in outcomes:
@@ -100,8 +100,8 @@ def test_wrong_labels_not_yet_heard_of_are_heard_by_close():
     envs, _ = pair()
     envs.reset(seed=0)
     envs.step(torch.full((3, *MAP), 5))
-    envs.task._outside_known.zero_()  # as long as the device is behind
-    envs.task.check_earlier()
+    envs._task._outside_known.zero_()  # as long as the device is behind
+    envs._task.check_earlier()
     with pytest.raises(InvalidAction, match="of an earlier step"):
         envs.close()
     envs.close()
@@ -113,7 +113,7 @@ def test_wrong_labels_of_several_steps_are_heard_once():
     envs.reset(seed=0)
     for _ in range(3):
         envs.step(torch.full((3, *MAP), -1))
-        envs.task._outside_known.zero_()  # as long as the device is behind
+        envs._task._outside_known.zero_()  # as long as the device is behind
     envs.step(torch.zeros(3, *MAP, dtype=torch.uint8))  # with it comes the news of all before
     with pytest.raises(InvalidAction, match="of an earlier step"):
         envs.reset(seed=0)
@@ -164,18 +164,22 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_task, "_check_device", torch.device)
 
 
-def assert_same_form(ours: Any, theirs: Any) -> None:
-    """The same keys, shapes and dtypes, ours on the pretended device."""
+ON_HOST = {"index", "_index", "flipped", "_flipped"}
+HOST = torch.device("cpu")
+
+
+def assert_same_form(ours: Any, theirs: Any, device: torch.device = META) -> None:
+    """The same keys, shapes and dtypes, ours on the pretended device but for what always is on the host."""
     if isinstance(theirs, dict):
         assert list(ours) == list(theirs)
         for key in theirs:
-            assert_same_form(ours[key], theirs[key])
+            assert_same_form(ours[key], theirs[key], HOST if key in ON_HOST else META)
     elif isinstance(theirs, tuple):
         for mine, other in zip(ours, theirs, strict=True):
             assert_same_form(mine, other)
     else:
         other = np.stack(list(theirs)) if theirs.dtype == object else theirs
-        assert ours.device == META
+        assert ours.device == device
         assert (tuple(ours.shape), str(ours.dtype)) == (other.shape, f"torch.{other.dtype}")
 
 
@@ -183,12 +187,12 @@ def assert_same_form(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize(("reward", "level"), REWARD_LEVELS)
 @pytest.mark.parametrize("cache", ["device", "host"])
 @pytest.mark.parametrize("mode", MODES)
-def test_no_devices_mix_no_copy_waits_and_all_is_on_the_device(reward: str, level: str, cache: str, mode: str):
+def test_no_devices_mix_no_copy_waits_and_all_is_where_it_belongs(reward: str, level: str, cache: str, mode: str):
     options = {"num_envs": 3, "image_size": MAP, "num_images": 6, "autoreset_mode": mode, **EVERYTHING}
     options |= {"reward": reward, "level": level} | (WEIGHTS if "class_weights" in REWARDS[reward].options else {})
     envs, twin = TorchSegmentationVectorEnv(device="meta", cache=cache, **options), SegmentationVectorEnv(**options)
     assert envs.device == META
-    assert envs.task._images.device.type == ("meta" if cache == "device" else "cpu")
+    assert envs._task._images.device.type == ("meta" if cache == "device" else "cpu")
     envs.reset(seed=0)
     twin.reset(seed=0)
     maps = random_maps(twin)
@@ -212,7 +216,7 @@ def test_labels_on_the_host_are_checked_at_once():
 
 @pytest.mark.usefixtures("accelerated")
 def test_an_array_that_changes_in_place_is_sent_again():
-    task = pair()[0].task
+    task = pair()[0]._task
     indices = np.array([1, 4])
     first = task.send(indices)
     assert task.send(indices.copy()) is first
@@ -241,6 +245,10 @@ def test_on_cuda_no_step_waits_and_all_agrees_with_numpy(level: str, cache: str)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         theirs += [twin.step(maps), twin.reset()]  # type: ignore[list-item]
+    for _, infos in ours[::2]:
+        assert infos["index"].is_cpu
+        assert infos["flipped"].is_cpu
+        assert infos["target"].is_cuda
     assert_same(tree_map_only(torch.Tensor, torch.Tensor.cpu, tuple(ours)), tuple(theirs))
     envs.step(torch.full((3, 2, *MAP), 5, device="cuda"))
     with pytest.raises(InvalidAction, match="of an earlier step"):

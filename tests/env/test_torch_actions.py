@@ -146,7 +146,7 @@ def test_wrong_labels_are_refused_at_once_on_the_host_and_by_the_next_call_on_an
 
 def step_and_wait(envs: Any, maps: np.ndarray) -> None:
     envs.step(torch.from_numpy(maps))
-    envs.task.check_earlier(wait=True)
+    envs._task.check_earlier(wait=True)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)

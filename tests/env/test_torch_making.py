@@ -165,12 +165,12 @@ def test_a_copy_and_the_original_go_on_alike_and_do_not_disturb_each_other(
 
 @every_how
 def test_the_copy_of_a_task_scores_alike(how: Callable):
-    task = pair(**EVERYTHING)[0].task
+    task = pair(**EVERYTHING)[0]._task
     indices, flipped = np.array([3, 0, 3]), np.array([True, False, False])
     label_maps = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (3, 2, *MAP), np.uint8))
     for one in (task, how(task)):
         rewards, details = one.score(label_maps, indices, flipped)
-        expected, told = pair(**EVERYTHING)[1].task.score(label_maps.numpy(), indices, flipped)
+        expected, told = pair(**EVERYTHING)[1]._task.score(label_maps.numpy(), indices, flipped)
         assert_same((rewards, details), (expected, told))
 
 
@@ -179,7 +179,7 @@ def test_a_pickle_holds_no_image_and_no_tensor():
     envs.reset(seed=0)
     envs.step(torch.zeros(3, 8, 8, dtype=torch.uint8))
     sent = pickle.dumps(envs)
-    data = envs.task.dataset
+    data = envs._task.dataset
     assert data.targets is not None
     assert data.images[0].tobytes() not in sent
     assert data.targets[0].tobytes() not in sent
@@ -189,9 +189,9 @@ def test_a_pickle_holds_no_image_and_no_tensor():
 
 def test_on_the_host_the_data_set_is_not_copied():
     envs, _ = pair()
-    for one in (envs.task, copy.deepcopy(envs).task):
+    for one in (envs._task, copy.deepcopy(envs)._task):
         assert one.on_host
-        assert one._images.data_ptr() == envs.task.dataset.images.ctypes.data
+        assert one._images.data_ptr() == envs._task.dataset.images.ctypes.data
 
 
 # Wrapped and closed

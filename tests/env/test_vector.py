@@ -118,7 +118,7 @@ def test_jumping_to_an_episode_is_the_same_as_stepping_there(order: str, start: 
 def test_the_index_option_shows_those_images_unflipped_and_the_order_goes_on_afterwards(index: Any):
     plain = shown(make(augment="flip"), 5, seed=0)
     envs = make(augment="flip", expose_target=True)
-    data = envs.task.dataset
+    data = envs._task.dataset
     before = shown(envs, 2, seed=0)
     expected = np.broadcast_to(index, 3)
     images, infos = envs.reset(options={"index": index})
@@ -133,7 +133,7 @@ def test_the_index_option_shows_those_images_unflipped_and_the_order_goes_on_aft
 
 def test_flip_mirrors_each_environments_image_and_target_together():
     envs = make(8, augment="flip", expose_target=True)
-    data = envs.task.dataset
+    data = envs._task.dataset
     mirrored = np.zeros(8, int)
     for episode in range(40):
         images, infos = envs.reset(seed=0) if episode == 0 else envs.reset()
@@ -159,7 +159,7 @@ def test_the_mirrored_target_scores_1_in_flipped_episodes():
 def test_every_step_ends_every_episode_and_shows_the_next_images():
     envs = make()
     images, infos = envs.reset(seed=0)
-    np.testing.assert_array_equal(images, envs.task.dataset.images[infos["index"]])
+    np.testing.assert_array_equal(images, envs._task.dataset.images[infos["index"]])
     for _ in range(4):
         scored, last = infos["index"], images
         images, rewards, terminations, truncations, infos = envs.step(random_maps(envs))
@@ -167,7 +167,7 @@ def test_every_step_ends_every_episode_and_shows_the_next_images():
         assert terminations.all()
         assert not truncations.any()
         assert (rewards.dtype, rewards.shape) == (np.float64, (3,))
-        np.testing.assert_array_equal(images, envs.task.dataset.images[infos["index"]])
+        np.testing.assert_array_equal(images, envs._task.dataset.images[infos["index"]])
         np.testing.assert_array_equal(infos["final_info"]["index"], scored)
         np.testing.assert_array_equal(np.stack(list(infos["final_obs"])), last)
 
@@ -183,7 +183,7 @@ def test_next_step_mode_ignores_the_actions_of_its_resetting_step():
     assert not terminations.any()
     assert not truncations.any()
     assert envs.reward_queries == queries
-    np.testing.assert_array_equal(images, envs.task.dataset.images[infos["index"]])
+    np.testing.assert_array_equal(images, envs._task.dataset.images[infos["index"]])
 
 
 @pytest.mark.parametrize(("samples", "per_step"), [(None, 3), (1, 3), (4, 12)])

@@ -84,7 +84,7 @@ def test_the_terminal_observation_comes_only_when_asked_for():
 
 
 def test_wrapped_vector_environments_are_taken():
-    inner = twins.StarReward(twins.CoarseAction(gym.make_vec(ID, 2, **SMALL), 2), stars=3)
+    inner = twins.FeedbackReward(twins.CoarseAction(gym.make_vec(ID, 2, **SMALL), 2), "stars:3")
     envs = SegmentationVecEnv(inner)
     assert envs.action_space.shape == (20,)
     envs.reset()
@@ -122,7 +122,7 @@ def test_attributes_methods_and_pictures():
     envs.reset()
     envs.step(np.zeros((2, 80), int))
     assert envs.get_attr("reward_queries") == [2, 2]
-    assert envs.get_attr("task", indices=0)[0].dataset.num_classes == 3
+    assert len(envs.get_attr("metadata", indices=0)[0]["class_names"]) == 3
     envs.set_attr("reward_queries", 0)
     assert envs.get_attr("reward_queries", [1]) == [0]
     with pytest.raises(OptionError, match="share their attributes"):
@@ -140,7 +140,7 @@ def test_attributes_methods_and_pictures():
 
 def test_attributes_are_found_through_several_wrappers_and_set_where_they_are_found():
     inner = twins.CoarseAction(gym.make_vec(ID, 2, **SMALL), 2)
-    envs = SegmentationVecEnv(twins.StarReward(inner, stars=3))
+    envs = SegmentationVecEnv(twins.FeedbackReward(inner, "stars:3"))
     assert envs.get_attr("cell") == [2, 2]
     envs.set_attr("cell", 5)
     assert inner.cell == 5

@@ -40,7 +40,7 @@ def test_the_native_vector_environment_rolls_out_with_the_rewards_of_its_actions
     rollout = env.rollout(5, break_when_any_done=False)
     assert rollout.batch_size == (4, 5)
     assert rollout["next", "terminated"].all()
-    data = envs.unwrapped.task.dataset
+    data = envs.unwrapped._task.dataset
     shown = data.images[rollout["index"].numpy()]
     np.testing.assert_array_equal(rollout["observation"].numpy(), shown)
     # What an episode ends on is its own image, not that of the next episode, which has begun in the same step.
@@ -52,7 +52,7 @@ def test_the_native_vector_environment_rolls_out_with_the_rewards_of_its_actions
 
 
 def test_a_wrapped_vector_environment_rolls_out_too():
-    envs = vector.StarReward(vector.CoarseAction(gym.make_vec(ID, 4, **SMALL), 2), stars=3)
+    envs = vector.FeedbackReward(vector.CoarseAction(gym.make_vec(ID, 4, **SMALL), 2), "stars:3")
     rollout = checked(envs).rollout(5, break_when_any_done=False)
     assert rollout["action"].shape == (4, 5, 4, 5)
     assert set(rollout["next", "reward"].unique().tolist()) <= {0.0, 0.5, 1.0}
@@ -63,7 +63,7 @@ def test_at_pixel_level_a_rollout_has_the_mean_and_not_the_map(samples: int | No
     envs = gym.make_vec("RSS-Shapes-PixelReward-v0", 2, samples_per_image=samples, **SMALL)
     rollout = checked(envs).rollout(3, break_when_any_done=False)
     assert "pixel_reward" not in rollout["next"].keys()  # noqa: SIM118 (a TensorDict has no such `in`)
-    targets = envs.unwrapped.task.dataset.targets[rollout["index"].numpy()]
+    targets = envs.unwrapped._task.dataset.targets[rollout["index"].numpy()]
     label_maps = rollout["action"].reshape(2, 3, -1, 8, 10).numpy()
     expected = (label_maps == targets[:, :, None]).mean((2, 3, 4))
     np.testing.assert_allclose(rollout["next", "reward"][..., 0].numpy(), expected, rtol=1e-6)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from rss_env.errors import OptionError
-from rss_env.rewards import count_numba, score_images, score_pixels
+from rss_env.rewards import score_images, score_pixels
+from rss_env.rewards.counting import numba as count_numba
 
 MAPS, TARGETS = np.zeros((2, 3, 4, 5), np.uint8), np.zeros((2, 4, 5), np.uint8)
 NEITHER = "Label maps and targets must be NumPy arrays, or torch tensors on one device, of integers; got "
@@ -80,7 +81,7 @@ def test_integers_of_any_type_score_alike(name: str, label_type: str, target_typ
 
 
 @pytest.mark.parametrize("pixels", [5, 64, 70])
-def test_compiled_counting_never_writes_beside_its_counts(pixels: int):
+def test_compiled_counting_never_writes_outside_its_counts(pixels: int):
     maps, truth = np.zeros((1, 3, pixels), np.uint8), np.zeros((1, pixels), np.uint8)
     maps[0, 0] = 5  # three classes: this would be class 2 of the next label map
     intersection, predicted = count_numba.count_labels(maps, truth, 3)

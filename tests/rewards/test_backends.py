@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rss_env.errors import OptionError
-from rss_env.rewards import REWARDS, count_numba, count_numpy, count_torch, counts, score_images, score_pixels
+from rss_env.rewards import REWARDS, counting, score_images, score_pixels
+from rss_env.rewards.counting import numba as count_numba
+from rss_env.rewards.counting import numpy as count_numpy
+from rss_env.rewards.counting import torch as count_torch
 from tests.rewards.cases import Case, cases, random_case
 from tests.rewards.test_rewards import PIXEL_REWARDS, reward_options
 
@@ -44,7 +47,7 @@ def test_numpy_numba_and_torch_count_alike(case: Case, chunk: int):
     np.testing.assert_array_equal(classes.numpy(), by_class)
 
 
-@pytest.mark.parametrize("pixels", [1, 63, 64, 65, 127, 128, 1000, 4096])
+@pytest.mark.parametrize("pixels", [1, 63, 64, 191, 192, 193, 384, 1000, 4096])
 @pytest.mark.parametrize("classes", [2, 39, 40, 41, 127, 128, 254, 255])
 def test_numba_counts_as_numpy_does_around_its_limits(classes: int, pixels: int):
     case = random_case(classes * pixels, (2, 3, 1, pixels), classes, 0.2, "uint8")
@@ -64,9 +67,9 @@ def test_targets_may_be_read_where_they_are(backend: Any, classes: int):
     expected = backend.count_labels(maps[:4], truth[chosen], classes)
     for found, right in zip(backend.count_labels(maps[:4], truth, classes, chosen), expected, strict=True):
         np.testing.assert_array_equal(found, right)
-    for known in (None, counts.count_classes(case.targets[chosen], classes)):
-        whole = counts.count_labels(case.label_maps[:4], case.targets, classes, known, rows=chosen)
-        copied = counts.count_labels(case.label_maps[:4], case.targets[chosen], classes)
+    for known in (None, counting.count_classes(case.targets[chosen], classes)):
+        whole = counting.count_labels(case.label_maps[:4], case.targets, classes, known, rows=chosen)
+        copied = counting.count_labels(case.label_maps[:4], case.targets[chosen], classes)
         for found, right in zip(whole, copied, strict=True):
             np.testing.assert_array_equal(found, right)
 
@@ -100,7 +103,7 @@ def own_options(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["as on the host", "as on an accelerator"])
-def counting(request: pytest.FixtureRequest) -> Iterator[None]:
+def counted(request: pytest.FixtureRequest) -> Iterator[None]:
     """Also makes tensors of the CPU be counted as those of an accelerator are."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "as on an accelerator":
@@ -109,7 +112,7 @@ def counting(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("counting")
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("name", REWARDS)
 @given(data=st.data(), case=cases)
 @settings(deadline=None, max_examples=60)
@@ -126,7 +129,7 @@ def test_torch_scores_are_numpys_to_the_last_bit(name: str, data: st.DataObject,
         np.testing.assert_array_equal(pixels.numpy(), expected)
 
 
-@pytest.mark.usefixtures("counting")
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("name", REWARDS)
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_arrays_with_gaps_and_swapped_axes_score_as_their_copies(name: str, dtype: str):
@@ -174,7 +177,7 @@ def test_no_score_waits_for_an_accelerator(name: str, monkeypatch: pytest.Monkey
                 score_pixels(name, *as_tensors(case), 5, **chosen)
 
 
-@pytest.mark.usefixtures("counting")
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("name", REWARDS)
 @pytest.mark.parametrize("dtype", ["uint8", "int64"])
 def test_scoring_leaves_its_arguments_alone(name: str, dtype: str):
@@ -203,23 +206,23 @@ def test_arrays_that_may_not_be_written_to_are_scored(name: str):
 
 @pytest.fixture
 def choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    counts.backend.cache_clear()
+    counting.backend.cache_clear()
     yield monkeypatch
-    counts.backend.cache_clear()
+    counting.backend.cache_clear()
 
 
-def test_numba_counts_where_it_is_installed_unless_told_otherwise(choice: pytest.MonkeyPatch):
+def test_numba_counts_where_it_is_installed_unless_another_is_chosen(choice: pytest.MonkeyPatch):
     choice.delenv("RSS_COUNTS", raising=False)
-    assert counts.backend() is count_numba
-    counts.backend.cache_clear()
+    assert counting.backend() is count_numba
+    counting.backend.cache_clear()
     choice.setenv("RSS_COUNTS", "numpy")
-    assert counts.backend() is count_numpy
+    assert counting.backend() is count_numpy
 
 
 def test_numpy_counts_where_numba_is_not_installed(choice: pytest.MonkeyPatch):
     choice.delenv("RSS_COUNTS", raising=False)
     choice.setattr(importlib.util, "find_spec", lambda name: None)
-    assert counts.backend() is count_numpy
+    assert counting.backend() is count_numpy
 
 
 def test_an_unknown_backend_is_an_error_that_lists_the_valid_ones(choice: pytest.MonkeyPatch):

@@ -21,7 +21,7 @@ from tests.rewards.cases import Case, cases, random_case
 from tests.rewards.oracles import ORACLES, PIXEL_ORACLES, edge_pixels
 
 PIXEL_REWARDS = [name for name, reward in REWARDS.items() if reward.has_level("pixel")]
-# Boundary F1 alone asks where a pixel is, and it forgives what is within its tolerance, so it may be 1 for a wrong map.
+# Only boundary F1 asks where a pixel is, and it forgives what is within its tolerance, so it may be 1 for a wrong map.
 PLACELESS = [name for name in REWARDS if name != "boundary_f1"]
 every_reward = pytest.mark.parametrize("name", REWARDS)
 every_placeless_reward = pytest.mark.parametrize("name", PLACELESS)
@@ -194,9 +194,9 @@ def test_every_map_of_four_pixels_against_every_target(name: str, classes: int):
         ([[0, 1], [1, 1]], [[0, 1], [0, 255]], (1 / 2 + 1 / 2) / 2, (2 / 3 + 2 / 3) / 2, 1 / 2, 2 / 3),
         ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 1, 1, 1, 1),
         ([[2, 2], [2, 2]], [[0, 0], [0, 0]], 0, 0, 0, 0),
-        # A class in the label map alone counts as 0, except where classes weigh by their pixels in the target
+        # A class only in the label map counts as 0, except where classes weigh by their pixels in the target
         ([[0, 0], [0, 2]], [[0, 0], [0, 0]], (3 / 4 + 0) / 2, (6 / 7 + 0) / 2, 3 / 4, 3 / 4),
-        # as does one in the target alone.
+        # as does one only in the target.
         ([[0, 0], [0, 0]], [[0, 0], [0, 2]], (3 / 4 + 0) / 2, (6 / 7 + 0) / 2, 3 / 4 * 3 / 4, 3 / 4),
         ([[0, 0], [0, 2]], [[0, 0], [0, 255]], 1, 1, 1, 1),  # predicted where ignored: not present
         ([[0, 1], [2, 0]], [[1, 2], [0, 1]], 0, 0, 0, 0),
@@ -222,7 +222,7 @@ def test_scores_worked_out_by_hand(
         ([[0, 1, 1, 1]], [[0, 0, 1, 1]], 1, 1.0),
         ([[0, 0, 0, 0]], [[0, 0, 0, 0]], 0, 1.0),  # no border in either, and class 0 in both
         ([[1, 1, 1, 1]], [[0, 0, 0, 0]], 9, 0.0),
-        ([[0, 0, 0, 0]], [[0, 0, 1, 1]], 9, 0.0),  # a border in the target alone
+        ([[0, 0, 0, 0]], [[0, 0, 1, 1]], 9, 0.0),  # a border only in the target
         ([[0, 0, 255, 1]], [[0, 0, 255, 1]], 0, 1.0),  # what is next to an ignored pixel is no border
         ([[0, 0, 0, 1, 0]], [[0, 0, 0, 1, 1]], 0, (2 / 3 + 1) / 2),  # class 0: precision 1/2, recall 1
         ([[0, 1], [1, 1]], [[1, 1], [1, 0]], 1, (0 + 1) / 2),  # the diagonal is √2 pixels long
@@ -237,7 +237,7 @@ def test_boundary_f1_worked_out_by_hand(label_map: list, target: list, tolerance
 
 def test_weights_and_classes_worked_out_by_hand():
     maps, targets = np.array([[[[0, 0], [0, 2]]]], np.uint8), np.array([[[0, 0], [1, 1]]], np.uint8)
-    # IoU: 2/3 of class 0, 0 of class 1, 0 of class 2, which the label map alone holds
+    # IoU: 2/3 of class 0, 0 of class 1, 0 of class 2, which only the label map holds
     assert score_images("mean_iou", maps, targets, 3).item() == pytest.approx(2 / 9)
     assert score_images("mean_iou", maps, targets, 3, classes="target").item() == pytest.approx(1 / 3)
     assert score_images("mean_iou", maps, targets, 3, class_weights=[3, 1, 2]).item() == pytest.approx(1 / 3)
@@ -319,8 +319,8 @@ def test_where_every_class_of_the_mean_weighs_0_the_score_is_0(name: str, case: 
     assert not scores[~np.broadcast_to(asked, scores.shape)].any()
 
 
-@pytest.mark.parametrize("name", [name for name, reward in REWARDS.items() if reward.counts_alone])
-def test_what_needs_the_counts_alone_is_given_nothing_else(name: str):
+@pytest.mark.parametrize("name", [name for name, reward in REWARDS.items() if not reward.reads_maps])
+def test_most_rewards_need_only_the_counts(name: str):
     case = random_case(2, (2, 3, 9, 9), 4, 0.2, "uint8")
     counts = count_labels(case.label_maps, case.targets, 4)
     np.testing.assert_array_equal(REWARDS[name].image_score(counts, None, None), score(name, case))

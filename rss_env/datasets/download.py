@@ -25,24 +25,25 @@ from urllib.parse import urlparse
 
 from rss_env.datasets import DATASETS, DatasetEntry, find_dataset
 from rss_env.datasets.info import Archive
+from rss_env.datasets.layout import check_complete
 from rss_env.errors import DatasetError
 
-ATTEMPTS = 5  # in a row that bring nothing new
+ATTEMPTS = 5  # in a row without a new byte
 PAUSE = 1.0  # seconds before the second attempt; each further pause is twice as long
 TIMEOUT = 30.0  # seconds without a byte
-CHUNK = 1 << 16  # bytes; what a lost connection costs at most
-TEMPORARY = (408, 425, 429)  # status codes below 500 that a later attempt may not meet
+CHUNK = 1 << 16  # bytes; the most that a lost connection costs
+TEMPORARY = (408, 425, 429)  # status codes below 500 for which another attempt may succeed
 
 
 def download(name: str, root: str | Path, *, progress: bool = True) -> Path:
     """Puts a data set into the layout that its environments read.
 
-    A data set that is there already is not fetched again; a download that was cut off goes on where it stopped, also in
-    another call. Nothing of it can be seen below ``root`` until an archive is complete, verified and extracted.
+    A data set that is already there is not fetched again, and a download that was cut off resumes where it stopped,
+    even in a later call. Nothing appears below ``root`` until an archive is complete, verified and extracted.
 
     Args:
-        name: a key of ``DATASETS``, in whatever case, or an alias.
-        root: the folder that environments then get as ``root``; made if it is not there.
+        name: a key of ``DATASETS``, in any case, or an alias.
+        root: the folder to pass to environments as ``root``; created if it does not exist.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -50,7 +51,7 @@ def download(name: str, root: str | Path, *, progress: bool = True) -> Path:
 
     Raises:
         OptionError: an unknown name; the message lists the valid ones.
-        DatasetError: nothing can be fetched (the message is what to do instead), the server or the disk fails, the
+        DatasetError: nothing can be fetched (the message says what to do instead), the server or the disk fails, the
             checksum is wrong, the archive holds what it must not, or what lies below ``root`` is incomplete.
         ModuleNotFoundError: pooch, requests or tqdm is not installed: ``pip install 'rss-env[cli]'``.
     """
@@ -59,7 +60,7 @@ def download(name: str, root: str | Path, *, progress: bool = True) -> Path:
     if entry.locate is None:
         raise DatasetError(f"{name} is procedural: there is nothing to download.")
     if not entry.info.archives:
-        raise DatasetError(f"{name} cannot be fetched by a program. {entry.info.licence}\n{entry.info.steps}")
+        raise DatasetError(f"{name} cannot be downloaded automatically. {entry.info.licence}\n{entry.info.steps}")
     base = Path(root).expanduser()
     if _missing(entry, base):
         for archive in entry.info.archives:
@@ -79,7 +80,8 @@ def _missing(entry: DatasetEntry, base: Path) -> DatasetError | None:
     """What the loader says of the data set's first split below ``base``; None if every photo and mask is there."""
     assert entry.locate is not None
     try:
-        entry.locate(base, next(iter(entry.info.splits)))
+        source = entry.locate(base, next(iter(entry.info.splits)))
+        check_complete(source.name, source.images, source.masks)
     except DatasetError as error:
         return error
     return None
@@ -132,10 +134,10 @@ def _retrieve(archive: Archive, workplace: Path, progress: bool) -> Path:
         return Path(pooch.retrieve(archive.url, archive.checksum, fname=name, path=workplace, downloader=downloader))
     except DatasetError:
         raise
-    except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
+    except ValueError as error:  # how pooch reports a wrong checksum; it has removed the file
         raise DatasetError(
-            f"{archive.url} is not the file that was expected: {error} It was removed; try again, and if it stays so, "
-            "the file on the server has changed."
+            f"{archive.url} is not the file that was expected: {error} It was removed; try again, and if that does "
+            "not help, the file on the server has changed."
         ) from error
 
 
@@ -149,7 +151,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems have no locks: then the checksum tells if two have written
+        with suppress(OSError):  # some network file systems have no locks: then the checksum shows if two have written
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -172,7 +174,7 @@ class ResumingDownloader:
         self.progress = progress
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Downloads ``url`` to ``output_file``; a failed connection is tried again."""
+        """Downloads ``url`` to ``output_file``; a failed connection is retried."""
         import requests
 
         failures, most = 0, self._size()
@@ -185,7 +187,7 @@ class ResumingDownloader:
                 most = max(most, self._size())
                 status = 500 if error.response is None else error.response.status_code
                 if failures >= ATTEMPTS or (status < 500 and status not in TEMPORARY):
-                    kept = f" {self.part} is kept; the next call goes on from there." if self._size() else ""
+                    kept = f" {self.part} is kept; the next call resumes from there." if self._size() else ""
                     raise DatasetError(f"Cannot download {url}: {error}.{kept}") from error
                 time.sleep(PAUSE * 2 ** (failures - 1))
         shutil.move(self.part, output_file)
@@ -200,16 +202,16 @@ class ResumingDownloader:
         have = self._size()
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+            sent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if answer.status_code == 416 and have:  # nothing is left to send, or the file on the server is shorter
-                if told and told[2] == str(have):
+                if sent and sent[2] == str(have):
                     return
                 self.part.unlink()
                 return self._go_on(url)
             answer.raise_for_status()
             answer.raw.enforce_content_length = False  # a short answer is to be kept; the length is checked below
             resumed = answer.status_code == 206
-            if resumed and not (told and told[1] == str(have)):
+            if resumed and not (sent and sent[1] == str(have)):
                 self.part.unlink(missing_ok=True)
                 raise requests.ConnectionError(f"the server sent other bytes than the ones from {have:,} on")
             have = have if resumed else 0
@@ -235,7 +237,7 @@ class ResumingDownloader:
 
 
 def extract(path: Path, provides: str, base: Path) -> None:
-    """Extracts a tar or zip archive into a folder beside it and moves one folder of it into place by a rename.
+    """Extracts a tar or zip archive into a folder next to it and moves one folder of it into place by a rename.
 
     Args:
         path: the archive, on the same file system as ``base``.
@@ -284,7 +286,7 @@ def _check(path: Path, name: str, ordinary: bool) -> None:
 
 @contextmanager
 def _disk(base: Path) -> Iterator[None]:
-    """Turns errors of the disk into ones that say what to do."""
+    """Turns errors of the disk into errors that say what to do."""
     try:
         yield
     except DatasetError:

@@ -14,7 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from rss_env.errors import OptionError
-from rss_env.rewards import count_classes, count_numpy, count_torch, counts, score_images
+from rss_env.rewards import count_classes, counting, score_images
+from rss_env.rewards.counting import numpy as count_numpy
+from rss_env.rewards.counting import torch as count_torch
 from tests.rewards.cases import Case, cases, random_case
 
 CUDA = torch.cuda.is_available()
@@ -27,7 +29,7 @@ every_example = settings(deadline=None, max_examples=40, suppress_health_check=[
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
     pytest.importorskip("triton", reason="needs triton: pip install triton")
-    from rss_env.rewards import count_triton
+    from rss_env.rewards.counting import triton as count_triton
 
     return count_triton
 
@@ -56,7 +58,7 @@ def rows(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 @given(case=cases)
 @every_example
-def test_counts_are_those_of_each_label_map_alone(kernels: ModuleType, case: Case) -> None:
+def test_counts_are_those_of_each_label_map_by_itself(kernels: ModuleType, case: Case) -> None:
     check(kernels, *rows(case), case.classes)
 
 
@@ -157,37 +159,39 @@ def test_other_integers_are_counted_by_torch(
 
 @pytest.fixture
 def choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    counts.backend.cache_clear()
+    counting.backend.cache_clear()
     monkeypatch.delenv("RSS_COUNTS", raising=False)
     yield monkeypatch
-    counts.backend.cache_clear()
+    counting.backend.cache_clear()
 
 
 def hide_triton(patch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     patch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "triton" else find(name, *rest))
-    for name in ("triton", "rss_env.rewards.count_triton"):
+    for name in ("triton", "rss_env.rewards.counting.triton"):
         patch.setitem(sys.modules, name, None)  # so that its import fails
 
 
-def test_triton_counts_on_cuda_devices_unless_told_otherwise(kernels: ModuleType, choice: pytest.MonkeyPatch) -> None:
-    assert counts.backend("cuda") is kernels
-    assert counts.backend("mps") is count_torch
-    host = counts.backend()
+def test_triton_counts_on_cuda_devices_unless_another_is_chosen(
+    kernels: ModuleType, choice: pytest.MonkeyPatch
+) -> None:
+    assert counting.backend("cuda") is kernels
+    assert counting.backend("mps") is count_torch
+    host = counting.backend()
     for name, on_cuda in (("torch", count_torch), ("triton", kernels), ("numpy", kernels)):
-        counts.backend.cache_clear()
+        counting.backend.cache_clear()
         choice.setenv("RSS_COUNTS", name)
-        assert counts.backend("cuda") is on_cuda
-        assert counts.backend() is (count_numpy if name == "numpy" else host)
+        assert counting.backend("cuda") is on_cuda
+        assert counting.backend() is (count_numpy if name == "numpy" else host)
 
 
 def test_torch_counts_where_triton_is_not_installed(choice: pytest.MonkeyPatch) -> None:
     hide_triton(choice)
-    assert counts.backend("cuda") is count_torch
-    counts.backend.cache_clear()
+    assert counting.backend("cuda") is count_torch
+    counting.backend.cache_clear()
     choice.setenv("RSS_COUNTS", "triton")
     with pytest.raises(OptionError, match="RSS_COUNTS=triton needs Triton: pip install triton"):
-        counts.backend("cuda")
+        counting.backend("cuda")
 
 
 def test_scores_of_tensors_on_an_accelerator_are_made_of_the_kernels_counts(
@@ -204,4 +208,4 @@ def test_scores_of_tensors_on_an_accelerator_are_made_of_the_kernels_counts(
     np.testing.assert_array_equal(score_images("mean_iou", label_maps, targets, 7).cpu(), expected)
     assert len(called) == 2  # of label maps, and of targets
     by_class = count_classes(targets[:, None], 7)
-    np.testing.assert_array_equal(by_class.cpu(), counts.count_classes(case.targets[:, None], 7))
+    np.testing.assert_array_equal(by_class.cpu(), counting.count_classes(case.targets[:, None], 7))

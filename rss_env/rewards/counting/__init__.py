@@ -1,9 +1,9 @@
-"""Exact integer counts of how label maps meet their targets: all that most scores are made of.
+"""Exact integer counts of how label maps match their targets: all that most scores need.
 
-The counting itself is done, for everything on the host, by ``count_numba`` where Numba is installed
-(``pip install 'rss-env[fast]'``), else by ``count_numpy``; for tensors of a CUDA device by ``count_triton`` where
-Triton is installed, as it is with torch for CUDA, else, and for those of other accelerators, by ``count_torch``.
-``RSS_COUNTS=numba|numpy`` chooses by hand for the host, ``RSS_COUNTS=triton|torch`` for accelerators.
+The counting itself is done, for everything on the host, in ``numba.py`` where Numba is installed
+(``pip install 'rss-env[fast]'``), else in ``numpy.py``; for tensors of a CUDA device in ``triton.py`` where Triton is
+installed, as it is with torch for CUDA, else, and for those of other accelerators, in ``torch.py``.
+``RSS_COUNTS=numba|numpy`` overrides this for the host, ``RSS_COUNTS=triton|torch`` for accelerators.
 """
 
 from __future__ import annotations
@@ -50,13 +50,11 @@ def count_labels(
         label_maps: uint8 (B, K, H, W), values 0..C-1.
         targets: uint8 (B, H, W), values 0..C-1 or 255 (ignored); with ``rows``, (n, H, W).
         num_classes: C, 2 to 255.
-        target_counts: int64 (B, C), what ``count_classes`` gives for the targets, if it is known already.
-        rows: int64 (B,), which of the targets are meant: reading them where they are spares a copy. NumPy arrays only.
+        target_counts: int64 (B, C), what ``count_classes`` gives for the targets, if already known.
+        rows: int64 (B,), the target of each image, read in place to save a copy; NumPy arrays only.
     """
-    if rows is not None and target_counts is None:
-        targets, rows = targets[rows], None
     if target_counts is None:
-        target_counts = count_classes(targets, num_classes)
+        target_counts = count_classes(targets if rows is None else targets[rows], num_classes)
     maps, truth = label_maps.reshape(*label_maps.shape[:2], -1), targets.reshape(len(targets), -1)
     if isinstance(maps, np.ndarray):
         intersection, predicted = backend().count_labels(maps, truth, num_classes, rows)
@@ -100,7 +98,7 @@ def narrow(maps: np.ndarray, num_classes: int) -> np.ndarray | None:
 
 @functools.cache
 def backend(accelerator: str = "") -> ModuleType:
-    """What counts on the host, or on a type of accelerator: ``$RSS_COUNTS`` if it can, else the fastest installed.
+    """The module that counts on the host or on a type of accelerator: ``$RSS_COUNTS`` if set for it, else the fastest.
 
     Raises:
         OptionError: ``$RSS_COUNTS`` is unknown or not installed.
@@ -114,4 +112,4 @@ def backend(accelerator: str = "") -> ModuleType:
         chosen = compiled if runs else plain
     elif chosen == compiled and importlib.util.find_spec(compiled) is None:
         raise OptionError(f"RSS_COUNTS={chosen} needs {chosen.capitalize()}: {HINTS[chosen]}")
-    return importlib.import_module(f"rss_env.rewards.count_{chosen}")
+    return importlib.import_module(f"rss_env.rewards.counting.{chosen}")

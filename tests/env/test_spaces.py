@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 import rss_env  # noqa: F401  (registers the ids)
-from rss_env.label_maps import batched_space, label_map_space
+from rss_env.spaces import batched_space, label_map_space
 
 SHAPES = [(4, 6), (3, 4, 6), (1, 1, 1)]
 

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rss_env.rewards import count_torch
+from rss_env.rewards.counting import torch as count_torch
 
 FEWEST, MOST = 512, 4096  # pixels of a program: enough for its threads to have one each; no more than registers hold
 
@@ -54,7 +54,7 @@ def count_labels(maps: torch.Tensor, truth: torch.Tensor, num_classes: int) -> t
 
     Args:
         maps: uint8 (B, K, pixels) of any strides, values 0..C-1; a pixel of any other value counts as ignored. Other
-            integers are counted by ``count_torch``.
+            integers are counted by ``torch.py``.
         truth: uint8 (B, pixels), values 0..C-1 or 255 (ignored).
         num_classes: C, 2 to 255.
 

@@ -1,4 +1,4 @@
-"""Counting with NumPy alone."""
+"""Counting with nothing but NumPy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def narrow(maps: np.ndarray, num_classes: int) -> np.ndarray | None:
 def histogram(values: np.ndarray, bins: int) -> np.ndarray:
     """Counts the values of each row.
 
-    Where the square of ``bins`` is small beside a row, two values are counted at a time as one of bins² pairs: half as
+    Where the square of ``bins`` is small next to a row, two values are counted at a time as one of bins² pairs: half as
     many increments, whose latency is what a histogram costs.
 
     Args:

@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-import rss_env.download as module
+import rss_env.datasets.download as module
 from rss_env.datasets import DATASETS, load_dataset
+from rss_env.datasets.download import download, extract, fetch
 from rss_env.datasets.info import Archive
-from rss_env.download import download, extract, fetch
 from rss_env.errors import DatasetError, OptionError
 from tests.trees import WRITERS
 
@@ -196,7 +196,7 @@ def test_an_archive_without_all_of_the_data_set_is_an_error(
         download("VOC", tmp_path / "root", progress=False)
 
 
-def test_what_a_killed_process_left_beside_a_complete_data_set_is_removed(
+def test_what_a_killed_process_left_next_to_a_complete_data_set_is_removed(
     server: Server, offered: Callable[[str, bytes], Archive], voc: Path
 ):
     offered("voc.tar", tar_of(voc))
@@ -224,7 +224,7 @@ def test_another_call_goes_on_where_the_last_one_gave_up(
     monkeypatch.setattr(module, "ATTEMPTS", 1)
     with pytest.raises(DatasetError, match=rf"^Cannot download {archive.url}: the connection ended .*1,000") as caught:
         fetch(archive, tmp_path, progress=False)
-    assert f"{workplace(tmp_path)}/voc.tar.part is kept; the next call goes on from there" in str(caught.value)
+    assert f"{workplace(tmp_path)}/voc.tar.part is kept; the next call resumes from there" in str(caught.value)
     assert (workplace(tmp_path) / "voc.tar.part").stat().st_size == 1000
     fetch(archive, tmp_path, progress=False)
     assert server.requests == [None, "bytes=1000-"]
@@ -482,11 +482,11 @@ def test_a_process_killed_in_an_extraction_leaves_nothing_that_looks_complete(vo
     path.write_bytes(tar_of(voc))
     program = (
         "import os, pathlib, sys\n"
-        "from rss_env.download import extract\n"
+        "from rss_env.datasets.download import extract\n"
         f"pathlib.Path.{moment} = lambda *_, **__: os._exit(9)\n"
         "extract(pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3]))"
     )
-    killed = subprocess.run([sys.executable, "-c", program, path, FOLDER, root], cwd=Path(__file__).parents[1])
+    killed = subprocess.run([sys.executable, "-c", program, path, FOLDER, root], cwd=Path(__file__).parents[2])
     assert killed.returncode == 9
     assert [p.name for p in root.iterdir() if p != workplace(root)] in ([], ["VOCdevkit"])
     assert not (root / FOLDER).exists()
@@ -495,7 +495,7 @@ def test_a_process_killed_in_an_extraction_leaves_nothing_that_looks_complete(vo
     assert list(workplace(root).iterdir()) == [path]
 
 
-def test_other_years_beside_it_stay(server: Server, voc: Path, tmp_path: Path):
+def test_other_years_next_to_it_stay(server: Server, voc: Path, tmp_path: Path):
     other = tmp_path / "root" / "VOCdevkit" / "VOC2010" / "mine.txt"
     other.parent.mkdir(parents=True)
     other.write_text("mine")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from sklearn.metrics import confusion_matrix
 
 from rss_env.rewards import Counts, count_classes, count_labels
-from rss_env.rewards.count_numpy import histogram
+from rss_env.rewards.counting.numpy import histogram
 from tests.rewards.cases import Case, cases, random_case
 
 
