@@ -17,11 +17,13 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 import tyro
 
-from agents.arguments import choose_device, parse_env_kwargs, run_command
-from agents.policy import check_classes, find_weights, load_policy, predict_label_maps
-from agents.training import check_env_id
 from rss_env.errors import OptionError
 from rss_env.evaluation import Evaluation, evaluate
+
+from .networks.checkpoints import check_classes, find_weights, load_policy, predict_label_maps
+from .training.arguments import JsonObject, check_env_id, check_env_kwargs, choose_device
+from .training.command import run_command
+from .training.loop import num_classes
 
 
 @dataclass
@@ -38,8 +40,8 @@ class EvaluateArguments:
     """height and width in pixels; default: the run's"""
     resize: Literal["pad", "crop", "stretch"] | None = None
     """how photos reach that size; default: the run's"""
-    env_kwargs: str | None = None
-    """the data set's own options, as JSON; default: the run's"""
+    env_kwargs: JsonObject | None = None
+    """the data set's own options; default: the run's"""
     split: str = "val"
     """split to measure on"""
     batch_size: int = 16
@@ -59,12 +61,12 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
         DatasetError: the data set is missing.
     """
     device = choose_device(args.device)
-    policy, _ = load_policy(args.checkpoint, device)
+    network, description = load_policy(args.checkpoint, device)
     env_id, options = environment_of(args)
-    probe: Any = gym.make_vec(env_id, num_envs=1, split=args.split, **options).unwrapped
-    check_classes(policy, probe.task.dataset.num_classes, args.checkpoint)
+    probe = gym.make_vec(env_id, num_envs=1, split=args.split, **options)
+    check_classes(description, num_classes(probe), args.checkpoint)
     return evaluate(
-        lambda images: predict_label_maps(policy, images, device),
+        lambda images: predict_label_maps(network, images, device),
         env_id,
         split=args.split,
         batch_size=args.batch_size,
@@ -82,12 +84,13 @@ def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
     }
     if given.get("env_id", config.get("env_id")) != config.get("env_id"):
         config = {"image_size": config.get("image_size")}  # another environment: its data set is not the run's
-    merged = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": "{}"} | config | given
+    merged = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": {}} | config | given
     if merged.get("env_id") is None:
-        raise OptionError(f"{args.checkpoint} lies in no run folder: say which environment with --env-id.")
+        raise OptionError(f"{args.checkpoint} lies in no run folder: name the environment with --env-id.")
     check_env_id(merged["env_id"])
+    check_env_kwargs(merged["env_kwargs"])
     options = {name: merged[name] for name in ("root", "image_size", "resize")}
-    return merged["env_id"], options | parse_env_kwargs(merged["env_kwargs"])
+    return merged["env_id"], options | merged["env_kwargs"]
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:

@@ -1,156 +1,306 @@
-"""The likelihood of observed scores: what is maximised in place of the expected reward.
+"""Likelihood: the policy as a belief about the hidden target, moved to where the scores that were seen are likelier.
 
-The gradient of an expected reward vanishes where learning is needed: for one pixel whose true class has probability p
-it is p(1 − p), against the 1 − p of cross-entropy, which maximises the log-likelihood of what was observed. Scores are
-observations as well. So the policy's probabilities are read as a belief about the hidden target, the belief predicts
-the score of every label map that was tried (``agents.score_models``), and the belief is moved to where the observed
-scores are more likely. Maths: docs/likelihood.md. This is our own; it is not in the paper's abstract.
+    python -m agents.likelihood --env-id RSS-Shapes-ImageReward-v0
+    python -m agents.likelihood --env-id RSS-Folder-ImageReward-v0 --root data/camvid --image-size 72 96
+    torchrun --nproc-per-node=2 -m agents.likelihood --env-id RSS-Shapes-ImageReward-v0
 
-Image level, Gaussian: with the residuals r_k = R_k − μ_k(p), each compared with the other samples of its visit (the K
-label maps of one image that were scored together) to give the advantage A_k = r_k − r̄, and one variance σ² for all,
-that of the update's new residuals,
+Our own algorithm; it is not in the paper's abstract. One forward pass gives the probabilities p of an image. K label
+maps are drawn from them, hotter than the policy, and scored by the environment. Then
 
-    ∇ log-likelihood = Σ_k A_k / σ² · ∇μ_k(p).
+- at image level the belief p predicts every score, and the residuals of the prediction, compared within the image, say
+  which pixels were right (``scores.evidence``);
+- at pixel level the class of a pixel is found, or classes are excluded (``scores.pixels``).
 
-Pixel level, exact: if class c earned a reward at pixel i, log p_i(c); if the classes tried there all earned none, the
-logarithm of one minus their probabilities.
-
-It is a regression, so it does not matter how the label maps were drawn: they may be hotter than the policy, tied in
-cells, or old. Earlier visits of an image are replayed with no new query and no further forward pass.
+As it is a regression and no policy gradient, label maps may come from anywhere: earlier visits of an image are replayed
+with no new query. Maths: docs/likelihood.md.
 """
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import distributed
 
-from agents.ops import class_credit, soft_counts
-from agents.score_models import predict_scores
+from .ops import sample_label_maps
+from .plugins import CellSchedule, SyncAN
+from .plugins.sync_an import EPSILON
+from .scores.evidence import Evidence, score_evidence
+from .scores.models import score_model
+from .scores.noise import EVERY, ScoreNoise, score_twice, scored_twice
+from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
+from .scores.visits import Visit, VisitMemory
+from .training.algorithm import Algorithm, score_metrics
+from .training.arguments import check_numbers
+from .training.command import run_command, train_command
+from .training.distributed import mean_over_processes
+from .training.feedback import Feedback
 
-IGNORED_SHARE = 0.05  # prior probability that a pixel earns nothing whatever its label, as ignored ones do
+Metrics = dict[str, torch.Tensor | float]
 
 
-class Evidence(NamedTuple):
-    """What scores say about a belief.
+@dataclass(eq=False)
+class Likelihood(Algorithm):
+    """Train a policy from scores of its label maps by the likelihood of the scores."""
+
+    learning_rate: float = 1e-3
+    """peak of the one-cycle schedule"""
+    samples_per_image: int = 32
+    """label maps drawn and scored for each image (K), at least 2"""
+    temperature: float = 2.0
+    """temperature at which label maps are drawn"""
+    cells: tuple[int, ...] = ()
+    """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
+    chosen from the measured score noise, otherwise 1"""
+    replay: int = 256
+    """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
+    replay_megabytes: float = 2000.0
+    """most memory that they take over all images, in MB; the oldest go first"""
+
+    def __post_init__(self) -> None:
+        least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0}
+        check_numbers(self, least, ("learning_rate", "temperature"))
+        self.schedule = CellSchedule(self.cells or (1,))
+        self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
+        self.level: ImageLevel | PixelLevel
+
+    def env_options(self) -> dict[str, Any]:
+        return {"samples_per_image": self.samples_per_image}
+
+    def start(self, metadata: Mapping[str, Any], num_classes: int) -> str | None:
+        """Learns from whole scores or from pixels, whichever the environment gives."""
+        if metadata["reward_level"] == "pixel":
+            self.level = PixelLevel(self, num_classes)
+            return None
+        model, said = score_model(metadata["reward"], metadata["reward_options"])
+        self.level = ImageLevel(self, model, metadata.get("reward_stars", 0))
+        return said
+
+    def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
+        """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
+        self.side = self.level.side(progress, min(logits.shape[2:]))
+        # A seed and the offset of the cells' grid; they stay on the device.
+        drawn = torch.randint(2**63 - 1, (3,), generator=generator, device=generator.device)
+        label_maps = sample_label_maps(
+            logits,
+            self.samples_per_image,
+            drawn[:1],
+            temperature=self.temperature,
+            cell=self.side,
+            offset=drawn[1:],
+        )
+        self.level.prepare(label_maps)
+        return label_maps
+
+    def observe(self, logits: torch.Tensor, feedback: Feedback) -> Any:
+        return self.level.observe(logits, feedback)
+
+    def synchronise(self, lessons: Sequence[Any]) -> None:
+        self.level.synchronise(lessons)
+
+    def loss(self, logits: torch.Tensor, lesson: Any, progress: float) -> tuple[torch.Tensor, Metrics]:
+        """The negative log-likelihood of what was seen, of one micro-batch."""
+        log_probabilities = logits.log_softmax(dim=1)  # (B, C, H, W)
+        given = log_probabilities.detach()
+        loss, metrics = self.level.loss(log_probabilities, lesson)
+        return loss, metrics | score_metrics(lesson.feedback) | {
+            "policy/entropy": -(given.exp() * given).sum(dim=1).mean(),  # nats a pixel
+            "policy/cell": float(self.side),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.level.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.level.load_state_dict(state)
+
+    def memory(self) -> dict[str, torch.Tensor]:
+        return self.level.memory.state_dict()
+
+    def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
+        self.level.memory.load_state_dict(memory)
+
+
+@dataclass
+class ScoreLesson:
+    """What the scores of one micro-batch say.
 
     Attributes:
-        direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
-            residuals, has the gradient of the log-likelihood.
-        advantages: float32 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal; the
-            variance is that of the fresh ones.
-        explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
-        offset: mean residual of the fresh scores.
-        variance: of the fresh residuals within their visits, with what rounding leaves open.
+        feedback: from the environment.
+        evidence: what this and the earlier visits say about the policy's probabilities.
+        replayed: number of earlier visits.
     """
 
-    direction: torch.Tensor
-    advantages: torch.Tensor
-    explained: torch.Tensor
-    offset: torch.Tensor
-    variance: torch.Tensor
+    feedback: Feedback
+    evidence: Evidence
+    replayed: int
 
 
-def score_evidence(
-    probabilities: torch.Tensor,
-    label_maps: torch.Tensor,
-    scores: torch.Tensor,
-    image: torch.Tensor,
-    fresh: int,
-    score_model: str,
-    stars: int = 0,
-    spread: float = 1.0,
-) -> Evidence:
-    """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
+class ImageLevel:
+    """One score a label map: the belief predicts it, and follows what the residuals say.
 
     Args:
-        probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
-        label_maps: uint8 (V, K, H, W), of V visits.
-        scores: float32 (V, K).
-        image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
-        fresh: number of visits of this step.
-        score_model: key in ``agents.score_models.SCORE_MODELS``.
-        stars: levels that the scores were rounded to; 0: they were not.
-        spread: standard deviation of residuals before rounding.
+        options: hyper-parameters.
+        model: key of ``scores.models.SCORE_MODELS``.
+        stars: levels that the scores are rounded to; 0: they are not.
     """
-    visits, samples, height, width = label_maps.shape
-    maps, owner = label_maps.reshape(-1, height, width), image.repeat_interleave(samples)
-    probabilities = probabilities.detach()
-    expected, predicted = soft_counts(probabilities, maps, owner)
-    target = probabilities.sum(dim=(2, 3))  # (B, C)
-    prediction = predict_scores(score_model, expected, predicted, target[owner])
 
-    mean = prediction.mean.view(visits, samples)
-    exact, undecided = before_rounding(scores, mean, spread, stars) if stars else (scores, torch.zeros_like(scores))
-    residual = exact - mean
-    offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
-    # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
-    # the prediction's own spread, and following it would only flatten the belief.
-    informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
-    advantages = torch.where(informative, residual - offset, 0.0)
-    weight = advantages.reshape(-1, 1)  # (V·K, 1)
+    def __init__(self, options: Likelihood, model: str, stars: int) -> None:
+        self.options, self.model, self.stars = options, model, stars
+        visits = max(1, options.replay // options.samples_per_image) if options.replay else 0
+        self.memory = VisitMemory(visits, options.replay_megabytes)
+        self.noise = ScoreNoise(stars)
+        self.twice = False  # whether the first label map of every image of this update is its last one as well
+        self.observed = 0  # micro-batches so far, the same number in every process
+        self.updates = 0  # so far
+        self.scale = torch.ones((), dtype=torch.float64)  # of the residuals of this update
 
-    direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
-    everywhere = torch.zeros_like(target).index_add_(0, owner, weight * prediction.per_target)
-    direction += everywhere[:, :, None, None]
+    def side(self, progress: float, shorter: int) -> int:
+        """Side of the cells in pixels, at most half of the shorter side of the image if the noise chooses it."""
+        if self.options.cells:
+            return self.options.schedule.side(progress)
+        return self.noise.side(max(1, shorter // 2))
 
-    varied = scores[:fresh] - scores[:fresh].mean(dim=1, keepdim=True)
-    total = varied.square().sum()
-    explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
-    variance = ((residual - offset).square() + undecided)[:fresh].mean()
-    return Evidence(direction, advantages, explained, offset[:fresh].mean(), variance)
+    def prepare(self, label_maps: torch.Tensor) -> None:
+        """Has label maps scored twice in some updates, which measures the noise of the scores."""
+        self.twice = not self.options.cells and self.updates % EVERY == 0
+        if self.twice:
+            score_twice(label_maps)
+
+    def observe(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
+        """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
+        self.observed += 1
+        device, batch = logits.device, len(logits)
+        old = [(b, visit) for b, index in enumerate(feedback.index) for visit in self.memory.recall(index)]
+        old = [(b, visit.mirrored() if feedback.flipped[b] else visit) for b, visit in old]
+        self._remember(feedback)
+        old_maps = [visit.label_maps[None].to(device) for _, visit in old]
+        old_scores = [visit.scores[None].to(device) for _, visit in old]
+        evidence = score_evidence(
+            logits.softmax(dim=1),
+            torch.cat([feedback.label_maps, *old_maps]),  # (V, K, H, W)
+            torch.cat([feedback.scores, *old_scores]),  # (V, K)
+            torch.tensor([*range(batch), *(b for b, _ in old)]).to(device, non_blocking=True),
+            batch,
+            self.model,
+            self.stars,
+            self.noise.residual**0.5,
+        )
+        return ScoreLesson(feedback, evidence, len(old))
+
+    def _remember(self, feedback: Feedback) -> None:
+        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        for b, index in enumerate(feedback.index):
+            when = (self.observed << 32) + (rank << 16) + b
+            visit = Visit(index, feedback.label_maps[b].clone(), feedback.scores[b].clone(), when)
+            self.memory.store(visit.mirrored() if feedback.flipped[b] else visit)
+
+    def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
+        """Measures the noise of the scores, and the variance of the residuals, with SyncAN."""
+        if self.twice or self.noise.known:
+            scores = [lesson.feedback.scores for lesson in lessons]
+            self.noise.observe(
+                variance=mean_over_processes([part.var(dim=1).mean() for part in scores]),
+                side=self.options.side,
+                noise=mean_over_processes([scored_twice(part) for part in scores]) if self.twice else None,
+                residual=mean_over_processes([lesson.evidence.variance for lesson in lessons]),
+            )
+        synchronised = SyncAN()
+        for lesson in lessons:
+            fresh = lesson.evidence.advantages[: len(lesson.feedback.scores)]
+            synchronised.add(fresh, fresh.any(dim=1, keepdim=True))  # equal scores say nothing about the variance
+        self.scale = synchronised.finish()
+        self.updates += 1
+
+    def loss(self, log_probabilities: torch.Tensor, lesson: ScoreLesson) -> tuple[torch.Tensor, Metrics]:
+        """Moves the probabilities to where the observed scores are more likely."""
+        evidence = lesson.evidence
+        informative = self.scale > 2 * EPSILON  # else no new score differed from another
+        precision = torch.where(informative, self.scale.square().reciprocal(), 0.0)
+        direction = (evidence.direction * precision).to(evidence.direction.dtype)
+        loss = -(direction * log_probabilities.exp()).sum(dim=1).mean()
+        return loss, {
+            "policy/advantage_scale": self.scale,
+            "likelihood/explained": evidence.explained,
+            "likelihood/offset": evidence.offset,
+            "likelihood/noise": self.noise.noise**0.5,
+            "replay/visits": lesson.replayed / len(log_probabilities),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold, next to the memory."""
+        return {"noise": self.noise.state_dict(), "observed": self.observed, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from ``state_dict()``."""
+        self.noise.load_state_dict(state["noise"])
+        self.observed, self.updates = state["observed"], state["updates"]
 
 
-def before_rounding(
-    scores: torch.Tensor, mean: torch.Tensor, spread: float, stars: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What scores may have been before they were rounded to levels 0, 1 / (stars − 1), …, 1.
+@dataclass
+class PixelLesson:
+    """What the pixel rewards of one micro-batch and of the earlier visits of its images say.
 
-    A score was Gaussian around its prediction, and rounding tells in which interval it lies: mean and variance of the
-    Gaussian cut off there. The interval of the lowest level has no lower end, that of the highest no upper one.
+    Attributes:
+        feedback: from the environment.
+        known: uint8 (B, H, W), the class of each pixel, ``UNKNOWN`` where it was not found.
+        excluded: bool (B, C, H, W), classes that earned nothing.
+    """
+
+    feedback: Feedback
+    known: torch.Tensor
+    excluded: torch.Tensor
+
+
+class PixelLevel:
+    """One reward a pixel: its class is found, or classes are excluded, and both are remembered.
 
     Args:
-        scores: float32, any shape, the rounded ones.
-        mean: the predictions, same shape.
-        spread: standard deviation of the Gaussian.
-        stars: number of levels, at least 2.
-
-    Returns:
-        Mean and variance, float32, shape of ``scores``.
+        options: hyper-parameters.
+        num_classes: C.
     """
-    half = 0.5 / (stars - 1)
-    level, mean = scores.double(), mean.double()
-    low = ((level - half - mean) / spread).masked_fill(level < half, -math.inf)
-    high = ((level + half - mean) / spread).masked_fill(level > 1 - half, math.inf)
-    flip = low > 0  # the interval is mirrored to where its probability is not the difference of two numbers near 1
-    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    mass = (torch.special.log_ndtr(high).exp() - torch.special.log_ndtr(low).exp()).clamp(min=1e-300)
-    density = [torch.exp(-0.5 * edge.square()) / math.sqrt(2 * math.pi) for edge in (low, high)]
-    shift = (density[0] - density[1]) / mass
-    edges = [edge.masked_fill(edge.isinf(), 0.0) * value for edge, value in zip((low, high), density, strict=True)]
-    remaining = (1 + (edges[0] - edges[1]) / mass - shift.square()).clamp(0, 1)
-    # Far out in a tail the Gaussian falls so fast that all of it lies at the nearer edge.
-    far = high < -30
-    shift, remaining = torch.where(far, high, shift), remaining.masked_fill(far, 0.0)
-    value = mean + spread * torch.where(flip, -shift, shift)
-    return value.to(scores.dtype), (spread**2 * remaining).to(scores.dtype)
+
+    def __init__(self, options: Likelihood, num_classes: int) -> None:
+        self.options, self.num_classes = options, num_classes
+        self.memory = PixelMemory(num_classes, options.replay_megabytes)
+
+    def side(self, progress: float, shorter: int) -> int:
+        """Side of the cells in pixels."""
+        return self.options.schedule.side(progress)
+
+    def prepare(self, label_maps: torch.Tensor) -> None:
+        """Leaves the label maps as they are."""
+
+    def observe(self, logits: torch.Tensor, feedback: Feedback) -> PixelLesson:
+        """Puts together what this and the earlier visits of the batch's images say about every pixel."""
+        assert feedback.pixel_rewards is not None
+        known, excluded = classes_found(feedback.label_maps, feedback.pixel_rewards, self.num_classes)
+        for b, index in enumerate(feedback.index if self.options.replay else ()):
+            axes = (-1,) if feedback.flipped[b] else ()  # kept as the image is stored, not as it is shown
+            before = self.memory.recall(index)
+            if before is not None:
+                known[b] = torch.minimum(known[b], before[0].flip(axes).to(known.device))
+                excluded[b] |= before[1].flip(axes).to(known.device)
+            self.memory.store(index, known[b].flip(axes), excluded[b].flip(axes))
+        return PixelLesson(feedback, known, excluded)
+
+    def synchronise(self, lessons: Sequence[PixelLesson]) -> None:
+        """Nothing is shared between micro-batches or processes."""
+
+    def loss(self, log_probabilities: torch.Tensor, lesson: PixelLesson) -> tuple[torch.Tensor, Metrics]:
+        """Moves the probabilities to the classes that were found, and away from those that were excluded."""
+        loss = success_loss(log_probabilities, lesson.known, lesson.excluded)
+        return loss, {"likelihood/known": (lesson.known != UNKNOWN).float().mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing next to the memory."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to continue from."""
 
 
-def success_loss(log_probabilities: torch.Tensor, known: torch.Tensor, excluded: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of pixel-level rewards, the mean over all pixels.
-
-    Args:
-        log_probabilities: float32 (B, C, H, W), of the belief.
-        known: uint8 (B, H, W), the class that earned a reward at each pixel; 255 where none has.
-        excluded: bool (B, C, H, W), the classes that were tried at a pixel and earned nothing.
-
-    Returns:
-        Scalar. A pixel may be ignored by the environment and then earns nothing whatever its label; this has the prior
-        probability ``IGNORED_SHARE``, so that the loss is bounded where every class was tried in vain.
-    """
-    found = known != 255
-    right = log_probabilities.gather(1, known.clamp(max=log_probabilities.shape[1] - 1).long()[:, None])[:, 0]
-    in_vain = (log_probabilities.exp() * excluded).sum(dim=1)
-    nothing = torch.log1p(-(1 - IGNORED_SHARE) * in_vain.clamp(max=1.0))
-    return -torch.where(found, right, nothing).mean()
+if __name__ == "__main__":
+    run_command(lambda: train_command(Likelihood))

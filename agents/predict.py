@@ -18,13 +18,16 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
-from agents.arguments import choose_device, run_command
-from agents.policy import UNet, load_policy, predict_label_maps
 from rss_env.datasets.decode import read_image
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rendering import overlay
+
+from .networks.checkpoints import load_policy, predict_label_maps
+from .training.arguments import choose_device
+from .training.command import run_command
 
 
 @dataclass
@@ -43,7 +46,7 @@ class PredictArguments:
     """show a progress bar"""
 
 
-def segment(policy: UNet, photo: Image.Image, described: dict[str, Any], device: torch.device) -> np.ndarray:
+def segment(network: nn.Module, photo: Image.Image, described: dict[str, Any], device: torch.device) -> np.ndarray:
     """The label map of one photo, uint8, of the photo's size.
 
     The photo is brought to the scale of the training images; the network takes any size, so nothing is padded or cut.
@@ -56,7 +59,7 @@ def segment(policy: UNet, photo: Image.Image, described: dict[str, Any], device:
         scale = choose(width / photo.width, height / photo.height)
         size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     image = np.asarray(photo.resize(size, Image.Resampling.BILINEAR))
-    label_map = Image.fromarray(predict_label_maps(policy, image[None].copy(), device)[0])
+    label_map = Image.fromarray(predict_label_maps(network, image[None].copy(), device)[0])
     return np.asarray(label_map.resize(photo.size, Image.Resampling.NEAREST))
 
 
@@ -82,7 +85,7 @@ def main() -> int:
     if lost:
         raise OptionError(f"{lost[0]} is one of the photos and would be replaced; choose another --out.")
     device = choose_device(args.device)
-    policy, described = load_policy(args.checkpoint, device)
+    network, described = load_policy(args.checkpoint, device)
     palette = np.array(described["palette"], np.uint8)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +100,7 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        label_map = segment(policy, photo, described, device)
+        label_map = segment(network, photo, described, device)
         write_label_map(out / f"{Path(name).stem}.png", label_map, palette)
         Image.fromarray(overlay(np.asarray(photo), label_map, palette)).save(out / f"{Path(name).stem}-overlay.png")
     print(f"{len(args.images) - failed} of {len(args.images)} photos written to {out}")

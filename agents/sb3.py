@@ -1,18 +1,18 @@
 """Stable-Baselines3's PPO and A2C on label maps, with their own training loop.
 
-    python -m agents.sb3 --algo ppo --image-size 32 32                  # the dense policy: a U-Net and batched pixels
+    python -m agents.sb3 --algo ppo --image-size 32 32                  # the dense policy: a U-Net, batched pixels
     python -m agents.sb3 --algo ppo --policy stock --image-size 36 36   # SB3's own policy, for small images only
     python -m agents.sb3 --algo a2c
 
 ``--samples-per-image`` K shows every image to K environments at once; with the group baseline the reward of each is its
-score minus the mean of the K − 1 others, as SB3's critic alone can hardly tell how hard an image is.
+score minus the mean of the K − 1 others, as SB3's critic by itself can hardly say how hard an image is.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +26,15 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from agents.arguments import check_numbers, choose_device, parse_env_kwargs, run_command
-from agents.rss import leave_one_out
-from agents.run_folder import RunFolder
-from agents.sb3_policy import DensePolicy, PixelRolloutBuffer
-from agents.training import check_env_id
 from rss_env.errors import OptionError
 from rss_env.evaluation import Evaluation, evaluate
 from rss_env.integrations.sb3 import SegmentationVecEnv
+
+from .networks.sb3_policy import DensePolicy, PixelRolloutBuffer
+from .plugins import leave_one_out
+from .training.arguments import JsonObject, check_env_id, check_env_kwargs, check_numbers, choose_device
+from .training.command import run_command
+from .training.run_folder import RunFolder
 
 
 @dataclass
@@ -43,7 +44,8 @@ class SB3Arguments:
     algo: Literal["ppo", "a2c"] = "ppo"
     """SB3's algorithm"""
     policy: Literal["dense", "stock"] = "dense"
-    """dense: U-Net and batched pixels; stock: SB3's CnnPolicy on the flat MultiDiscrete, for images from 36×36 on"""
+    """dense: a network of agents.networks, batched pixels; stock: SB3's CnnPolicy on the flat MultiDiscrete, for images
+    from 36×36 on"""
     ratio: Literal["pixel", "image"] = "pixel"
     """dense: probability ratio and clipping by pixel, or of the whole label map as SB3 has it"""
 
@@ -53,8 +55,8 @@ class SB3Arguments:
     """folder of the data set; procedural ones take none"""
     image_size: tuple[int, int] | None = None
     """height and width of the images in pixels; default: the data set's"""
-    env_kwargs: str = "{}"
-    """the data set's own options, as JSON"""
+    env_kwargs: JsonObject = field(default_factory=dict)
+    """the data set's own options, such as '{"num_classes": 3}'"""
     split: str = "train"
     """split to train on"""
     val_split: str = "val"
@@ -82,8 +84,10 @@ class SB3Arguments:
     """ppo: clipping of the ratio"""
     target_kl: float | None = None
     """ppo: ends an update when the approximate KL divergence is 1.5 times this"""
-    width: int = 16
-    """dense: channels of the U-Net's first level, a multiple of 8"""
+    network: str = "unet"
+    """dense: unet, or module:factory, called as factory(num_classes=C, **options)"""
+    network_options: JsonObject = field(default_factory=dict)
+    """dense: the network's own options, such as '{"width": 32}'"""
 
     seed: int = 1
     """seed of the weights, the order of the images and the label maps"""
@@ -100,7 +104,7 @@ class SB3Arguments:
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split."""
-        return {"root": self.root, "image_size": self.image_size} | parse_env_kwargs(self.env_kwargs)
+        return {"root": self.root, "image_size": self.image_size} | self.env_kwargs
 
 
 class GroupBaseline(VecEnvWrapper):
@@ -212,7 +216,11 @@ def make_model(args: SB3Arguments, envs: VecEnv) -> BaseAlgorithm:
         "gae_lambda": 1.0,
         "ent_coef": args.ent_coef,
         "max_grad_norm": 1.0,
-        "policy_kwargs": {"width": args.width, "pixel_ratio": pixel_ratio} if dense else {},
+        "policy_kwargs": (
+            {"network": args.network, "network_options": args.network_options, "pixel_ratio": pixel_ratio}
+            if dense
+            else {}
+        ),
         "rollout_buffer_class": PixelRolloutBuffer if pixel_ratio else None,
         "device": choose_device(args.device),
     }
@@ -232,11 +240,10 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
         RunFolderError: the run folder cannot be used.
     """
     check_env_id(args.env_id)
+    check_env_kwargs(args.env_kwargs)
     least = {"images": 1, "samples_per_image": 1, "reward_queries": 1, "n_steps": 1, "batch_size": 1, "n_epochs": 1}
-    least |= {"width": 8, "seed": 0, "evaluations": 1, "ent_coef": 0}
+    least |= {"seed": 0, "evaluations": 1, "ent_coef": 0}
     check_numbers(args, least, ("learning_rate", "clip_range", "target_kl"))
-    if args.width % 8:
-        raise OptionError(f"--width must be a multiple of 8, got {args.width}.")
     if args.resume is not None and not Path(args.resume).is_file():
         raise OptionError(f"--resume {args.resume}: there is no such file.")
     run_dir = Path(args.run_dir or f"runs/sb3-{args.algo}-{args.policy}-{args.env_id}-seed{args.seed}")
@@ -246,7 +253,7 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
     if args.policy == "stock" and min(height, width) < 36:
         raise OptionError(f"--policy stock is SB3's CnnPolicy, which needs images from 36×36 on, got {height}×{width}.")
     folder = RunFolder(run_dir)
-    folder.create({"algorithm": "agents.sb3"} | vars(args))
+    folder.create({"algorithm": "SB3"} | vars(args))
     model = make_model(args, envs)
     if args.resume:
         model.set_parameters(args.resume, device=model.device)

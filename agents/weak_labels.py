@@ -5,7 +5,7 @@
 Multiple-instance learning: an image is a bag of pixels, and it has a class if one of them does. The pixels' logits of a
 class are pooled by a smooth maximum (log-sum-exp, Pinheiro and Collobert, CVPR 2015), and the pooled logits are trained
 with binary cross-entropy on the tags. Tags and scores are different information: tags are C bits an image, once, and
-say what is there but never where; a score says how good a given label map is, as often as one asks. So this bound tells
+say what is there but never where; a score says how good a given label map is, as often as one asks. So this bound says
 what image-level supervision without any feedback on label maps is worth on the same images, network and steps.
 """
 
@@ -15,55 +15,66 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import gymnasium as gym
 import torch
 from torch.nn import functional as F
 
-from agents.algorithm import Algorithm, Collected
-from agents.arguments import TrainArguments, parse_arguments, run_command
-from agents.training import Result, report, train
+from rss_env.errors import OptionError
+
+from .training.algorithm import Algorithm, score_metrics
+from .training.arguments import check_numbers
+from .training.command import run_command, train_command
+from .training.feedback import Feedback
 
 
 @dataclass
-class WeakLabelsArguments(TrainArguments):
+class Tags:
+    """The tags of one micro-batch.
+
+    Attributes:
+        feedback: from the environment.
+        tags: float32 (B, C), 1 where an image has a class.
+    """
+
+    feedback: Feedback
+    tags: torch.Tensor
+
+
+@dataclass(eq=False)
+class WeakLabels(Algorithm):
     """Train a policy from image tags."""
 
+    learning_rate: float = 2e-3
+    """peak of the one-cycle schedule"""
     pooling: Literal["log_sum_exp", "max", "mean"] = "log_sum_exp"
     """how the logits of an image's pixels become one a class"""
     sharpness: float = 4.0
     """log_sum_exp: 0 tends to the mean over the pixels, infinity to their maximum"""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, {}, ("learning_rate", "sharpness"))
+        if self.pooling not in ("log_sum_exp", "max", "mean"):
+            raise OptionError(f"Unknown pooling {self.pooling!r}; valid: log_sum_exp, max, mean.")
 
-class ImageTags(Algorithm):
-    """Learning from the tags of images.
+    def env_options(self) -> dict[str, Any]:
+        return {"samples_per_image": 1, "expose_target": True}
 
-    Args:
-        args: arguments.
-    """
+    def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
+        """The most probable label map of each image, uint8 (B, 1, H, W); its score is logged and not learned from."""
+        return logits.argmax(dim=1, keepdim=True).to(torch.uint8)
 
-    def __init__(self, args: WeakLabelsArguments) -> None:
-        self.args = args
-
-    def collect(
-        self,
-        logits: torch.Tensor,
-        envs: gym.vector.VectorEnv,
-        infos: dict[str, Any],
-        progress: float,
-        generator: torch.Generator,
-    ) -> Collected:
-        """Takes the tags, float32 (B, C), and goes on to the next images; nothing else of the targets is kept."""
-        tags = image_tags(torch.as_tensor(infos["target"]), logits.shape[1]).to(logits.device)
-        images, next_infos = envs.reset()
-        return Collected(images, next_infos, tags)
+    def observe(self, logits: torch.Tensor, feedback: Feedback) -> Tags:
+        """Takes the tags of the images; nothing else of the targets is kept."""
+        tags = image_tags(torch.as_tensor(feedback.shown["target"]), logits.shape[1])
+        return Tags(feedback, tags.to(logits.device))
 
     def loss(
-        self, logits: torch.Tensor, feedback: torch.Tensor, progress: float
+        self, logits: torch.Tensor, lesson: Tags, progress: float
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Binary cross-entropy between the pooled logits and the tags."""
-        pooled = pool(logits, self.args.pooling, self.args.sharpness)
-        right = ((pooled > 0) == (feedback > 0.5)).float().mean()
-        return F.binary_cross_entropy_with_logits(pooled, feedback), {"train/tag_accuracy": right}
+        pooled = pool(logits, self.pooling, self.sharpness)
+        right = ((pooled > 0) == (lesson.tags > 0.5)).float().mean()
+        loss = F.binary_cross_entropy_with_logits(pooled, lesson.tags)
+        return loss, score_metrics(lesson.feedback) | {"train/tag_accuracy": right}
 
 
 def image_tags(targets: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -88,16 +99,5 @@ def pool(logits: torch.Tensor, pooling: str, sharpness: float) -> torch.Tensor:
     return (torch.logsumexp(sharpness * flat, dim=2) - math.log(flat.shape[2])) / sharpness
 
 
-def train_weak_labels(args: WeakLabelsArguments) -> Result:
-    """Trains on image tags; see ``agents.training.train``."""
-    return train(args, ImageTags(args), expose_target=True)
-
-
-def main() -> int:
-    """Runs the command line."""
-    args = parse_arguments(WeakLabelsArguments)
-    return report(train_weak_labels(args), args)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: train_command(WeakLabels))

@@ -1,14 +1,17 @@
-"""The wheel holds the suite alone, works without the optional libraries, and its docstrings run."""
+"""The wheel holds the suite and the agents, works without the optional libraries, and its docstrings run."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import importlib.util
+import json
 import os
 import pkgutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -16,12 +19,17 @@ import gymnasium
 import numpy as np
 import pytest
 
+import agents
 import rss_env
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["rss_env", *(module.name for module in pkgutil.walk_packages(rss_env.__path__, "rss_env."))]
+MODULES = [
+    name
+    for package in (rss_env, agents)
+    for name in (package.__name__, *(m.name for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")))
+]
 if importlib.util.find_spec("triton") is None:  # it does not exist for every platform
-    MODULES.remove("rss_env.rewards.count_triton")
+    MODULES = [name for name in MODULES if "triton" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +46,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_the_suite_alone(wheel: Path):
+def test_the_wheel_holds_the_suite_and_the_agents(wheel: Path):
     info = f"rss_env-{rss_env.__version__}.dist-info"
     assert wheel.name == f"rss_env-{rss_env.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {name.split("/")[0] for name in names} == {"rss_env", info}
-    package = {name for name in names if name.startswith("rss_env/")}
-    source = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rss_env").rglob("*.py")}
-    assert package == source | {"rss_env/py.typed"}
+    assert {name.split("/")[0] for name in names} == {"rss_env", "rss_agents", info}
+    suite = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rss_env").rglob("*.py")}
+    agents = {f"rss_{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "agents").rglob("*.py")}
+    assert {name for name in names if not name.startswith(info)} == suite | agents | {"rss_env/py.typed"}
     assert f"{info}/licenses/LICENSE" in names
 
 
@@ -100,6 +108,80 @@ def test_the_unpacked_wheel_runs_without_the_optional_libraries(wheel: Path, tmp
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == unpacked / "rss_env" / "__init__.py"
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an empty environment with the wheel in it; libraries come from the environment of the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (site,) = folder.glob("lib/python*/site-packages")
+    libraries = sysconfig.get_path("purelib")
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (site / "libraries.pth").write_text(f"import sys; sys.path.append({libraries!r})\n")  # without its .pth files
+    return python
+
+
+def run_installed(python: Path, folder: Path, *words: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(python), *words], cwd=folder, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_installed_wheel_trains_and_evaluates(installed: Path, tmp_path: Path):
+    small = ["--image-size", "16", "16", "--steps", "5", "--batch-size", "2", "--samples-per-image", "4"]
+    run_installed(installed, tmp_path, "-m", "rss_agents.likelihood", *small, "--run-dir", "run", "--no-progress")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["time/reward_queries"] == 5 * 2 * 4
+    found = run_installed(installed, tmp_path, "-m", "rss_agents.evaluate", "run", "--json")
+    assert json.loads(found)["images"] == 128
+
+
+ANYBODYS_LOOP = """
+import importlib.util
+import torch
+import rss_agents
+from rss_agents.ops import policy_gradient, sample_label_maps
+from rss_agents.plugins import CellSchedule, SyncAN, pair_advantages
+
+assert importlib.util.find_spec("agents") is None
+assert "site-packages" in rss_agents.__file__
+logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
+target = torch.randint(3, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+optimiser, scale = torch.optim.Adam([logits], lr=0.1), SyncAN()
+for step in range(150):
+    side = CellSchedule((2, 1)).side(step / 150)
+    label_maps = sample_label_maps(logits, 8, step, cell=side)
+    scores = (label_maps == target).float().mean(dim=(2, 3))
+    advantages = pair_advantages(scores, label_maps)
+    scale.add(advantages)
+    loss, entropy = policy_gradient(logits, label_maps, (advantages / scale.finish()).float())
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+print((logits.argmax(1, keepdim=True) == target).float().mean().item())
+"""
+
+
+def test_the_plug_ins_of_the_installed_wheel_work_in_anybodys_loop(installed: Path, tmp_path: Path):
+    assert float(run_installed(installed, tmp_path, "-c", ANYBODYS_LOOP)) > 0.6
+
+
+def test_the_agents_can_be_imported_under_both_names(installed: Path, tmp_path: Path):
+    code = (
+        f"import sys; sys.path.append({str(ROOT)!r})\n"
+        "import torch, agents.ops, rss_agents.ops\n"
+        "logits = torch.zeros(1, 3, 4, 4)\n"
+        "drawn = [package.ops.sample_label_maps(logits, 2, seed=1) for package in (agents, rss_agents, agents)]\n"
+        "print(all(torch.equal(drawn[0], other) for other in drawn))"
+    )
+    assert run_installed(installed, tmp_path, "-c", code) == "True\n"
 
 
 def test_gymnasium_finds_an_id_by_its_module(tmp_path: Path):

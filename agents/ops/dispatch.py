@@ -20,7 +20,7 @@ def backend(tensor: torch.Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float
     name = chosen(os.environ.get("RSS_OPS", ""), tensor.device.type)
     if tensor.dtype not in dtypes or (name == "numba" and tensor.device.type != "cpu"):
         name = "torch"
-    return importlib.import_module(f"agents.ops.{name}_ops")
+    return importlib.import_module(f".{name}_ops", __package__)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The operations of ``agents.ops`` compiled by Numba for the CPU: one pass over the label maps each.
+"""The operations of this package compiled by Numba for the CPU: one pass over the label maps each.
 
 What the label maps of an image are added up in is laid out with the classes of a pixel side by side, so that what one
 pixel of a label map touches lies in one cache line. Sums of pixels are formed in float32 over blocks of pixels and in
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from agents.ops import philox, torch_ops
-from agents.ops.philox import cell_numbers
+from . import philox, torch_ops
+from .philox import cell_numbers
 
 policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch's own is as fast
 
@@ -22,7 +22,6 @@ BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through 
 MASK = np.uint64(philox.MASK)
 MULTIPLIERS = (np.uint64(philox.MULTIPLIERS[0]), np.uint64(philox.MULTIPLIERS[1]))
 KEY_STEPS = (np.uint64(philox.KEY_STEPS[0]), np.uint64(philox.KEY_STEPS[1]))
-RANKS = np.uint64(philox.RANKS)
 
 
 def sample_label_maps(
@@ -32,20 +31,18 @@ def sample_label_maps(
     temperature: float,
     cell: int,
     offset: torch.Tensor,
-    floor: float,
-    stratified: bool,
 ) -> torch.Tensor:
-    """See ``agents.ops.torch_ops.sample_label_maps``; the same label maps: torch's softmax, and all else compiled."""
+    """See ``torch_ops.sample_label_maps``; the same label maps: torch's softmax, and all else compiled."""
     batch, _, height, width = logits.shape
     out = torch.empty((batch, samples, height, width), dtype=torch.uint8)
     cells = cell_numbers(height, width, cell, offset).numpy().view(np.uint64)
-    chances = _rows(torch_ops.probabilities(logits, temperature, floor))
-    _draw(chances, cells, np.uint64(seed.item()), stratified, _rows(out))
+    chances = _rows(torch_ops.probabilities(logits, temperature))
+    _draw(chances, cells, np.uint64(seed.item()), _rows(out))
     return out
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """See ``agents.ops.credit``."""
+    """See ``torch_ops.credit``."""
     batch, samples, height, width = label_maps.shape
     out: np.ndarray = np.empty((batch, num_classes, height * width), np.float32)
     maps = _rows(label_maps)
@@ -57,7 +54,7 @@ def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int)
 def soft_counts(
     probabilities: torch.Tensor, label_maps: torch.Tensor, image: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See ``agents.ops.soft_counts``."""
+    """See ``ops.soft_counts``."""
     batch, classes = probabilities.shape[:2]
     belief = probabilities.detach().permute(0, 2, 3, 1).reshape(batch, -1, classes).contiguous().numpy()
     counts: np.ndarray = np.zeros((2, len(label_maps), classes), np.float32)
@@ -67,7 +64,7 @@ def soft_counts(
 
 
 def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
-    """See ``agents.ops.class_credit``."""
+    """See ``ops.class_credit``."""
     samples, height, width = label_maps.shape
     out: np.ndarray = np.zeros((batch, height * width, weights.shape[1]), np.float32)
     maps = label_maps.contiguous().numpy().reshape(samples, -1)
@@ -75,29 +72,13 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     return _planes(out, height, width)
 
 
-def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.pair_differences``."""
-    batch, samples = label_maps.shape[:2]
-    out: np.ndarray = np.zeros((batch, samples, samples), np.int64)
-    _pair_differences(_rows(label_maps), out)
-    return torch.from_numpy(out)
-
-
-def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.pair_credit``."""
-    out = torch.empty(label_maps.shape, dtype=torch.float32)
-    _pair_credit(_rows(label_maps), weights.contiguous().numpy(), _rows(out))
-    return out
-
-
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See ``agents.ops.torch_ops.policy_gradient``: torch's softmax, and what goes through the label maps compiled."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``torch_ops.policy_gradient``: torch's softmax, and what goes through the label maps compiled."""
     log_p = torch_ops.log_probabilities(logits)
     weights = credit(label_maps, advantages.to(log_p.dtype), log_p.shape[1])
-    chosen = log_p.new_tensor(_log_probability(_rows(label_maps), log_p.flatten(2).numpy()))
-    return *torch_ops.means(log_p, weights, chosen, label_maps), weights
+    return *torch_ops.means(log_p, weights), weights
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:
@@ -111,11 +92,11 @@ def _planes(sums: np.ndarray, height: int, width: int) -> torch.Tensor:
 
 
 @njit(cache=True, nogil=True)
-def _draw(chances, cells, seed, stratified, out):  # type: ignore[no-untyped-def]
+def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
     batch, classes, pixels = chances.shape
     samples = out.shape[1]
-    sums, draws, words = np.empty((classes, BLOCK), np.float32), np.empty(BLOCK, np.float32), _block_words(4)
-    order, scale = _block_words(samples if stratified else 0), np.float32(2.0**-24)
+    sums, draws = np.empty((classes, BLOCK), np.float32), np.empty(BLOCK, np.float32)
+    words, scale = np.empty((4, BLOCK), np.uint32), np.float32(2.0**-24)
     for b in range(batch):
         for start in range(0, pixels, BLOCK):
             end = min(start + BLOCK, pixels)
@@ -125,41 +106,17 @@ def _draw(chances, cells, seed, stratified, out):  # type: ignore[no-untyped-def
                 for i in range(end - start):
                     total[i] = before[i] + chance[i]
             total = sums[classes - 1]
-            for first in range(0, order.shape[0], 4):
-                _words(seed, cells[start:end], np.uint64(b), RANKS + np.uint64(first // 4), order[first:])
             for first in range(0, samples, 4):
                 _words(seed, cells[start:end], np.uint64(b), np.uint64(first // 4), words)
                 for k in range(first, min(first + 4, samples)):
                     number, labels = words[k - first], out[b, k, start:end]
                     for i in range(end - start):
-                        number[i] >>= np.uint32(8)
-                    if stratified:
-                        _stratify(number[: end - start], order, k, samples)
-                    for i in range(end - start):
-                        draws[i] = np.float32(np.int32(number[i])) * scale * total[i]
+                        draws[i] = np.float32(np.int32(number[i] >> np.uint32(8))) * scale * total[i]
                     labels[:] = 0
                     for c in range(classes - 1):
                         bound = sums[c]
                         for i in range(end - start):
                             labels[i] += np.uint8(draws[i] >= bound[i])
-
-
-@njit(cache=True, nogil=True)
-def _block_words(samples):  # type: ignore[no-untyped-def]
-    """Room for the numbers of the samples in a block of pixels, in whole groups of four."""
-    return np.empty((-(-samples // 4) * 4, BLOCK), np.uint32)
-
-
-@njit(cache=True, nogil=True)
-def _stratify(numbers, order, k, samples):  # type: ignore[no-untyped-def]
-    """Moves sample k's numbers of 24 bits, uint32, into the intervals of its ranks: see ``philox.py``."""
-    own, rank = order[k], np.zeros(BLOCK, np.uint32)
-    for j in range(samples):
-        other, ties = order[j], np.uint32(j < k)
-        for i in range(len(numbers)):
-            rank[i] += np.uint32(other[i] < own[i]) | (np.uint32(other[i] == own[i]) & ties)
-    for i in range(len(numbers)):
-        numbers[i] = ((np.uint64(rank[i]) << np.uint64(24)) + np.uint64(numbers[i])) // np.uint64(samples)
 
 
 @njit(cache=True, nogil=True)
@@ -197,23 +154,6 @@ def _credit(maps, advantages, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _log_probability(maps, log_p):  # type: ignore[no-untyped-def]
-    total = 0.0
-    part = np.empty(BLOCK, np.float32)  # a sum for each pixel: no addition waits for the one before it
-    for b in range(maps.shape[0]):
-        for start in range(0, maps.shape[2], BLOCK):
-            end = min(start + BLOCK, maps.shape[2])
-            rows = log_p[b, :, start:end]
-            part[:] = 0
-            for k in range(maps.shape[1]):
-                labels = maps[b, k, start:end]
-                for i in range(end - start):
-                    part[i] += rows[labels[i], i]
-            total += float(part.sum())
-    return total
-
-
-@njit(cache=True, nogil=True)
 def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-untyped-def]
     classes = belief.shape[2]
     block = 4096  # pixels whose float32 sums are added up in float64
@@ -242,30 +182,3 @@ def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
         for i in range(maps.shape[1]):
             label = label_map[i]
             sums[i, label] += weight[label]
-
-
-@njit(cache=True, nogil=True)
-def _pair_differences(maps, out):  # type: ignore[no-untyped-def]
-    batch, samples, pixels = maps.shape
-    for b in range(batch):
-        for k in range(samples):
-            for j in range(k):
-                first, second, total = maps[b, k], maps[b, j], 0
-                for i in range(pixels):
-                    total += first[i] != second[i]
-                out[b, k, j] = out[b, j, k] = total
-
-
-@njit(cache=True, nogil=True)
-def _pair_credit(maps, weights, out):  # type: ignore[no-untyped-def]
-    batch, samples, pixels = maps.shape
-    for b in range(batch):
-        for start in range(0, pixels, BLOCK):
-            end = min(start + BLOCK, pixels)
-            for k in range(samples):
-                first, credited = maps[b, k, start:end], out[b, k, start:end]
-                credited[:] = 0
-                for j in range(samples):
-                    second, weight = maps[b, j, start:end], weights[b, k, j]
-                    for i in range(end - start):
-                        credited[i] += weight * np.float32(first[i] != second[i])

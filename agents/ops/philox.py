@@ -6,12 +6,6 @@ counter of 128 bits into four numbers of 32 bits. Here the key is the seed and t
     counter = (cell mod 2³², cell div 2³², image, sample div 4);  sample mod 4 chooses one of the four
     uniform = (number div 2⁸) · 2⁻²⁴, one of the 2²⁴ multiples of 2⁻²⁴ in [0, 1)
 
-Stratified numbers of K samples lie one in each of the K intervals [r / K, (r + 1) / K). Which sample gets which is a
-random permutation of its own for every cell: the ranks of K further numbers, those of the counters 2³¹ further on,
-the first of two equal ones being the smaller.
-
-    stratified = ((rank · 2²⁴ + number div 2⁸) div K) · 2⁻²⁴
-
 Pixels of one cell share their numbers. Compiled code does the same arithmetic where it needs a number.
 """
 
@@ -24,7 +18,6 @@ import torch
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-RANKS = 2**31  # how much further on in the fourth part of the counter the numbers are that order the samples
 MASK = 2**32 - 1
 
 Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -36,9 +29,8 @@ def uniforms(
     cell: int = 1,
     offset: Sequence[int] | torch.Tensor = (0, 0),
     device: torch.device | str = "cpu",
-    stratified: bool = False,
 ) -> torch.Tensor:
-    """The uniform numbers from which ``agents.ops.sample_label_maps`` draws with the same seed, cells and offset.
+    """The uniform numbers from which ``ops.sample_label_maps`` draws with the same seed, cells and offset.
 
     Args:
         shape: (B, K, H, W).
@@ -47,11 +39,10 @@ def uniforms(
         offset: rows and columns by which the grid of cells is shifted up and left, modulo ``cell``; or an int64 tensor
             of the two.
         device: where the numbers are made.
-        stratified: whether the K numbers of a pixel lie one in each of K equal intervals, in random order.
 
     Returns:
-        float32 (B, K, H, W), multiples of 2⁻²⁴ in [0, 1). Numbers of different cells and images are independent, and
-        so are those of different seeds; those of different samples are, unless they are stratified.
+        float32 (B, K, H, W), multiples of 2⁻²⁴ in [0, 1). Numbers of different cells, images, samples and seeds are
+        independent.
 
     Raises:
         ValueError: a seed or cell out of range.
@@ -59,17 +50,14 @@ def uniforms(
     batch, samples, height, width = shape
     key = seed_tensor(seed, device)
     cells = cell_numbers(height, width, cell, offset_tensor(offset, cell, device))
-    out = _words(batch, samples, cells, key) >> 8
-    if stratified:
-        order = _words(batch, samples, cells, key, RANKS).argsort(dim=1, stable=True)
-        out = out.add_(order.argsort(dim=1) << 24).floor_divide_(samples)
-    return out.float().mul_(2.0**-24).view(shape)
+    words = _words(batch, samples, cells, key)
+    return (words >> 8).float().mul_(2.0**-24).view(shape)
 
 
-def _words(batch: int, samples: int, cells: torch.Tensor, key: torch.Tensor, first: int = 0) -> torch.Tensor:
+def _words(batch: int, samples: int, cells: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """The numbers of 32 bits of all samples in these cells, int64 (B, K, len(cells))."""
     image = torch.arange(batch, device=cells.device).view(-1, 1, 1)
-    group = torch.arange(first, first - (-samples // 4), device=cells.device).view(-1, 1)
+    group = torch.arange(-(-samples // 4), device=cells.device).view(-1, 1)
     numbers = philox((cells & MASK, cells >> 32, image, group), (key & MASK, key >> 32))  # four (B, ⌈K/4⌉, cells)
     return torch.stack(numbers, dim=2).flatten(1, 2)[:, :samples]
 

@@ -1,10 +1,10 @@
-"""The operations of ``agents.ops`` in plain torch, for any device and dtype: the reference of the compiled ones."""
+"""The operations of this package in plain torch, for any device and dtype: the reference of the compiled ones."""
 
 from __future__ import annotations
 
 import torch
 
-from agents.ops.philox import uniforms
+from .philox import uniforms
 
 
 def sample_label_maps(
@@ -14,10 +14,8 @@ def sample_label_maps(
     temperature: float,
     cell: int,
     offset: torch.Tensor,
-    floor: float,
-    stratified: bool,
 ) -> torch.Tensor:
-    """See ``agents.ops.sample_label_maps``: a pixel's class is the number of cumulative sums that its draw reaches.
+    """See ``ops.sample_label_maps``: a pixel's class is the number of cumulative sums that its draw reaches.
 
     Args:
         logits: (B, C, H, W).
@@ -26,35 +24,33 @@ def sample_label_maps(
         temperature: what the logits are divided by.
         cell: side of the cells in pixels.
         offset: int64 (2,), each 0..cell-1.
-        floor: share of every class's probability that is spread evenly.
-        stratified: whether the K draws of a pixel are.
     """
     batch, classes, height, width = logits.shape
-    sums = probabilities(logits, temperature, floor)
+    sums = probabilities(logits, temperature)
     for c in range(1, classes):  # one after the other: sums formed in another order can fall where a class has none
         sums[:, c] += sums[:, c - 1]
     # Rounding can leave the last sum below 1: scaling the draws to it keeps the classes behind it unreachable.
-    draws = uniforms((batch, samples, height, width), seed, cell, offset, logits.device, stratified) * sums[:, -1:]
+    draws = uniforms((batch, samples, height, width), seed, cell, offset, logits.device) * sums[:, -1:]
     label_maps = torch.zeros(draws.shape, dtype=torch.uint8, device=draws.device)
     for c in range(classes - 1):
         label_maps += draws >= sums[:, c : c + 1]
     return label_maps
 
 
-def probabilities(logits: torch.Tensor, temperature: float, floor: float) -> torch.Tensor:
-    """What label maps are drawn from, (B, C, H, W), in float32 or float64: see ``agents.ops.sample_label_maps``."""
+def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """What label maps are drawn from, (B, C, H, W), in float32 or float64: see ``ops.sample_label_maps``."""
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if temperature != 1:  # differences of logits are divided: the rounding of large quotients would show
         z = (z - z.amax(dim=1, keepdim=True)).div_(temperature)
-    chances = z.softmax(dim=1)
-    if floor:
-        allowed = logits > -torch.inf
-        chances.mul_(1 - floor).add_(allowed * (floor / allowed.sum(dim=1, keepdim=True)))
-    return chances
+    return z.softmax(dim=1)
 
 
 def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """See ``agents.ops.credit``."""
+    """Mean advantage earned by each class at each pixel, (1/K) Σ_k Aᵏ [aᵏ = c], (B, C, H, W).
+
+    With it the policy gradient of K label maps is that of one dense weighted log-likelihood, so no log-probability of a
+    single sample is ever formed.
+    """
     batch, samples, height, width = label_maps.shape
     out = torch.zeros((batch, num_classes, height, width), dtype=advantages.dtype, device=label_maps.device)
     per_pixel = advantages.expand(label_maps.shape)
@@ -66,7 +62,7 @@ def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int)
 def soft_counts(
     probabilities: torch.Tensor, label_maps: torch.Tensor, image: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See ``agents.ops.soft_counts``."""
+    """See ``ops.soft_counts``."""
     # In float64, because one pixel after the other is added: float32 loses a percent over two million pixels.
     shape, device = (len(label_maps), probabilities.shape[1]), probabilities.device
     expected = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -79,7 +75,7 @@ def soft_counts(
 
 
 def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
-    """See ``agents.ops.class_credit``."""
+    """See ``ops.class_credit``."""
     height, width = label_maps.shape[1:]
     out = weights.new_zeros((batch, weights.shape[1], height, width))
     for m, label_map in enumerate(label_maps.long()):
@@ -87,69 +83,41 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     return out
 
 
-def pair_differences(label_maps: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.pair_differences``."""
-    rows = [(label_maps[:, k : k + 1] != label_maps).sum(dim=(2, 3)) for k in range(label_maps.shape[1])]
-    return torch.stack(rows, dim=1)
-
-
-def pair_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """See ``agents.ops.pair_credit``."""
-    out = weights.new_zeros(label_maps.shape)
-    for j in range(label_maps.shape[1]):
-        out += weights[:, :, j, None, None] * (label_maps != label_maps[:, j : j + 1])
-    return out
-
-
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See ``agents.ops.policy_gradient``; the fourth is the credit (B, C, H, W), which the backward pass needs."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``ops.policy_gradient``; the third is the credit (B, C, H, W), which the backward pass needs."""
     log_p = log_probabilities(logits)  # (B, C, H, W)
     weights = credit(label_maps, advantages.to(log_p.dtype), log_p.shape[1])
-    chosen = log_p.new_zeros(())
-    for k in range(label_maps.shape[1]):
-        chosen += log_p.gather(1, label_maps[:, k : k + 1].long()).sum()
-    return *means(log_p, weights, chosen, label_maps), weights
+    return *means(log_p, weights), weights
 
 
-def means(
-    log_p: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, label_maps: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, log-probability and entropy, the means over pixels, of log-probabilities and credit (B, C, H, W).
-
-    ``chosen`` is the sum of the log-probabilities of the classes of all label maps.
-    """
-    pixels = label_maps[:, 0].numel()
+def means(log_p: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and entropy, the means over pixels, of log-probabilities and credit (B, C, H, W)."""
+    pixels = log_p[:, 0].numel()
     product = log_p.exp().mul_(log_p)  # (B, C, H, W)
     entropy = -product.sum() / pixels
     loss = -torch.mul(weights, log_p, out=product).sum() / pixels
-    return loss, chosen / label_maps.numel(), entropy
+    return loss, entropy
 
 
-def policy_gradient_backward(
-    logits: torch.Tensor, weights: torch.Tensor, shares: torch.Tensor | None, gradients: torch.Tensor
-) -> torch.Tensor:
-    """Gradient of the logits from those of the three outputs of ``policy_gradient``.
+def policy_gradient_backward(logits: torch.Tensor, weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """Gradient of the logits from those of the two outputs of ``policy_gradient``.
 
-    With g_c = (−g_loss credit_c + g_log share_c − g_entropy p_c log p_c) / (B·N), it is g_c − p_c Σ g: what
-    log-softmax makes of g, because the part of the entropy's derivative that is the same for all classes cancels.
+    With g_c = (−g_loss credit_c − g_entropy p_c log p_c) / (B·N), it is g_c − p_c Σ g: what log-softmax makes of g,
+    because the part of the entropy's derivative that is the same for all classes cancels.
 
     Args:
         logits: (B, C, H, W).
         weights: (B, C, H, W), the credit.
-        shares: (B, C, H, W), the share of the label maps that have a class; None: the gradient of their
-            log-probability is 0.
-        gradients: (3,), those of the loss, of the log-probability and of the entropy.
+        gradients: (2,), those of the loss and of the entropy.
 
     Returns:
         (B, C, H, W), dtype and memory format of ``logits``.
     """
-    of_loss, of_log_probability, of_entropy = gradients / logits[:, 0].numel()
+    of_loss, of_entropy = gradients / logits[:, 0].numel()
     log_p = log_probabilities(logits)
     push = weights * -of_loss
-    if shares is not None:
-        push += shares * of_log_probability
     push.addcmul_(log_p.exp().mul_(of_entropy), log_p, value=-1)
     gradient = torch.ops.aten._log_softmax_backward_data(push, log_p, 1, log_p.dtype)
     return gradient.to(logits.dtype, memory_format=gradient_format(logits))

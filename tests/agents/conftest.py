@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from agents.arguments import run_command
-from agents.rss import RSSArguments, train_rss
+from agents import Likelihood
+from agents.training.algorithm import Algorithm
+from agents.training.command import run_command, train_command
+from agents.training.loop import train
 
-ENV_KWARGS = {"difficulty": "easy", "num_classes": 3, "num_images": 12}
+ENV_KWARGS: dict[str, Any] = {"difficulty": "easy", "num_classes": 3, "num_images": 12}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,13 +39,13 @@ class Outcome:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs the main function of a command with these words on its command line."""
+    """Runs the main function of a command, or the training command of an algorithm, with these words."""
 
-    def run(main: Callable[[], int], *words: object) -> Outcome:
+    def run(main: Callable[[], int] | type[Algorithm], *words: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run_command(main)
+            run_command((lambda: train_command(main)) if isinstance(main, type) else main)
         captured = capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return Outcome(ended.value.code, captured.out, captured.err)
@@ -54,21 +56,20 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished run of six steps; tests only read it."""
-    folder = tmp_path_factory.mktemp("runs") / "rss"
-    result = train_rss(
-        RSSArguments(
-            image_size=(16, 24),
-            env_kwargs=json.dumps(ENV_KWARGS),
-            steps=6,
-            batch_size=2,
-            samples_per_image=3,
-            width=8,
-            run_dir=str(folder),
-            checkpoint_every=1,
-            log_every=2,
-            eval_every=3,
-            progress=False,
-        )
+    folder = tmp_path_factory.mktemp("runs") / "likelihood"
+    result = train(
+        "RSS-Shapes-ImageReward-v0",
+        Likelihood(samples_per_image=3),
+        network_options={"width": 8},
+        image_size=(16, 24),
+        env_kwargs=ENV_KWARGS,
+        steps=6,
+        batch_size=2,
+        run_dir=str(folder),
+        checkpoint_every=1,
+        log_every=2,
+        eval_every=3,
+        progress=False,
     )
     assert result.finished
     return folder

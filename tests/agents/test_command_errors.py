@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agents import evaluate, predict, rss, supervised
+from agents import Likelihood, Supervised, evaluate, predict
 from rss_env import ENV_IDS
 
 SMALL = [
@@ -25,8 +25,8 @@ SMALL = [
     2,
     "--samples-per-image",
     2,
-    "--width",
-    8,
+    "--network-options",
+    '{"width": 8}',
     "--no-progress",
 ]
 SMALL_ENV = ["--env-kwargs", '{"num_images": 4}']
@@ -49,13 +49,15 @@ def assert_one_line(outcome: Any, *fragments: str) -> None:
 
 
 def test_an_unknown_env_id_lists_the_ids(command: Callable[..., Any], tmp_path: Path) -> None:
-    outcome = command(rss.main, *SMALL, "--env-id", "RSS-Moon-ImageReward-v0", "--run-dir", tmp_path / "run")
+    outcome = command(Likelihood, *SMALL, "--env-id", "RSS-Moon-ImageReward-v0", "--run-dir", tmp_path / "run")
     assert_error(outcome, "'RSS-Moon-ImageReward-v0'", *ENV_IDS)
 
 
 def test_a_missing_data_set_shows_the_layout_it_needs(command: Callable[..., Any], tmp_path: Path) -> None:
     for words in ([], ["--root", tmp_path / "nowhere"]):
-        outcome = command(rss.main, *SMALL, "--env-id", "RSS-VOC-ImageReward-v0", "--run-dir", tmp_path / "run", *words)
+        outcome = command(
+            Likelihood, *SMALL, "--env-id", "RSS-VOC-ImageReward-v0", "--run-dir", tmp_path / "run", *words
+        )
         assert_error(outcome, "VOC", "JPEGImages/ID.jpg", "ImageSets/Segmentation", "root", *map(str, words[1:]))
     assert not (tmp_path / "run").exists()
 
@@ -64,47 +66,41 @@ WRONG_VALUES: list[tuple[list[Any], list[str]]] = [
     (["--split", "training"], ["'training'", "train, val, test"]),
     (["--val-split", "holdout"], ["'holdout'", "train, val, test"]),
     (["--reward", "dice_of_mars"], ["'dice_of_mars'", "mean_iou", "pixel_accuracy"]),
-    (["--env-kwargs", "{num_classes: 3}"], ["--env-kwargs", "JSON", "{num_classes: 3}"]),
-    (["--env-kwargs", "[3]"], ["--env-kwargs", "JSON object", "[3]"]),
+    (["--env-kwargs", "{num_classes: 3}"], ["env_kwargs", "JSON", "{num_classes: 3}"]),
+    (["--env-kwargs", "[3]"], ["env_kwargs", "JSON object", "[3]"]),
     (["--env-kwargs", '{"classes": 3}'], ["'classes'", "num_classes"]),
-    (["--env-kwargs", '{"split": "val"}'], ["--env-kwargs", "'split'"]),
-    (["--env-kwargs", '{"num_envs": 3}'], ["--env-kwargs", "'num_envs'"]),
-    (["--env-kwargs", '{"reward": "mean_iou"}'], ["--env-kwargs", "'reward'"]),
+    (["--env-kwargs", '{"split": "val"}'], ["env_kwargs", "'split'"]),
+    (["--env-kwargs", '{"num_envs": 3}'], ["env_kwargs", "'num_envs'"]),
+    (["--env-kwargs", '{"reward": "mean_iou"}'], ["env_kwargs", "'reward'"]),
     (["--env-kwargs", '{"num_classes": 99}'], ["2 to 9", "99"]),
-    (["--samples-per-image", 1], ["--samples-per-image must be at least 2, got 1"]),
-    (["--width", 12], ["--width must be a multiple of 8, got 12"]),
-    (["--width", 0], ["--width must be at least 8, got 0"]),
+    (["--samples-per-image", 1], ["samples_per_image must be at least 2, got 1"]),
+    (["--network-options", '{"width": 12}'], ["U-Net must be a multiple of 8, got 12"]),
+    (["--network-options", '{"width": 0}'], ["U-Net must be a multiple of 8, got 0"]),
+    (["--network-options", '{"depth": 3}'], ["'unet'", "depth", "width"]),
+    (["--network-options", "8"], ["network_options must be a JSON object, got 8"]),
+    (["--network", "segformer"], ["'segformer'", "unet", "module:factory"]),
+    (["--network", "nowhere:make"], ["'nowhere:make'", "cannot be imported"]),
     (["--image-size", 0, 16], ["image_size", "(0, 16)"]),
-    (["--steps", 0], ["--steps must be at least 1, got 0"]),
-    (["--batch-size", 0], ["--batch-size must be at least 1, got 0"]),
-    (["--checkpoint-every", 0], ["--checkpoint-every must be at least 1, got 0"]),
-    (["--learning-rate", "nan"], ["--learning-rate must be positive, got nan"]),
-    (["--max-grad-norm", 0], ["--max-grad-norm must be positive, got 0"]),
-    (["--weight-decay", -1], ["--weight-decay must be at least 0, got -1"]),
-    (["--seed", -1], ["--seed must be at least 0, got -1"]),
-    (["--accumulation-steps", 0], ["--accumulation-steps must be at least 1, got 0"]),
-    (["--accumulation-steps", 3], ["--batch-size 2", "1 process(es)", "--accumulation-steps 3"]),
-    (["--temperature", 0], ["--temperature must be positive and finite, got 0"]),
-    (["--temperature", "nan"], ["--temperature must be positive and finite, got nan"]),
-    (["--replay", -1], ["--replay", "at least 0"]),
-    (["--replay-megabytes", -1], ["--replay-megabytes", "at least 0"]),
-    (["--replay-megabytes", "nan"], ["--replay-megabytes", "finite, got 256 and nan"]),
-    (["--replay-megabytes", "inf"], ["--replay-megabytes", "finite, got 256 and inf"]),
-    (["--objective", "reinforce", "--temperature", 2], ["--objective reinforce", "--temperature must be 1, got 2"]),
-    (
-        ["--objective", "reinforce", "--pairs", "disjoint", "--samples-per-image", 3],
-        ["--pairs disjoint needs an even --samples-per-image, got 3"],
-    ),
-    (["--objective", "reinforce", "--pairs", "all", "--baseline", "batch"], ["--pairs", "--baseline"]),
-    (["--pairs", "all"], ["--pairs is for --objective reinforce"]),
-    (["--baseline", "batch"], ["--baseline is for --objective reinforce"]),
-    (["--entropy-gain", 0.1], ["--entropy-gain is for --objective reinforce"]),
-    (["--objective", "reinforce", "--replay", 0], ["--replay is for --objective likelihood"]),
+    (["--steps", 0], ["steps must be at least 1, got 0"]),
+    (["--batch-size", 0], ["batch_size must be at least 1, got 0"]),
+    (["--checkpoint-every", 0], ["checkpoint_every must be at least 1, got 0"]),
+    (["--learning-rate", "nan"], ["learning_rate must be positive, got nan"]),
+    (["--max-grad-norm", 0], ["max_grad_norm must be positive, got 0"]),
+    (["--weight-decay", -1], ["weight_decay must be at least 0, got -1"]),
+    (["--seed", -1], ["seed must be at least 0, got -1"]),
+    (["--accumulation-steps", 0], ["accumulation_steps must be at least 1, got 0"]),
+    (["--accumulation-steps", 3], ["batch_size 2", "1 process(es)", "accumulation_steps 3"]),
+    (["--temperature", 0], ["temperature must be positive, got 0"]),
+    (["--temperature", "nan"], ["temperature must be positive, got nan"]),
+    (["--replay", -1], ["replay must be at least 0, got -1"]),
+    (["--replay-megabytes", -1], ["replay_megabytes must be at least 0, got -1"]),
+    (["--replay-megabytes", "nan"], ["replay_megabytes must be at least 0, got nan"]),
+    (["--replay-megabytes", "inf"], ["replay_megabytes must be at least 0, got inf"]),
     (["--cells", 4, 0], ["Cell sides", "from 1 on", "(4, 0)"]),
-    (["--cell-patience", 0], ["at least 1 update, got 0"]),
-    (["--reward-noise", -1], ["std must be a finite number of at least 0, got -1"]),
-    (["--reward-stars", 1], ["--reward-stars must be 0 or at least 2, got 1"]),
-    (["--env-id", "RSS-Shapes-PixelReward-v0", "--reward-noise", 0.1], ["NoisyReward", "ImageReward-v0"]),
+    (["--wrap", "noise:-1"], ["std must be a finite number of at least 0, got -1"]),
+    (["--wrap", "stars:1"], ["stars", "at least 2", "1"]),
+    (["--wrap", "applause"], ["'applause'", "noise", "stars"]),
+    (["--env-id", "RSS-Shapes-PixelReward-v0", "--wrap", "noise:0.1"], ["FeedbackReward", "image-level"]),
 ]
 
 
@@ -114,62 +110,62 @@ WRONG_VALUES: list[tuple[list[Any], list[str]]] = [
 def test_a_wrong_value_is_named_and_leaves_no_run_behind(
     command: Callable[..., Any], tmp_path: Path, words: list[Any], fragments: list[str]
 ) -> None:
-    assert_one_line(command(rss.main, *SMALL, "--run-dir", tmp_path / "run", *words), *fragments)
+    assert_one_line(command(Likelihood, *SMALL, "--run-dir", tmp_path / "run", *words), *fragments)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine where torch finds no CUDA device")
 def test_cuda_without_a_cuda_device_is_refused(command: Callable[..., Any], tmp_path: Path, finished_run: Path) -> None:
     for main, words in (
-        (rss.main, [*SMALL, "--run-dir", tmp_path / "run"]),
+        (Likelihood, [*SMALL, "--run-dir", tmp_path / "run"]),
         (evaluate.main, [finished_run]),
         (predict.main, [finished_run, "photo.png"]),
     ):
-        assert_one_line(command(main, *words, "--device", "cuda"), "no CUDA device", "--device cpu")
+        assert_one_line(command(main, *words, "--device", "cuda"), "no CUDA device", "use cpu")
 
 
 def test_a_run_that_diverges_says_so_and_leaves_no_broken_checkpoint(
     command: Callable[..., Any], tmp_path: Path
 ) -> None:
     words = ["--learning-rate", "1e30", "--steps", 9, "--checkpoint-every", 1, "--log-every", 9]
-    outcome = command(rss.main, *SMALL, *SMALL_ENV, *words, "--run-dir", tmp_path / "run")
-    assert_one_line(outcome, "not finite at step", "--learning-rate")
+    outcome = command(Likelihood, *SMALL, *SMALL_ENV, *words, "--run-dir", tmp_path / "run")
+    assert_one_line(outcome, "not finite at step", "learning rate")
     for checkpoint in (tmp_path / "run").glob("checkpoints/*/weights.safetensors"):
         assert all(weights.isfinite().all() for weights in load_file(checkpoint).values())
 
 
 def test_a_run_folder_that_cannot_be_written_is_named(command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    outcome = command(rss.main, *SMALL, *SMALL_ENV, "--run-dir", tmp_path / "file" / "run")
+    outcome = command(Likelihood, *SMALL, *SMALL_ENV, "--run-dir", tmp_path / "file" / "run")
     assert_one_line(outcome, "Cannot write the run folder", str(tmp_path / "file" / "run"))
 
 
 def test_an_existing_run_is_not_overwritten(command: Callable[..., Any], finished_run: Path) -> None:
     before = (finished_run / "config.json").read_bytes()
-    outcome = command(rss.main, *SMALL, *SMALL_ENV, "--run-dir", finished_run)
+    outcome = command(Likelihood, *SMALL, *SMALL_ENV, "--run-dir", finished_run)
     assert_one_line(outcome, "already holds a run", "--resume", "--run-dir")
     assert (finished_run / "config.json").read_bytes() == before
 
 
 def test_resume_without_a_run_says_what_is_missing(command: Callable[..., Any], tmp_path: Path) -> None:
-    outcome = command(rss.main, "--resume", "--run-dir", tmp_path / "run")
+    outcome = command(Likelihood, "--resume", "--run-dir", tmp_path / "run")
     assert_one_line(outcome, "holds no run", str(tmp_path / "run" / "config.json"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"algorithm": ')
-    assert_one_line(command(rss.main, "--resume", "--run-dir", tmp_path / "run"), "Cannot read", "config.json")
+    assert_one_line(command(Likelihood, "--resume", "--run-dir", tmp_path / "run"), "Cannot read", "config.json")
 
 
 def test_resume_with_other_arguments_names_what_changed(command: Callable[..., Any], finished_run: Path) -> None:
     words = ["--batch-size", 5, "--seed", 1, "--learning-rate", 0.5, "--log-every", 3]
-    outcome = command(rss.main, "--resume", "--run-dir", finished_run, *words)
+    outcome = command(Likelihood, "--resume", "--run-dir", finished_run, *words)
     assert_one_line(outcome, "batch_size 2 -> 5", "learning_rate 0.001 -> 0.5")
     assert "seed" not in outcome.err
     assert "log_every" not in outcome.err
 
 
 def test_resuming_the_run_of_another_algorithm_is_refused(command: Callable[..., Any], finished_run: Path) -> None:
-    outcome = command(supervised.main, "--resume", "--run-dir", finished_run)
-    assert_one_line(outcome, str(finished_run), "a run of agents.rss, not of agents.supervised")
+    outcome = command(Supervised, "--resume", "--run-dir", finished_run)
+    assert_one_line(outcome, str(finished_run), "a run of Likelihood, not of Supervised")
 
 
 @pytest.mark.parametrize("name", ["state.pt", "memory-0.pt"])
@@ -180,7 +176,7 @@ def test_resume_from_a_damaged_checkpoint_says_which_file(
     damaged = tmp_path / "run" / "checkpoints" / "step-00000006" / name
     whole = damaged.with_name("state.pt").read_bytes()  # a finished run has no memory, one that was stopped has
     damaged.write_bytes(whole[:1000])
-    outcome = command(rss.main, "--resume", "--run-dir", tmp_path / "run", "--steps", 8)
+    outcome = command(Likelihood, "--resume", "--run-dir", tmp_path / "run", "--steps", 8)
     assert_one_line(outcome, str(damaged), f"Delete {damaged.parent}")
 
 
@@ -188,7 +184,8 @@ def make_broken_weights(folder: Path, source: Path, damage: str) -> Path:
     """A copy of a checkpoint with one thing wrong with it."""
     file = folder / f"{damage}.safetensors"
     weights, whole = load_file(source), source.read_bytes()
-    described = {"architecture": "UNet", "num_classes": 3, "width": 8, "image_size": [16, 24], "resize": "pad"}
+    described = {"network": "unet", "network_options": {"width": 8}, "num_classes": 3}
+    described |= {"image_size": [16, 24], "resize": "pad"}
     if damage == "truncated":
         file.write_bytes(whole[: len(whole) // 2])
     elif damage == "empty":
@@ -196,9 +193,9 @@ def make_broken_weights(folder: Path, source: Path, damage: str) -> Path:
     elif damage == "undescribed":
         save_file(weights, file)
     elif damage == "another architecture":
-        save_file(weights, file, metadata={"policy": json.dumps(described | {"architecture": "SegFormer"})})
+        save_file(weights, file, metadata={"policy": json.dumps(described | {"network": "segformer"})})
     elif damage == "other weights":
-        save_file(weights, file, metadata={"policy": json.dumps(described | {"width": 16})})
+        save_file(weights, file, metadata={"policy": json.dumps(described | {"network_options": {"width": 16}})})
     return file
 
 
@@ -208,8 +205,8 @@ def make_broken_weights(folder: Path, source: Path, damage: str) -> Path:
         ("truncated", "Cannot read the weights"),
         ("empty", "Cannot read the weights"),
         ("undescribed", "no description of its policy"),
-        ("another architecture", "'SegFormer'"),
-        ("other weights", "do not fit their description"),
+        ("another architecture", "'segformer'"),
+        ("other weights", "not those of this network"),
         ("missing", "No checkpoint at"),
     ],
 )

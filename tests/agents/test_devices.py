@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +13,46 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from agents.algorithm import Algorithm
-from agents.arguments import TrainArguments
-from agents.policy import UNet
-from agents.rss import RSS, RSSArguments, image_keys
-from agents.run_folder import RunFolder
-from agents.supervised import CrossEntropy, SupervisedArguments
-from agents.training import Result, read_metrics, train
-from agents.weak_labels import ImageTags, WeakLabelsArguments
+from agents import RSS, Likelihood, Supervised, WeakLabels
+from agents.networks.unet import UNet
+from agents.training.algorithm import Algorithm
+from agents.training.loop import Result, read_metrics, train
+from agents.training.run_folder import RunFolder
+from rss_env.datasets import load_dataset
 
 SHARED: dict[str, Any] = {
     "image_size": (16, 24),
-    "env_kwargs": json.dumps({"num_images": 4}),
+    "env_kwargs": {"num_images": 4},
     "augment": "flip",
     "batch_size": 4,
     "steps": 4,
-    "width": 8,
+    "network_options": {"width": 8},
     "log_every": 1,
     "progress": False,
 }
 
 
-def make(kind: str, run_dir: Path, **arguments: Any) -> tuple[TrainArguments, Algorithm, dict[str, Any]]:
-    """Arguments, algorithm and the environment's options that it needs."""
-    shared = SHARED | arguments | {"run_dir": str(run_dir)}
-    if kind == "supervised":
-        return SupervisedArguments(**shared), CrossEntropy(), {"expose_target": True}
-    if kind == "tags":
-        weak = WeakLabelsArguments(**shared)
-        return weak, ImageTags(weak), {"expose_target": True}
-    level = "Pixel" if kind == "pixel" else "Image"
-    objective = "reinforce" if kind == "reinforce" else "likelihood"
-    args = RSSArguments(env_id=f"RSS-Shapes-{level}Reward-v0", samples_per_image=4, objective=objective, **shared)  # type: ignore[arg-type]
-    return args, RSS(args), {"samples_per_image": 4}
+KINDS: dict[str, Callable[[], Algorithm]] = {
+    "supervised": Supervised,
+    "tags": WeakLabels,
+    "image": lambda: Likelihood(samples_per_image=4),
+    "pixel": lambda: Likelihood(samples_per_image=4),
+    "reinforce": lambda: RSS(samples_per_image=4),
+}
 
 
-def run(kind: str, run_dir: Path, **further: Any) -> tuple[Result, list[dict[str, float]], dict[str, torch.Tensor]]:
-    """Trains; gives the result, the logged rows without times, and the weights."""
-    arguments = {name: further.pop(name) for name in list(further) if name in TrainArguments.__dataclass_fields__}
-    args, algorithm, options = make(kind, run_dir, **arguments)
-    result = train(args, algorithm, **options | further)
+def run(
+    kind: str, run_dir: Path, env_device: str | None = None, **further: Any
+) -> tuple[Result, list[dict[str, float]], dict[str, torch.Tensor]]:
+    """Trains; gives the result, the logged rows without times, and the weights.
+
+    With ``env_device`` the environment gives tensors, as it does where the policy is on an accelerator.
+    """
+    algorithm, level = KINDS[kind](), "Pixel" if kind == "pixel" else "Image"
+    if env_device is not None:
+        options = algorithm.env_options() | {"device": env_device}
+        algorithm.env_options = lambda: options  # type: ignore[method-assign]
+    result = train(f"RSS-Shapes-{level}Reward-v0", algorithm, run_dir=str(run_dir), **SHARED | further)
     rows = [{k: v for k, v in row.items() if k != "time/seconds"} for row in RunFolder(run_dir).read_metrics()]
     return result, rows, load_file(result.checkpoint / "weights.safetensors")
 
@@ -60,7 +60,7 @@ def run(kind: str, run_dir: Path, **further: Any) -> tuple[Result, list[dict[str
 @pytest.mark.parametrize("kind", ["supervised", "tags", "image", "pixel", "reinforce"])
 def test_training_in_an_environment_of_tensors_is_the_same_to_the_bit(tmp_path: Path, kind: str) -> None:
     host, host_rows, host_weights = run(kind, tmp_path / "host")
-    device, rows, weights = run(kind, tmp_path / "device", device="cpu")
+    device, rows, weights = run(kind, tmp_path / "device", env_device="cpu")
     assert rows == host_rows
     assert len(rows) == 5
     assert device.reward_queries == host.reward_queries
@@ -82,7 +82,7 @@ def test_the_compiled_policy_is_one_graph_and_trains_as_the_plain_one_does(
     assert compiled == []
     _, rows, weights = run("image", tmp_path / "compiled", compile=True)
     assert compiled == [UNet]
-    assert weights.keys() == plain.keys()  # the checkpoint does not tell how it was trained
+    assert weights.keys() == plain.keys()  # the checkpoint does not say how it was trained
     for row, other in zip(rows, plain_rows, strict=True):
         assert row.get("train/loss", 0.0) == pytest.approx(other.get("train/loss", 0.0), rel=1e-3, abs=1e-5)
     assert all(torch.allclose(weights[name], plain[name], atol=1e-3) for name in plain)
@@ -98,11 +98,13 @@ def test_metrics_become_numbers_in_their_order() -> None:
 @pytest.mark.parametrize("augment", ["none", "flip"])
 def test_the_numbers_of_the_images_are_known_without_asking_the_device(augment: str) -> None:
     options: dict[str, Any] = {"num_envs": 5, "image_size": (16, 16), "num_images": 9, "augment": augment}
+    photos = load_dataset("Shapes", image_size=(16, 16), num_images=9).images
     for device in ({}, {"device": "cpu"}):
         envs: Any = gym.make_vec("RSS-Shapes-ImageReward-v0", **options, **device)
-        _, infos = envs.reset(seed=3)
+        images, infos = envs.reset(seed=3)
         for _ in range(4):
-            indices, flipped = image_keys(envs, infos)
-            assert indices == infos["index"].tolist() == envs.unwrapped.showing[0].tolist()
-            assert flipped == (infos["flipped"].tolist() if augment == "flip" else [False] * 5)
-            infos = envs.step(np.zeros((5, 16, 16), np.uint8))[-1]
+            indices = infos["index"].tolist()
+            flipped = infos["flipped"].tolist() if augment == "flip" else [False] * len(indices)
+            for image, index, mirrored in zip(np.asarray(images), indices, flipped, strict=True):
+                np.testing.assert_array_equal(image, photos[index][:, :: -1 if mirrored else 1])
+            images, *_, infos = envs.step(np.zeros((5, 16, 16), np.uint8))

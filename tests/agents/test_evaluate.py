@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from agents import evaluate
-from agents.policy import load_policy, predict_label_maps
+from agents.networks.checkpoints import load_policy, predict_label_maps
 
 
 def final_numbers(run_dir: Path) -> dict[str, float]:
@@ -77,6 +77,7 @@ def test_weights_outside_their_run_are_measured_on_the_environment_that_is_named
 ) -> None:
     shutil.copy(finished_run / "checkpoints" / "step-00000006" / "weights.safetensors", tmp_path / "mine.safetensors")
     config = json.loads((finished_run / "config.json").read_text())
-    words = ["--env-id", "RSS-Shapes-PixelReward-v0", "--image-size", 16, 24, "--env-kwargs", config["env_kwargs"]]
+    words = ["--env-id", "RSS-Shapes-PixelReward-v0", "--image-size", 16, 24, "--env-kwargs"]
+    words.append(json.dumps(config["env_kwargs"]))
     result = json.loads(command(evaluate.main, tmp_path / "mine.safetensors", *words, "--json").out)
     assert result["miou"] == final_numbers(finished_run)["val/miou"]

@@ -1,8 +1,9 @@
-"""The agent's loss against the exact gradient of the expected reward, found by enumerating every label map."""
+"""The loss of RSS against the exact gradient of the expected reward, found by enumerating every label map."""
 
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,30 +12,30 @@ import torch
 
 from agents import rss
 from agents.ops import torch_ops
-from agents.rss import RSS, RSSArguments
+from agents.plugins import pair_advantages
+from agents.rss import RSS
+from agents.training import Feedback
 
 HEIGHT, WIDTH, CLASSES = 2, 2, 3
 MAPS = np.array(list(itertools.product(range(CLASSES), repeat=4)), np.uint8).reshape(-1, HEIGHT, WIDTH)  # (81, 2, 2)
 NUMBER = np.array([27, 9, 3, 1]).reshape(HEIGHT, WIDTH)  # a label map's place in MAPS is (map * NUMBER).sum()
 
 
-class TableEnvs:
-    """Stands for a vector environment whose score of a label map is looked up.
+def earn(label_maps: torch.Tensor, scores: np.ndarray) -> Feedback:
+    """Feedback of an environment whose score of a label map is looked up.
 
     Args:
+        label_maps: uint8 (B, K, H, W).
         scores: (81,), a score of each label map, or (H, W, C), a reward of each class at each pixel.
     """
-
-    def __init__(self, scores: np.ndarray) -> None:
-        self.scores = scores
-
-    def step(self, label_maps: np.ndarray) -> tuple[Any, ...]:
-        if self.scores.ndim == 1:
-            info = {"scores": self.scores[(label_maps * NUMBER).sum(axis=(2, 3))]}
-        else:
-            y, x = np.indices((HEIGHT, WIDTH))
-            info = {"pixel_reward": self.scores[y, x, label_maps].astype(np.float32)}
-        return None, None, None, None, {"final_info": info}
+    maps, batch = label_maps.numpy(), len(label_maps)
+    if scores.ndim == 1:
+        given, rewards = scores[(maps * NUMBER).sum(axis=(2, 3))], None
+    else:
+        y, x = np.indices((HEIGHT, WIDTH))
+        rewards = torch.from_numpy(scores[y, x, maps].astype(np.float32))
+        given = rewards.mean(dim=(2, 3)).numpy()
+    return Feedback(label_maps, torch.as_tensor(given).float(), rewards, list(range(batch)), [False] * batch, {})
 
 
 def score_table(level: str) -> np.ndarray:
@@ -63,25 +64,29 @@ def draw_logits() -> torch.Tensor:
 
 
 def make_algorithm(samples: int = 2, **arguments: Any) -> RSS:
-    """REINFORCE alone: no entropy bonus, advantages as they are."""
-    return RSS(
-        RSSArguments(objective="reinforce", samples_per_image=samples, entropy_gain=0.0, sync_an=False, **arguments)
-    )
+    """The policy gradient only: no entropy bonus, advantages as they are."""
+    return RSS(samples_per_image=samples, entropy_gain=0.0, sync_an=False, **arguments)
 
 
 def take_step(algorithm: RSS, logits: torch.Tensor, scores: np.ndarray, weights: torch.Tensor) -> torch.Tensor:
     """The step that one image's logits (1, C, H, W) get in expectation, with batches of these probabilities (B,)."""
     batch = len(weights)
     logits = logits.detach().requires_grad_()
-    envs: Any = TableEnvs(scores)
-    feedback = algorithm.collect(logits.detach().expand(batch, -1, -1, -1), envs, {}, 0.0, torch.Generator()).feedback
-    algorithm.prepare([feedback])
+    copies = logits.expand(batch, -1, -1, -1)
+    label_maps = algorithm.act(copies.detach(), 0.0, torch.Generator())
+    lesson = algorithm.observe(copies.detach(), earn(label_maps, scores))
+    algorithm.synchronise([lesson])
     assert algorithm.scale == 1
     # The loss is a mean over the batch and the pixels; weighted advantages make it the expectation.
     weigh = weights[:, None, None, None] * batch * HEIGHT * WIDTH
-    feedback.advantages = feedback.advantages.double() * weigh
-    loss, _ = algorithm.loss(logits.expand(batch, -1, -1, -1), feedback, 0.0)
+    lesson.advantages = lesson.advantages.double() * weigh
+    loss, _ = algorithm.loss(copies, lesson, 0.0)
     return torch.autograd.grad(-loss, logits)[0]
+
+
+def without_normaliser(monkeypatch: pytest.MonkeyPatch, pairs: str) -> None:
+    """Has PSD leave out the factor that is not the policy gradient's."""
+    monkeypatch.setattr(rss, "pair_advantages", partial(pair_advantages, pairs=pairs, normalise=False))
 
 
 def all_pairs(items: int) -> torch.Tensor:
@@ -89,49 +94,47 @@ def all_pairs(items: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("level", ["image", "pixel"])
-@pytest.mark.parametrize(
-    "arguments",
-    [{}, {"pairs": "disjoint", "pair_normaliser": False}, {"pairs": "all", "pair_normaliser": False}],
-    ids=["leave-one-out", "PSD disjoint", "PSD all"],
-)
+@pytest.mark.parametrize("pairs", [None, "disjoint", "all"], ids=["leave-one-out", "PSD disjoint", "PSD all"])
 def test_the_expected_step_over_all_pairs_of_label_maps_is_the_gradient_of_the_expected_reward(
-    level: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    level: str, pairs: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if pairs is not None:
+        without_normaliser(monkeypatch, pairs)
     scores = score_table(level)
     logits = draw_logits().requires_grad_()
     (exact,) = torch.autograd.grad(expected_reward(logits, scores), logits)
 
-    pairs = all_pairs(len(MAPS))  # (6561, 2)
-    weights = map_probabilities(logits.detach())[pairs].prod(dim=1)
+    both = all_pairs(len(MAPS))  # (6561, 2)
+    weights = map_probabilities(logits.detach())[both].prod(dim=1)
     torch.testing.assert_close(weights.sum(), torch.ones((), dtype=torch.float64))
-    monkeypatch.setattr(rss, "sample_label_maps", lambda *_, **__: torch.from_numpy(MAPS)[pairs])  # (6561, 2, H, W)
-    step = take_step(make_algorithm(**arguments), logits, scores, weights)
+    monkeypatch.setattr(rss, "sample_label_maps", lambda *_, **__: torch.from_numpy(MAPS)[both])  # (6561, 2, H, W)
+    algorithm = make_algorithm(advantage="psd" if pairs else "leave_one_out")
+    step = take_step(algorithm, logits, scores, weights)
     assert exact.abs().max() > 0.01
     torch.testing.assert_close(step, exact, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["disjoint", "all"])
 def test_the_normaliser_of_psd_makes_each_difference_in_reward_count_per_differing_pixel(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scores = score_table("image")
     logits = draw_logits().requires_grad_()
     probabilities = map_probabilities(logits.detach()).numpy()
     chosen = logits.log_softmax(dim=1)[0]
-    objective = torch.zeros((), dtype=torch.float64)
+    surrogate = torch.zeros((), dtype=torch.float64)  # its weights count as constants
     rows, columns = np.indices((HEIGHT, WIDTH))
     for a, score_a, p_a in zip(MAPS, scores, probabilities, strict=True):
         weight = np.zeros((HEIGHT, WIDTH))
         for b, score_b, p_b in zip(MAPS, scores, probabilities, strict=True):
             if (differs := a != b).any():
                 weight += p_b * (score_a - score_b) * differs / differs.mean()
-        objective = objective + (chosen[a.astype(int), rows, columns] * torch.from_numpy(p_a * weight)).sum()
-    (expected,) = torch.autograd.grad(objective, logits)
+        surrogate = surrogate + (chosen[a.astype(int), rows, columns] * torch.from_numpy(p_a * weight)).sum()
+    (expected,) = torch.autograd.grad(surrogate, logits)
 
     pairs = all_pairs(len(MAPS))
     weights = torch.from_numpy(probabilities)[pairs].prod(dim=1)
     monkeypatch.setattr(rss, "sample_label_maps", lambda *_, **__: torch.from_numpy(MAPS)[pairs])
-    step = take_step(make_algorithm(pairs=kind), logits, scores, weights)
+    step = take_step(make_algorithm(advantage="psd"), logits, scores, weights)
     torch.testing.assert_close(step, expected, rtol=0, atol=1e-6)  # rewards are float32, and 1 / (3/4) is not exact
     (exact,) = torch.autograd.grad(expected_reward(logits, scores), logits)
     assert (step - exact).abs().max() > 0.01
@@ -199,26 +202,29 @@ def test_the_expected_step_with_tied_draws_is_the_gradient_of_the_surrogate_unde
     (exact,) = torch.autograd.grad(expected_reward(logits, scores), logits)
     if side == 2 and level == "image":
         assert (step - exact).abs().max() > 0.01
-    else:  # one number a pixel needs the marginals alone, which tied draws keep
+    else:  # one number a pixel needs only the marginals, which tied draws keep
         torch.testing.assert_close(step, exact, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("level", "samples", "arguments"),
+    ("level", "samples", "arguments", "pairs"),
     [
-        ("image", 2, {}),
-        ("image", 5, {}),
-        ("pixel", 2, {}),
-        ("pixel", 5, {}),
-        ("pixel", 5, {"cells": (2,)}),
-        ("image", 4, {"pairs": "disjoint", "pair_normaliser": False}),
-        ("image", 5, {"pairs": "all", "pair_normaliser": False}),
+        ("image", 2, {}, None),
+        ("image", 5, {}, None),
+        ("image", 5, {"advantage": "batch"}, None),
+        ("pixel", 2, {}, None),
+        ("pixel", 5, {}, None),
+        ("pixel", 5, {"cells": (2,)}, None),
+        ("image", 4, {"advantage": "psd"}, "disjoint"),
+        ("image", 5, {"advantage": "psd"}, "all"),
     ],
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else str(value),
 )
 def test_the_mean_step_over_drawn_label_maps_tends_to_the_gradient_of_the_expected_reward(
-    level: str, samples: int, arguments: dict[str, Any]
+    level: str, samples: int, arguments: dict[str, Any], pairs: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if pairs is not None:
+        without_normaliser(monkeypatch, pairs)
     # 5.5 standard errors: one of the twelve numbers is outside once in two million seeds.
     batch = 40_000
     scores = score_table(level)
@@ -227,10 +233,10 @@ def test_the_mean_step_over_drawn_label_maps_tends_to_the_gradient_of_the_expect
 
     logits = single.detach().float().repeat(batch, 1, 1, 1).requires_grad_()
     algorithm = make_algorithm(samples, **arguments)
-    envs: Any = TableEnvs(scores)
-    feedback = algorithm.collect(logits.detach(), envs, {}, 0.0, torch.Generator().manual_seed(0)).feedback
-    algorithm.prepare([feedback])
-    loss, _ = algorithm.loss(logits, feedback, 0.0)
+    label_maps = algorithm.act(logits.detach(), 0.0, torch.Generator().manual_seed(0))
+    lesson = algorithm.observe(logits.detach(), earn(label_maps, scores))
+    algorithm.synchronise([lesson])
+    loss, _ = algorithm.loss(logits, lesson, 0.0)
     (steps,) = torch.autograd.grad(-loss * (batch * HEIGHT * WIDTH), logits)  # (batch, C, H, W), one an image
     error = steps.double().std(dim=0) / batch**0.5
     assert error.max() < 0.05 * exact.abs().max()  # small enough to tell a wrong gradient

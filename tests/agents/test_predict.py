@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from agents import predict
-from agents.policy import UNet, load_policy, predict_label_maps, save_policy
+from agents.networks.checkpoints import load_policy, predict_label_maps, save_policy
+from agents.networks.unet import UNet
 from rss_env.datasets.decode import fit, read_image
 from rss_env.rendering import overlay
 
@@ -88,7 +89,12 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    description = {"image_size": (16, 24), "resize": resize, "palette": [[0, 0, 0], [255, 0, 0], [0, 255, 0]]}
+    description: dict[str, Any] = {
+        "image_size": (16, 24),
+        "resize": resize,
+        "palette": [[0, 0, 0], [255, 0, 0], [0, 255, 0]],
+    }
+    description |= {"network": "unet", "network_options": {"width": 8}, "num_classes": 3}
     save_policy(tmp_path / "weights.safetensors", UNet(3, 8), description)
     shown = []
 

@@ -41,8 +41,19 @@ def test_training_evaluating_and_predicting_work_on_photos(
 ) -> None:
     run_dir = tmp_path / "run"
     env = ["--env-id", env_id, "--root", real_data / root, "--image-size", *size]
-    small = ["--steps", 6, "--batch-size", 2, "--samples-per-image", 4, "--width", 8, "--log-every", 1]
-    call("agents.rss", *env, *small, "--run-dir", run_dir, "--no-progress")
+    small = [
+        "--steps",
+        6,
+        "--batch-size",
+        2,
+        "--samples-per-image",
+        4,
+        "--network-options",
+        '{"width": 8}',
+        "--log-every",
+        1,
+    ]
+    call("agents.likelihood", *env, *small, "--run-dir", run_dir, "--no-progress")
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     train = [row for row in rows if "train/loss" in row]
     assert [row["step"] for row in train] == [1, 2, 3, 4, 5, 6]

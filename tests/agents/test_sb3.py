@@ -13,17 +13,17 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 
+from agents.networks.sb3_policy import DensePolicy, PixelCategorical, PixelRolloutBuffer
 from agents.sb3 import GroupBaseline, SB3Arguments, make_envs, predict_label_maps, train_sb3
-from agents.sb3_policy import DensePolicy, PixelCategorical, PixelRolloutBuffer
 from rss_env.errors import OptionError
 from rss_env.integrations.sb3 import SegmentationVecEnv
 
 TINY: dict[str, Any] = {
     "image_size": (16, 17),
-    "env_kwargs": '{"num_images": 8, "num_classes": 3}',
+    "env_kwargs": {"num_images": 8, "num_classes": 3},
     "images": 2,
     "samples_per_image": 4,
-    "width": 8,
+    "network_options": {"width": 8},
     "progress": False,
 }
 
@@ -104,7 +104,7 @@ def test_the_first_ratio_is_one_and_each_pixel_has_its_own(tmp_path: Path) -> No
         n_steps=1,
         batch_size=4,
         n_epochs=1,
-        policy_kwargs={"width": 8, "pixel_ratio": True},
+        policy_kwargs={"network_options": {"width": 8}, "pixel_ratio": True},
         rollout_buffer_class=PixelRolloutBuffer,
     )
     model.learn(4)
@@ -149,9 +149,9 @@ def test_an_action_space_that_is_no_label_map_is_refused() -> None:
 def test_the_dense_policy_learns_easy_shapes(tmp_path: Path) -> None:
     arguments = SB3Arguments(
         image_size=(16, 16),
-        env_kwargs='{"difficulty": "easy", "num_classes": 2}',
+        env_kwargs={"difficulty": "easy", "num_classes": 2},
         reward_queries=6400,
-        width=8,
+        network_options={"width": 8},
         evaluations=1,
         progress=False,
         run_dir=str(tmp_path / "run"),

@@ -13,7 +13,7 @@ SEES_TARGETS = {"supervised.py", "weak_labels.py"}  # the bounds: pixel labels, 
 # Where targets, or what needs them, can be had; decoding a photo of the user's own is no target.
 CLOSED = ("rss_env.datasets", "rss_env.metrics", "rss_env.rewards")
 OPEN = {("rss_env.datasets.decode", "read_image")}
-KEYS = {"target", "targets"}
+KEYS = {"target", "targets", "_task"}
 
 
 def breaches(source: str) -> Iterator[str]:
@@ -43,7 +43,16 @@ def closed(module: str) -> bool:
 
 def test_only_the_bounds_read_targets() -> None:
     files = sorted(AGENTS.rglob("*.py"))
-    expected = {"rss.py", "training.py", "likelihood.py", "score_models.py", "memory.py", "evaluate.py", "predict.py"}
+    expected = {
+        "rss.py",
+        "likelihood.py",
+        "loop.py",
+        "feedback.py",
+        "validation.py",
+        "evidence.py",
+        "visits.py",
+        "predict.py",
+    }
     assert expected | SEES_TARGETS <= {file.name for file in files}
     found = {str(file.relative_to(AGENTS)): list(breaches(file.read_text())) for file in files}
     assert all(found.pop(name) for name in sorted(SEES_TARGETS))
@@ -58,9 +67,9 @@ def test_only_the_bounds_read_targets() -> None:
         'envs = gym.make_vec("RSS-VOC-ImageReward-v0", expose_target=True)',
         'options = {"expose_target": True}',
         "options = json.loads('{\"expose_target\": true}')",
-        "envs.unwrapped.task.expose_target = True",
-        "labels = envs.unwrapped.task.targets(index, flipped)",
-        "labels = envs.unwrapped.task.dataset.targets",
+        "envs.unwrapped._task.expose_target = True",
+        "task = envs.unwrapped._task",
+        "task = getattr(envs.unwrapped, '_task')",
         'labels = getattr(data, "targets")',
         "from rss_env.datasets import load_dataset",
         "from rss_env.datasets.decode import read_mask",
@@ -84,7 +93,7 @@ def test_a_breach_of_the_wall_would_be_found(source: str) -> None:
         'metrics = {"policy/entropy_target": target}',
         "from rss_env.datasets.decode import read_image",
         "from rss_env.evaluation import Evaluation, evaluate",
-        "names = envs.unwrapped.task.dataset.class_names",
+        'names = envs.metadata["class_names"]',
     ],
 )
 def test_what_reads_no_target_is_allowed(source: str) -> None:

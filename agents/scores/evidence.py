@@ -1,0 +1,95 @@
+"""What image-level scores say about a belief: the gradient of their log-likelihood.
+
+The policy's probabilities are read as a belief about the hidden target. The belief predicts the score of every label
+map that was tried (``scores.models``), and it is moved to where the observed scores are more likely. Maths:
+docs/likelihood.md. This is our own; it is not in the paper's abstract.
+
+With the residuals r_k = R_k − μ_k(p), each compared with the other samples of its visit (the K label maps of one image
+that were scored together) to give the advantage A_k = r_k − r̄, and one variance σ² for all, that of the update's new
+residuals,
+
+    ∇ log-likelihood = Σ_k A_k / σ² · ∇μ_k(p).
+
+It is a regression, so it does not matter how the label maps were drawn: they may be hotter than the policy, tied in
+cells, or old. Earlier visits of an image are replayed with no new query and no further forward pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ..ops import class_credit, soft_counts
+from .models import predict_scores
+from .rounding import before_rounding
+
+
+class Evidence(NamedTuple):
+    """What scores say about a belief.
+
+    Attributes:
+        direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
+            residuals, has the gradient of the log-likelihood.
+        advantages: float32 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal; the
+            variance is that of the fresh ones.
+        explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
+        offset: mean residual of the fresh scores.
+        variance: of the fresh residuals within their visits, with what rounding leaves open.
+    """
+
+    direction: torch.Tensor
+    advantages: torch.Tensor
+    explained: torch.Tensor
+    offset: torch.Tensor
+    variance: torch.Tensor
+
+
+def score_evidence(
+    probabilities: torch.Tensor,
+    label_maps: torch.Tensor,
+    scores: torch.Tensor,
+    image: torch.Tensor,
+    fresh: int,
+    score_model: str,
+    stars: int = 0,
+    spread: float = 1.0,
+) -> Evidence:
+    """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
+
+    Args:
+        probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
+        label_maps: uint8 (V, K, H, W), of V visits.
+        scores: float32 (V, K).
+        image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
+        fresh: number of visits of this step.
+        score_model: key of ``scores.models.SCORE_MODELS``.
+        stars: levels that the scores were rounded to; 0: they were not.
+        spread: standard deviation of residuals before rounding.
+    """
+    visits, samples, height, width = label_maps.shape
+    maps, owner = label_maps.reshape(-1, height, width), image.repeat_interleave(samples)
+    probabilities = probabilities.detach()
+    expected, predicted = soft_counts(probabilities, maps, owner)
+    target = probabilities.sum(dim=(2, 3))  # (B, C)
+    prediction = predict_scores(score_model, expected, predicted, target[owner])
+
+    mean = prediction.mean.view(visits, samples)
+    exact, undecided = before_rounding(scores, mean, spread, stars) if stars else (scores, torch.zeros_like(scores))
+    residual = exact - mean
+    offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
+    # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
+    # the prediction's own spread, and following it would only flatten the belief.
+    informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
+    advantages = torch.where(informative, residual - offset, 0.0)
+    weight = advantages.reshape(-1, 1)  # (V·K, 1)
+
+    direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
+    everywhere = torch.zeros_like(target).index_add_(0, owner, weight * prediction.per_target)
+    direction += everywhere[:, :, None, None]
+
+    varied = scores[:fresh] - scores[:fresh].mean(dim=1, keepdim=True)
+    total = varied.square().sum()
+    explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
+    variance = ((residual - offset).square() + undecided)[:fresh].mean()
+    return Evidence(direction, advantages, explained, offset[:fresh].mean(), variance)

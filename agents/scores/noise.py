@@ -1,0 +1,94 @@
+"""How noisy the scores are, and how coarsely label maps must differ because of it.
+
+The scores of K label maps whose pixels are drawn one by one differ by very little: thousands of independent pixels
+average out. That does no harm while a score is exact, because small differences say as much as large ones. With noise
+on the scores, or with scores rounded to a few levels, such differences drown. Pixels that are drawn in cells of s×s
+(``plugins.psr``) make them about s times larger; what is lost is where in its cell a pixel was right.
+
+So the side of the cells is the smallest at which the scores' own variance reaches that of the noise. Both are measured:
+the noise by label maps that are scored twice, the variance by the K scores of every image. Maths: docs/likelihood.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+EVERY = 8  # updates; in one of so many, one label map of every image is scored twice
+MEMORY = 100  # measurements of the noise that its mean goes back
+FORGET = 0.98  # weight that an earlier observation of the scores keeps at each update
+
+
+class ScoreNoise:
+    """Running means of the variance of the noise and of the scores' own.
+
+    Args:
+        stars: levels that the scores are rounded to, which acts as noise of a twelfth of the squared distance between
+            two levels; 0: they are not rounded.
+
+    Attributes:
+        noise: variance of the noise, without rounding.
+        residual: variance of what the belief did not predict of the scores before they were rounded.
+    """
+
+    def __init__(self, stars: int = 0) -> None:
+        self.rounding = (1 / (stars - 1)) ** 2 / 12 if stars else 0.0
+        self.noise = 0.0
+        self.residual = 0.01
+        self._measured = 0  # times the noise was
+        self._sums = 0.0, 0.0  # Σ s²·v and Σ s⁴ over updates, for scores of variance v beyond the noise
+
+    @property
+    def known(self) -> bool:
+        """Whether there is noise, or rounding, as far as is known."""
+        return self.noise + self.rounding > 0
+
+    def observe(self, variance: float, side: int, noise: float | None, residual: float) -> None:
+        """Takes the measurements of an update.
+
+        Args:
+            variance: of the scores of an image, mean over the images.
+            side: of the cells that the label maps were drawn in, in pixels.
+            noise: half the squared difference of the two scores of one label map, if some were scored twice.
+            residual: variance of the residuals of the scores before they were rounded.
+        """
+        if noise is not None:
+            self._measured += 1
+            self.noise += (noise - self.noise) / min(self._measured, MEMORY)
+        own = variance - self.noise - self.rounding
+        self._sums = FORGET * self._sums[0] + side**2 * own, FORGET * self._sums[1] + side**4
+        self.residual += 0.05 * (residual - self.residual)
+
+    def side(self, longest: int) -> int:
+        """Side of the cells, 1..longest, in pixels.
+
+        The scores' own variance is taken as proportional to s². Its factor is a least-squares fit, in which coarse
+        cells count most: there it is seen best.
+        """
+        if not self.known:
+            return 1
+        total = self.noise + self.rounding
+        factor = self._sums[0] / max(self._sums[1], 1.0)
+        if total >= factor * longest**2:  # also where the scores do not differ by more than the noise at all
+            return longest
+        return max(1, round(math.sqrt(total / factor)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
+        return {name: value for name, value in vars(self).items() if name != "rounding"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from ``state_dict()``."""
+        vars(self).update(state)
+
+
+def score_twice(label_maps: torch.Tensor) -> None:
+    """Makes the last label map of every image a copy of its first one, in place; (B, K, H, W)."""
+    label_maps[:, -1] = label_maps[:, 0]
+
+
+def scored_twice(scores: torch.Tensor) -> torch.Tensor:
+    """Half the mean squared difference of the two scores; its expectation is the variance of the noise. (B, K)."""
+    return (scores[:, 0] - scores[:, -1]).square().mean() / 2

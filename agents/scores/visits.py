@@ -1,0 +1,107 @@
+"""Earlier visits of an image: label maps and their scores, replayed without a new query."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The K label maps of one image that were scored together.
+
+    Attributes:
+        index: number of the image in its split.
+        label_maps: uint8 (K, H, W), of the image as it is stored, not mirrored.
+        scores: float32 (K,).
+        when: number that no other visit has, and that grows with time.
+    """
+
+    index: int
+    label_maps: torch.Tensor
+    scores: torch.Tensor
+    when: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in memory."""
+        return self.label_maps.nbytes + self.scores.nbytes
+
+    def mirrored(self) -> Visit:
+        """The visit with its label maps mirrored left and right."""
+        return replace(self, label_maps=self.label_maps.flip(-1))
+
+
+class VisitMemory:
+    """The last visits of every image; when full, the oldest of all goes first.
+
+    Args:
+        visits: most visits kept of one image; 0 keeps none.
+        megabytes: most memory used, in MB of 10⁶ bytes.
+    """
+
+    def __init__(self, visits: int, megabytes: float) -> None:
+        self.visits = visits
+        self.capacity = int(megabytes * 1e6)
+        self.nbytes = 0
+        self._kept: OrderedDict[int, Visit] = OrderedDict()  # by serial number, oldest first
+        self._of_image: dict[int, deque[int]] = defaultdict(deque)  # serial numbers, oldest first
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def recall(self, index: int) -> list[Visit]:
+        """The visits of an image, newest first."""
+        return [self._kept[serial] for serial in reversed(self._of_image.get(index, ()))]
+
+    def store(self, visit: Visit) -> None:
+        """Keeps a visit, which must not share memory with anything that changes."""
+        if not self.visits or visit.nbytes > self.capacity:
+            return
+        serials = self._of_image[visit.index]
+        serials.append(self._next)
+        self._kept[self._next] = visit
+        self.nbytes += visit.nbytes
+        self._next += 1
+        if len(serials) > self.visits:
+            self._forget(serials[0])
+        while self.nbytes > self.capacity:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, serial: int) -> None:
+        visit = self._kept.pop(serial)
+        self.nbytes -= visit.nbytes
+        serials = self._of_image[visit.index]
+        serials.remove(serial)
+        if not serials:
+            del self._of_image[visit.index]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold: tensors only, on the CPU, oldest visit first."""
+        kept = list(self._kept.values())
+        if not kept:
+            return {}
+        return {
+            "index": torch.tensor([visit.index for visit in kept]),
+            "label_maps": torch.stack([visit.label_maps.cpu() for visit in kept]),
+            "scores": torch.stack([visit.scores.cpu() for visit in kept]),
+            "when": torch.tensor([visit.when for visit in kept]),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the visits of ``state_dict()`` and those that are kept together, each once and in the order of time."""
+        if not state:
+            return
+        merged = {visit.when: visit for visit in self._kept.values()}
+        columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist())
+        for index, maps, scores, when in zip(*columns, strict=True):
+            merged[when] = Visit(index, maps.clone(), scores.clone(), when)
+        self._kept.clear()
+        self._of_image.clear()
+        self.nbytes = 0
+        for when in sorted(merged):
+            self.store(merged[when])

@@ -1,0 +1,200 @@
+"""The settings of a training run that do not depend on the algorithm."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+import rss_env
+from rss_env.env import SegmentationEnv
+from rss_env.errors import OptionError
+from rss_env.task import SegmentationTask
+from rss_env.vector import SegmentationVectorEnv
+from rss_env.wrappers import as_feedback
+
+
+def _read_object(words: list[str]) -> Any:
+    try:
+        return json.loads(words[0])
+    except ValueError:
+        return words[0]  # what came is named when the arguments are checked
+
+
+JsonObject = Annotated[
+    dict[str, Any],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=_read_object,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [json.dumps(value)],
+    ),
+]
+
+
+@dataclass
+class TrainArguments:
+    """Everything about a run but the algorithm: environment, feedback, network, optimiser, run folder."""
+
+    env_id: str = "RSS-Shapes-ImageReward-v0"
+    """id of the environment"""
+    root: str | None = None
+    """folder of the data set; procedural ones take none"""
+    image_size: tuple[int, int] | None = None
+    """height and width of the images in pixels; default: the data set's"""
+    resize: Literal["pad", "crop", "stretch"] = "pad"
+    """how photos reach that size"""
+    augment: Literal["none", "flip"] = "none"
+    """flip: mirror half of the training images left and right"""
+    env_kwargs: JsonObject = field(default_factory=dict)
+    """the data set's own options, such as '{"num_classes": 3}'"""
+    split: str = "train"
+    """split to train on"""
+    val_split: str = "val"
+    """split to evaluate on while training; it decides nothing"""
+
+    reward: str | None = None
+    """name of the reward; default: the environment's"""
+    wrap: tuple[str, ...] = ()
+    """image level: what becomes of the scores, in turn, such as noise:0.05 and stars:5 (rss_env.wrappers); a resumed
+    run restarts the noise stream"""
+
+    network: str = "unet"
+    """the policy's network: unet, or module:factory, called as factory(num_classes=C, **options)"""
+    network_options: JsonObject = field(default_factory=dict)
+    """the network's own options, such as '{"width": 32}'"""
+
+    steps: int = 1000
+    """optimiser steps"""
+    batch_size: int = 8
+    """images a step, over all processes and accumulation steps"""
+    accumulation_steps: int = 1
+    """micro-batches that an update is made of: more save memory and cost one further forward pass"""
+    weight_decay: float = 1e-2
+    """decoupled weight decay of AdamW"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this norm"""
+
+    seed: int = 1
+    """seed of the weights, the order of the images and the label maps"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where policy, environment and replay memory are; cuda uses bfloat16 autocast"""
+    compile: bool = False
+    """compile the policy's forward and backward pass with torch.compile, which takes a minute at the start"""
+    run_dir: str | None = None
+    """run folder; default: runs/ALGORITHM-ENV_ID-seedSEED"""
+    resume: bool = False
+    """continue the run in run_dir from its last checkpoint; its stored arguments are the defaults"""
+    checkpoint_every: int = 200
+    """steps between checkpoints"""
+    log_every: int = 10
+    """steps between logged rows"""
+    eval_every: int = 200
+    """steps between evaluations on val_split; 0: only at the end"""
+    progress: bool = True
+    """show a progress bar"""
+
+    def env_options(self) -> dict[str, Any]:
+        """Keyword arguments of the environment, but for the split, the reward and what an algorithm adds."""
+        own = {"root": self.root, "image_size": self.image_size, "resize": self.resize}
+        return own | self.env_kwargs
+
+    def check(self) -> None:
+        """Raises ``OptionError`` if a value is out of range."""
+        check_env_id(self.env_id)
+        check_env_kwargs(self.env_kwargs)
+        check_object("network_options", self.network_options)
+        least = {"steps": 1, "batch_size": 1, "accumulation_steps": 1, "seed": 0, "weight_decay": 0}
+        least |= {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
+        check_numbers(self, least, ("max_grad_norm",))
+        for kind in self.wrap:
+            as_feedback(kind)
+
+
+MAY_CHANGE_ON_RESUME = {
+    "steps",
+    "device",
+    "compile",
+    "resume",
+    "run_dir",
+    "checkpoint_every",
+    "log_every",
+    "eval_every",
+    "progress",
+}
+ENV_ARGUMENTS = {
+    name
+    for cls in (SegmentationEnv, SegmentationVectorEnv, SegmentationTask)
+    for name in inspect.signature(cls).parameters
+} | {"device", "cache"}
+
+
+def to_config(run: TrainArguments, algorithm: Any) -> dict[str, Any]:
+    """What config.json stores: the algorithm, its hyper-parameters and the arguments of the run, side by side."""
+    return {"algorithm": type(algorithm).__name__} | asdict(run) | asdict(algorithm)
+
+
+def default_run_dir(algorithm: str, run: TrainArguments) -> str:
+    """The run folder where none is given; ``algorithm`` is the name of its class."""
+    return f"runs/{algorithm.lower()}-{run.env_id}-seed{run.seed}"
+
+
+def check_env_id(env_id: str) -> None:
+    """Raises ``OptionError`` that lists the registered ids if ``env_id`` is not among them."""
+    if env_id not in rss_env.ENV_IDS:
+        raise OptionError(f"Unknown env_id {env_id!r}; valid:\n  " + "\n  ".join(rss_env.ENV_IDS))
+
+
+def check_env_kwargs(env_kwargs: Any) -> None:
+    """Raises ``OptionError`` if ``env_kwargs`` is no dict, or holds an argument that is not the data set's own."""
+    check_object("env_kwargs", env_kwargs)
+    taken = sorted(set(env_kwargs) & ENV_ARGUMENTS)
+    if taken:
+        raise OptionError(
+            f"env_kwargs is for the data set's own options; {taken[0]!r} has an argument of its own or is the "
+            "algorithm's to choose."
+        )
+
+
+def check_object(name: str, value: Any) -> None:
+    """Raises ``OptionError`` if an argument is no dict, which on a command line is written as JSON."""
+    if not isinstance(value, dict):
+        raise OptionError(f"{name} must be a JSON object, got {value!r}.")
+
+
+def check_numbers(args: Any, least: Mapping[str, int], positive: Sequence[str] = ()) -> None:
+    """Raises ``OptionError`` that names the first argument that is out of range.
+
+    Args:
+        args: a dataclass of arguments.
+        least: smallest valid value of each argument; None is always valid, an empty tuple never.
+        positive: arguments that must be positive and finite.
+    """
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        values = value if isinstance(value, tuple) else (value,)
+        for number in values or ("none",):
+            if number is not None and (number == "none" or not smallest <= number < math.inf):
+                raise OptionError(f"{name} must be at least {smallest}, got {number}.")
+    for name in positive:
+        value = getattr(args, name)
+        if value is not None and not 0 < value < math.inf:
+            raise OptionError(f"{name} must be positive, got {value}.")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``.
+
+    Raises:
+        OptionError: ``"cuda"`` where torch finds no CUDA device.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device cuda: torch finds no CUDA device here; use cpu.")
+    return torch.device(name)

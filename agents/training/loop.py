@@ -1,0 +1,410 @@
+"""The training loop: network -> logits -> act -> label maps -> step -> feedback -> loss -> optimiser."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from rss_env.errors import OptionError
+from rss_env.evaluation import Evaluation
+from rss_env.wrappers.vector import FeedbackReward
+
+from ..errors import CheckpointError, JobError, RunFolderError
+from ..networks import Factory, check_network, make_network, name_of
+from ..networks.checkpoints import check_classes, load_weights, read_description
+from .algorithm import Algorithm
+from .arguments import TrainArguments, choose_device, default_run_dir, to_config
+from .distributed import Job, is_lost_connection
+from .feedback import as_action, read_feedback
+from .interruption import interruption
+from .run_folder import RunFolder
+from .validation import Validation
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        step: optimiser steps done.
+        finished: False if it was interrupted.
+        evaluation: of the policy at the end, on the validation split; None if interrupted.
+        reward_queries: label maps scored.
+        seconds: training time of the whole run, earlier parts of a resumed one included.
+        checkpoint: folder of the last checkpoint.
+        network: the policy, on the device of the run.
+    """
+
+    step: int
+    finished: bool
+    evaluation: Evaluation | None
+    reward_queries: int
+    seconds: float
+    checkpoint: Path
+    network: nn.Module
+
+
+def train(env_id: str, algorithm: Algorithm, *, network: str | Factory = "unet", **arguments: Any) -> Result:
+    """Trains a policy, from a notebook or a program.
+
+    Args:
+        env_id: id of the environment.
+        algorithm: with its hyper-parameters, such as ``Likelihood(samples_per_image=8)``.
+        network: name of the policy's network, or a factory that can be imported again: see ``agents.networks``.
+        **arguments: fields of ``agents.training.TrainArguments``, such as ``steps`` and ``image_size``. Without
+            ``run_dir`` the run folder is a new one under ``runs/``.
+
+    Returns:
+        The policy, how good it is on the validation split, and where its checkpoint is.
+
+    Raises:
+        OptionError, DatasetError: an argument is out of range, or the environment or network cannot be made.
+        RunFolderError: the run folder cannot be used.
+        CheckpointError: the checkpoint to resume from does not fit.
+
+    Example::
+
+        result = train("RSS-Shapes-ImageReward-v0", Likelihood(samples_per_image=8), steps=500, image_size=(32, 32))
+        print(result.evaluation.miou, result.reward_queries)
+    """
+    run = TrainArguments(env_id=env_id, network=name_of(network), **arguments)
+    if run.run_dir is None:
+        run.run_dir = _unused(default_run_dir(type(algorithm).__name__, run))
+    run.check()
+    return fit(run, algorithm)
+
+
+def fit(run: TrainArguments, algorithm: Algorithm) -> Result:
+    """Trains a policy as ``train`` does; ``run.run_dir`` is set.
+
+    Raises:
+        JobError: another process of the job failed.
+    """
+    job = Job()
+    try:
+        return _Trainer(run, algorithm, job).train()
+    except (JobError, RunFolderError, CheckpointError):
+        raise
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            raise JobError(
+                "another process of this job is gone, so this one ends as well; "
+                f"continue from the last checkpoint with --run-dir {run.run_dir} --resume."
+            ) from error
+        raise
+    finally:
+        job.close()
+
+
+class _Trainer:
+    """One run: environment, network, optimiser and run folder, and the loop over its updates."""
+
+    def __init__(self, run: TrainArguments, algorithm: Algorithm, job: Job) -> None:
+        self.run, self.algorithm, self.job = run, algorithm, job
+        self.step, self.seconds, self.queries = 0, 0.0, 0  # queries: label maps that this process had scored
+        self.earlier_queries = 0  # of all processes, before the run was resumed
+        self.evaluation: Evaluation | None = None
+        self.saved = -1  # step of the last checkpoint that this process wrote
+        self.share = micro_batch_size(run.batch_size, run.accumulation_steps, job.size)
+        self.device = job.start(choose_device(run.device))
+        self.envs = self._make_envs()
+        self.num_classes = num_classes(self.envs)
+        self.validation = Validation(run, self.device)
+        said = algorithm.start(self.envs.metadata, self.num_classes)
+        if said and job.is_main:
+            print(said)
+        self.network = self._make_network()
+        self.generator = torch.Generator(self.device).manual_seed(stream_seed(run.seed, job.rank, 0))
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=algorithm.learning_rate,
+            weight_decay=run.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        self.folder = self._open_folder()
+        if run.compile:
+            self.network.compile()
+        self.replica = self.network if job.size == 1 else DistributedDataParallel(self.network)
+
+    # Setting up -------------------------------------------------------------------------------------------------------
+
+    def _make_envs(self) -> gym.vector.VectorEnv:
+        """The training environment, with what becomes of its scores."""
+        run = self.run
+        options = run.env_options() | {"split": run.split, "augment": run.augment, "reward": run.reward}
+        if self.device.type != "cpu":  # images, label maps and scores stay there
+            options["device"] = str(self.device)
+        envs = gym.make_vec(run.env_id, num_envs=self.share, **options | self.algorithm.env_options())
+        for kind in run.wrap:
+            envs = FeedbackReward(envs, kind)
+        return envs
+
+    def _make_network(self) -> nn.Module:
+        """The policy with its first weights, the same in every process."""
+        run = self.run
+        torch.manual_seed(run.seed)
+        network = make_network(run.network, self.num_classes, run.network_options).to(self.device)
+        height, width = self.envs.single_observation_space.shape[:2]  # type: ignore[index]
+        check_network(network, run.network, (height, width), self.num_classes)
+        return network.train()
+
+    def _open_folder(self) -> RunFolder:
+        """A new run folder, or the one of the run that is resumed, whose last checkpoint is loaded."""
+        run, job = self.run, self.job
+        assert run.run_dir is not None
+        folder, config = RunFolder(run.run_dir), to_config(run, self.algorithm)
+        checkpoint = folder.latest_checkpoint() if run.resume else None
+        if checkpoint is not None:
+            self._load(folder, checkpoint)
+        job.on_main(lambda: folder.write_config(config) if run.resume else folder.create(config))
+        job.on_main(lambda: folder.rewind(self.step))
+        return folder
+
+    def _load(self, folder: RunFolder, checkpoint: Path) -> None:
+        """Continues from a checkpoint, written by any number of processes."""
+        weights = checkpoint / "weights.safetensors"
+        check_classes(read_description(weights), self.num_classes, checkpoint)
+        load_weights(self.network, weights)
+        state = folder.read_state(checkpoint)
+        self.step, self.seconds, self.earlier_queries = state["step"], state["seconds"], state["reward_queries"]
+        self.saved = self.step
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        generators = state["generators"]
+        same_job = len(generators) == self.job.size
+        if same_job and state["device"] == self.device.type:
+            self.generator.set_state(generators[self.job.rank])
+        else:  # draws of another number of processes or kind of device: new ones
+            self.generator.manual_seed(stream_seed(self.run.seed, self.job.rank, self.step))
+        for memory in folder.read_memories(checkpoint, [self.job.rank] if same_job else range(len(generators))):
+            self.algorithm.load_memory(memory)
+
+    # The loop ---------------------------------------------------------------------------------------------------------
+
+    def train(self) -> Result:
+        """Trains until the last step or an interruption."""
+        run, job = self.run, self.job
+        self.images, self.infos = self.envs.reset(
+            seed=run.seed + job.rank * self.share, options={"episode": self.step * run.accumulation_steps}
+        )
+        hidden = not run.progress or not job.is_main
+        bar = tqdm(total=run.steps, initial=self.step, disable=hidden, unit="step", dynamic_ncols=True)
+        with bar, interruption() as interrupted:
+            while self.step < run.steps and not job.any(bool(interrupted)):
+                began = time.perf_counter()
+                metrics = self._update()
+                self.step += 1
+                self.seconds += time.perf_counter() - began
+                bar.update()
+                if self.step % run.log_every == 0 or self.step == run.steps:
+                    self._log(metrics)
+                if self.step == run.steps or (run.eval_every and self.step % run.eval_every == 0):
+                    job.on_main(lambda: self._evaluate(bar))
+                if self.step % run.checkpoint_every == 0 or self.step == run.steps:
+                    self._save()
+        return self._finish()
+
+    def _update(self) -> dict[str, torch.Tensor | float]:
+        """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
+        run, algorithm = self.run, self.algorithm
+        progress, several = self.step / run.steps, run.accumulation_steps > 1
+        for group in self.optimiser.param_groups:
+            group["lr"] = algorithm.learning_rate * one_cycle(progress)
+
+        batches: list[tuple[Any, torch.Tensor, Any]] = []  # images, logits, lesson of every micro-batch
+        for _ in range(run.accumulation_steps):
+            images = self.images
+            with torch.set_grad_enabled(not several):  # with several, one graph at a time: the loss has its own pass
+                logits = self._forward(self.network if several else self.replica, images)  # (B, C, H, W)
+            label_maps = algorithm.act(logits.detach(), progress, self.generator)  # (B, K, H, W)
+            self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
+            feedback = read_feedback(label_maps, self.infos, infos)
+            batches.append((images, logits, algorithm.observe(logits.detach(), feedback)))
+            self.infos = infos
+            self.queries += label_maps.shape[0] * label_maps.shape[1]
+        algorithm.synchronise([lesson for _, _, lesson in batches])
+
+        self.optimiser.zero_grad(set_to_none=True)
+        first: dict[str, torch.Tensor | float] = {}
+        total = torch.zeros((), device=self.device)
+        for number, (images, logits, lesson) in enumerate(batches, start=1):
+            with self._averaging(number == len(batches)):
+                if several:
+                    logits = self._forward(self.replica, images)
+                loss, metrics = algorithm.loss(logits, lesson, progress)
+                (loss / len(batches)).backward()
+            first = first or metrics
+            total = total + loss.detach() / len(batches)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), run.max_grad_norm)
+        self.optimiser.step()
+        return first | {"train/loss": total, "train/grad_norm": norm}
+
+    def _forward(self, model: nn.Module, images: torch.Tensor | np.ndarray) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits: torch.Tensor = model(torch.as_tensor(images).to(self.device, non_blocking=True))
+        return logits.float()
+
+    def _averaging(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the processes in the last micro-batch only."""
+        if isinstance(self.replica, DistributedDataParallel) and not last:
+            return self.replica.no_sync()
+        return nullcontext()
+
+    # Records ----------------------------------------------------------------------------------------------------------
+
+    def _all_queries(self) -> int:
+        return self.earlier_queries + round(self.job.sum(self.queries))
+
+    def _log(self, metrics: dict[str, torch.Tensor | float]) -> None:
+        row = self.job.mean(read_metrics(metrics)) | {
+            "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+            "time/reward_queries": self._all_queries(),
+            "time/images": self.step * self.run.batch_size,
+            "time/seconds": self.seconds,
+        }
+        _check_finite(row, self.step)
+        self.job.on_main(lambda: self.folder.log(self.step, row))
+
+    def _evaluate(self, bar: Any = None, log: bool = True) -> None:
+        self.evaluation = result = self.validation.evaluate(self.network)
+        if log:
+            self.folder.log(self.step, {"val/miou": result.miou, "val/pixel_accuracy": result.pixel_accuracy})
+            self.folder.log_picture(self.step, "val/label_maps", self.validation.picture(self.network))
+        if bar is not None:
+            bar.set_postfix(val_miou=f"{result.miou:.3f}")
+
+    def _save(self) -> None:
+        """Writes a checkpoint: process 0 all that is shared, every process its own memory."""
+        _check_finite({"weights": sum(float(w.detach().abs().sum()) for w in self.network.parameters())}, self.step)
+        finished = self.step == self.run.steps
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "reward_queries": self._all_queries(),
+            "optimiser": self.optimiser.state_dict(),
+            "generators": self.job.gather(self.generator.get_state()),
+            "device": self.device.type,
+            "algorithm": self.algorithm.state_dict(),
+        }
+        memory = {} if finished else self.algorithm.memory()
+        written = self.job.gather(self.folder.write_memory(self.job.rank, memory))
+        memories = [file for file in written if file is not None]
+        self.job.on_main(
+            lambda: self.folder.save_checkpoint(self.step, self.network, self._description(), state, memories)
+        )
+        self.saved = self.step
+        if finished:
+            self.job.on_main(self.folder.forget_memories)
+
+    def _description(self) -> dict[str, Any]:
+        """What a user of the weights needs: how to make the network again, and what it was trained on."""
+        metadata = self.envs.metadata
+        return {
+            "network": self.run.network,
+            "network_options": self.run.network_options,
+            "num_classes": self.num_classes,
+            "class_names": metadata["class_names"],
+            "palette": metadata["palette"],
+            "image_size": self.envs.single_observation_space.shape[:2],  # type: ignore[index]
+            "resize": self.run.resize,
+        }
+
+    def _finish(self) -> Result:
+        """The last checkpoint and the last evaluation, where the loop has not made them."""
+        job, finished = self.job, self.step >= self.run.steps
+        if self.saved != self.step:
+            self._save()
+        if finished and job.is_main and self.evaluation is None:  # resumed after its last step
+            logged = any("val/miou" in row for row in self.folder.read_metrics() if row["step"] == self.step)
+            self._evaluate(log=not logged)
+        self.folder.close()
+        self.envs.close()
+        self.evaluation = job.broadcast(self.evaluation)
+        return Result(
+            step=self.step,
+            finished=finished,
+            evaluation=self.evaluation if finished else None,
+            reward_queries=self._all_queries(),
+            seconds=self.seconds,
+            checkpoint=self.folder.path / "checkpoints" / f"step-{self.step:08d}",
+            network=self.network,
+        )
+
+
+def num_classes(envs: gym.vector.VectorEnv) -> int:
+    """C of an environment whose action is a label map."""
+    space = envs.single_action_space
+    if not isinstance(space, gym.spaces.MultiDiscrete):
+        raise OptionError(f"The action must be a label map, a MultiDiscrete of (K, H, W); got {space}.")
+    return int(space.nvec.flat[0])
+
+
+def one_cycle(progress: float, warm_up: float = 0.15) -> float:
+    """Factor of the learning rate: up along half a cosine for the first ``warm_up``, then down to 0 along another."""
+    if progress < warm_up:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warm_up)) / 2
+    return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+
+
+def micro_batch_size(batch_size: int, accumulation_steps: int, processes: int) -> int:
+    """Images that a process shows at once.
+
+    Raises:
+        OptionError: the images of an update cannot be shared out evenly.
+    """
+    parts = accumulation_steps * processes
+    if batch_size % parts:
+        raise OptionError(
+            f"batch_size {batch_size} is the number of images of an update; it cannot be shared evenly by "
+            f"{processes} process(es) with accumulation_steps {accumulation_steps}."
+        )
+    return batch_size // parts
+
+
+def stream_seed(seed: int, rank: int, step: int) -> int:
+    """Seed of the label maps of one process from one step on, 32 bits: torch's CPU generator ignores all others."""
+    if rank == step == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
+
+
+def read_metrics(metrics: dict[str, torch.Tensor | float]) -> dict[str, float]:
+    """Metrics as numbers; the device is waited for once, not once a metric."""
+    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, torch.Tensor)}
+    device = next((value.device for value in tensors.values() if value.device.type != "cpu"), torch.device("cpu"))
+    values = torch.stack(
+        [
+            torch.zeros((), dtype=torch.float64, device=device),
+            *(value.to(device).double() for value in tensors.values()),
+        ]
+    )
+    read = dict(zip(tensors, values.tolist()[1:], strict=True))
+    return {name: read[name] if name in read else float(value) for name, value in metrics.items()}
+
+
+def _check_finite(metrics: dict[str, float], step: int) -> None:
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise FloatingPointError(
+            f"{', '.join(bad)} not finite at step {step}; the last checkpoint is whole. Try a lower learning rate."
+        )
+
+
+def _unused(run_dir: str) -> str:
+    """``run_dir``, or the first of ``run_dir-2``, ``run_dir-3``, … that does not exist yet."""
+    number, path = 1, Path(run_dir)
+    while path.exists():
+        number += 1
+        path = Path(f"{run_dir}-{number}")
+    return str(path)

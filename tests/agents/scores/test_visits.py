@@ -1,0 +1,186 @@
+"""The memory of visits, against plain lists."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.scores.visits import Visit, VisitMemory
+
+SAMPLES, HEIGHT, WIDTH = 2, 3, 2
+VISIT_BYTES = SAMPLES * HEIGHT * WIDTH + 4 * SAMPLES  # uint8 label maps and float32 scores
+
+
+def make_visit(index: int, mark: int, samples: int = SAMPLES) -> Visit:
+    """A visit whose content is its mark."""
+    return Visit(
+        index,
+        torch.full((samples, HEIGHT, WIDTH), mark % 256, dtype=torch.uint8),
+        torch.full((samples,), mark / 2, dtype=torch.float32),
+        mark,
+    )
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """The state as a checkpoint gives it back."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def same(one: Visit, other: Visit) -> bool:
+    return (
+        (one.index, one.when) == (other.index, other.when)
+        and torch.equal(one.label_maps, other.label_maps)
+        and torch.equal(one.scores, other.scores)
+        and (one.label_maps.dtype, one.scores.dtype) == (torch.uint8, torch.float32)
+    )
+
+
+def keep(kept: list[Visit], visit: Visit, visits: int, capacity: int) -> list[Visit]:
+    """The plain model of ``VisitMemory.store``: a list, oldest first."""
+    size = visit.label_maps.numel() + 4 * visit.scores.numel()
+    if visits == 0 or size > capacity:
+        return kept
+    kept = [*kept, visit]
+    of_image = [other for other in kept if other.index == visit.index]
+    if len(of_image) > visits:
+        kept = [other for other in kept if other is not of_image[0]]
+    while sum(other.label_maps.numel() + 4 * other.scores.numel() for other in kept) > capacity:
+        kept = kept[1:]
+    return kept
+
+
+def assert_holds(memory: VisitMemory, kept: list[Visit], images: int) -> None:
+    assert len(memory) == len(kept)
+    assert memory.nbytes == sum(visit.nbytes for visit in kept)
+    for index in range(images):
+        recalled = memory.recall(index)
+        expected = [visit for visit in reversed(kept) if visit.index == index]
+        assert len(recalled) == len(expected)
+        assert all(same(one, other) for one, other in zip(recalled, expected, strict=True))
+
+
+@settings(deadline=None)
+@given(
+    visits=st.integers(0, 4),
+    capacity=st.integers(0, 12 * VISIT_BYTES),
+    stored=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), max_size=40),  # image, K
+)
+def test_a_visit_memory_keeps_what_a_plain_list_would(
+    visits: int, capacity: int, stored: list[tuple[int, int]]
+) -> None:
+    memory, kept = VisitMemory(visits, capacity / 1e6), list[Visit]()
+    assert abs(memory.capacity - capacity) <= 1  # megabytes are a float
+    for mark, (index, samples) in enumerate(stored):
+        visit = make_visit(index, mark, samples)
+        memory.store(visit)
+        kept = keep(kept, visit, visits, memory.capacity)
+        assert_holds(memory, kept, 5)
+        assert memory.nbytes <= memory.capacity
+
+
+def test_the_newest_visit_of_an_image_is_recalled_first_and_the_oldest_goes() -> None:
+    memory = VisitMemory(visits=2, megabytes=1)
+    visits = [make_visit(7, mark) for mark in range(3)]
+    for visit in visits:
+        memory.store(visit)
+    assert memory.recall(7) == [visits[2], visits[1]]
+    assert memory.recall(8) == []
+    assert memory.nbytes == 2 * VISIT_BYTES == sum(visit.nbytes for visit in visits[1:])
+
+
+def test_a_full_memory_forgets_the_oldest_visit_of_all_images() -> None:
+    memory = VisitMemory(visits=9, megabytes=3 * VISIT_BYTES / 1e6)
+    for mark, index in enumerate([0, 1, 1, 2]):
+        memory.store(make_visit(index, mark))
+    assert [len(memory.recall(index)) for index in range(3)] == [0, 2, 1]
+    memory.store(make_visit(0, 4))
+    assert [len(memory.recall(index)) for index in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("visits", "megabytes"), [(0, 1.0), (3, 0.0), (3, (VISIT_BYTES - 1) / 1e6)])
+def test_no_visits_or_too_small_a_memory_keep_nothing(visits: int, megabytes: float) -> None:
+    memory = VisitMemory(visits, megabytes)
+    memory.store(make_visit(0, 1))
+    assert (len(memory), memory.nbytes, memory.recall(0), memory.state_dict()) == (0, 0, [], {})
+
+
+def test_a_visit_larger_than_the_memory_drives_nothing_out() -> None:
+    memory = VisitMemory(9, 2 * VISIT_BYTES / 1e6)
+    small, large = make_visit(0, 1), make_visit(1, 2, samples=3 * SAMPLES)
+    memory.store(small)
+    memory.store(large)
+    assert memory.recall(0) == [small]
+    assert memory.recall(1) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    visits=st.integers(0, 3),
+    capacity=st.integers(0, 9),
+    stored=st.lists(st.integers(0, 4), max_size=20),
+    later=st.lists(st.integers(0, 4), max_size=10),
+)
+def test_a_visit_memory_goes_on_from_a_file_as_if_nothing_had_happened(
+    visits: int, capacity: int, stored: list[int], later: list[int]
+) -> None:
+    memory, restored = (VisitMemory(visits, (capacity * VISIT_BYTES + 1) / 1e6) for _ in range(2))
+    for mark, index in enumerate(stored):
+        memory.store(make_visit(index, mark))
+    restored.load_state_dict(through_a_file(memory.state_dict()))
+    for mark, index in enumerate([-1, *later], start=100):
+        if index >= 0:
+            memory.store(make_visit(index, mark))
+            restored.store(make_visit(index, mark))
+        assert (len(restored), restored.nbytes) == (len(memory), memory.nbytes)
+        for image in range(5):
+            pairs = zip(restored.recall(image), memory.recall(image), strict=True)
+            assert all(same(one, other) for one, other in pairs)
+
+
+def test_a_mirrored_visit_is_the_visit_of_the_mirrored_image() -> None:
+    label_maps = torch.arange(SAMPLES * HEIGHT * WIDTH, dtype=torch.uint8).reshape(SAMPLES, HEIGHT, WIDTH)
+    visit = Visit(3, label_maps, torch.tensor([0.25, 0.5]), 7)
+    mirrored = visit.mirrored()
+    for k, y, x in np.ndindex(SAMPLES, HEIGHT, WIDTH):
+        assert mirrored.label_maps[k, y, x] == label_maps[k, y, WIDTH - 1 - x]
+    assert (mirrored.index, mirrored.scores.tolist(), mirrored.when) == (3, [0.25, 0.5], 7)
+    assert same(mirrored.mirrored(), visit)
+
+
+def test_the_visits_of_two_processes_come_together() -> None:
+    first, second, both = (VisitMemory(3, 1) for _ in range(3))
+    for mark, (memory, index) in enumerate([(first, 0), (second, 1), (first, 2), (second, 0)]):
+        memory.store(make_visit(index, mark))
+    both.load_state_dict(first.state_dict())
+    both.load_state_dict(second.state_dict())
+    assert sorted(int(visit.label_maps[0, 0, 0]) for index in range(3) for visit in both.recall(index)) == [0, 1, 2, 3]
+    assert both.nbytes == first.nbytes + second.nbytes
+
+
+def test_visits_that_come_together_are_kept_once_and_in_the_order_of_time() -> None:
+    first, second, both = (VisitMemory(3, 1) for _ in range(3))
+    for memory, marks in ((first, (4, 5, 6)), (second, (1, 5, 7))):  # 5 was loaded by both from an earlier checkpoint
+        for mark in marks:
+            memory.store(make_visit(0, mark))
+    for memory in (first, second):
+        both.load_state_dict(memory.state_dict())
+    assert [visit.when for visit in both.recall(0)] == [7, 6, 5]
+
+
+def test_a_restored_visit_does_not_hold_the_whole_file_in_memory() -> None:
+    memory, restored = VisitMemory(9, 1), VisitMemory(9, 1)
+    for mark in range(5):
+        memory.store(make_visit(0, mark))
+    restored.load_state_dict(memory.state_dict())
+    for visit in restored.recall(0):
+        assert visit.label_maps.untyped_storage().nbytes() == visit.label_maps.nbytes
+        assert visit.scores.untyped_storage().nbytes() == visit.scores.nbytes
