@@ -29,17 +29,21 @@ import tyro
 from torch.nn import functional as F
 
 import rss_env  # noqa: F401  (registers the ids)
-from agents.arguments import check_numbers, choose_device, run_command
-from agents.policy import UNet
-from agents.rss import RSS, RSSArguments
-from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
+from agents.likelihood import ImageLevel, Likelihood
+from agents.networks.unet import UNet
+from agents.rss import RSS
+from agents.training.arguments import check_numbers, choose_device
+from agents.training.command import run_command
+from agents.training.feedback import as_action, read_feedback
+from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.speed.timing import wait_for
 
-IMAGES = 8  # of the data set: few, so that the memory is full after a few steps
+IMAGES = 8  # of the data set: few, so that the replay memory is full after a few steps
 
 
 @dataclass
 class AgentStepArguments:
-    """Measure the parts of one step of the RSS agent."""
+    """Measure the parts of one step of an agent."""
 
     image_size: tuple[int, int] = (72, 96)
     """height and width of the images in pixels"""
@@ -50,7 +54,7 @@ class AgentStepArguments:
     samples_per_image: tuple[int, ...] = (8, 32, 128)
     """label maps an image (K), one row each"""
     objectives: tuple[Literal["reinforce", "likelihood"], ...] = ("reinforce", "likelihood")
-    """objectives, one row each"""
+    """agents.rss or agents.likelihood, one row each"""
     compile: tuple[bool, ...] = (False,)
     """whether the policy is compiled, one row each"""
     steps: int = 20
@@ -81,20 +85,23 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
         policy.compile()
     optimiser = torch.optim.AdamW(policy.parameters(), lr=1e-4)
     generator = torch.Generator(device).manual_seed(0)
-    algorithm = RSS(RSSArguments(objective=objective, samples_per_image=samples))  # type: ignore[arg-type]
+    algorithm: RSS | Likelihood = (Likelihood if objective == "likelihood" else RSS)(samples_per_image=samples)
+    algorithm.start(envs.metadata, args.num_classes)
     images, infos = envs.reset(seed=0)
     parts: dict[str, list[float]] = defaultdict(list)
     mark = time.perf_counter()
 
     def lap(name: str) -> None:
         nonlocal mark
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(device)
         now = time.perf_counter()
         parts[name].append(now - mark)
         mark = time.perf_counter()
 
-    visits = algorithm.visits.visits if objective == "likelihood" else 0
+    visits = 0
+    if isinstance(algorithm, Likelihood):
+        assert isinstance(algorithm.level, ImageLevel)
+        visits = algorithm.level.memory.visits
     warm_up = 3 + 2 * IMAGES * visits // args.batch_size
 
     def forward() -> torch.Tensor:
@@ -107,10 +114,12 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
         mark = time.perf_counter()
         logits = forward()
         lap("forward")
-        collected = algorithm.collect(logits.detach(), envs, infos, 0.5, generator)
+        label_maps = algorithm.act(logits.detach(), 0.5, generator)
+        next_images, _, _, _, next_infos = envs.step(as_action(label_maps, images))
+        lesson = algorithm.observe(logits.detach(), read_feedback(label_maps, infos, next_infos))
         lap("collect")
-        algorithm.prepare([collected.feedback])
-        loss, _ = algorithm.loss(logits, collected.feedback, 0.5)
+        algorithm.synchronise([lesson])
+        loss, _ = algorithm.loss(logits, lesson, 0.5)
         lap("loss")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -121,7 +130,7 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
         F.cross_entropy(forward(), target).backward()
         optimiser.step()
         lap("cross_entropy_step")
-        images, infos = collected.images, collected.infos
+        images, infos = next_images, next_infos
     median = {name: statistics.median(values[warm_up:]) for name, values in parts.items()}
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     return median | {"peak_mib": (peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**20}
@@ -141,7 +150,7 @@ def main() -> None:
         f"{'objective':<12}{'K':>4}{'compiled':>10}{head}{'images/s':>10}{'share':>8}{'of CE step':>12}{'peak MiB':>10}"
     )
     for objective, samples, compiled in itertools.product(args.objectives, args.samples_per_image, args.compile):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # whose peak memory is this row's alone
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # whose peak memory is only this row's
             parts = pool.apply(measure, (args, objective, samples, compiled))
         step = sum(parts[name] for name in names)
         share = (parts["collect"] + parts["loss"]) / step
@@ -172,6 +181,20 @@ def main() -> None:
         )
     print("\nshare: collect + loss of the whole step; of CE step: times a cross-entropy step of the same network")
     write_rows(Path(args.out), rows)
+
+
+def step_table() -> Table:
+    """Time and memory of a step, by objective and K."""
+    head = ["objective", "K", "compiled", "ms a step", "images/s", "collect + loss", "times a cross-entropy step"]
+    lines = [[*head, "peak memory, MiB"]]
+    for row in read_rows(RESULTS / "agent_step.csv"):
+        share = f"{float(row['share_collect_loss']):.0%}"
+        compiled = "yes" if row["compiled"] == "True" else "no"
+        speed = [f"{float(row['step_ms']):.0f}", f"{float(row['images_per_s']):.1f}"]
+        ratio = f"{float(row['times_cross_entropy_step']):.2f}"
+        about = [row["objective"], row["samples_per_image"], compiled]
+        lines.append([*about, *speed, share, ratio, f"{int(row['peak_mib']):,}"])
+    return lines
 
 
 if __name__ == "__main__":

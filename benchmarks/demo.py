@@ -2,8 +2,9 @@
 
     python -m benchmarks.demo
 
-Trains ``agents.rss`` and, on the same network, images and number of steps, the cross-entropy upper bound; prints a
-table of data-set mIoU on held-out images and writes ``demo.png`` (image | target | agent) and ``summary.json``.
+Trains ``agents.likelihood`` and, on the same network, images and number of steps, the cross-entropy upper bound; prints
+a table of data-set mIoU on held-out images, and writes ``demo.png`` (images, targets, the agent's label maps) and
+``summary.json``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from agents.arguments import check_numbers, choose_device, run_command
-from agents.policy import load_policy, predict_label_maps
-from agents.rss import RSSArguments, train_rss
-from agents.run_folder import RunFolderError
-from agents.supervised import SupervisedArguments, train_supervised
+from agents.errors import RunFolderError
+from agents.likelihood import Likelihood
+from agents.networks.checkpoints import load_policy, predict_label_maps
+from agents.supervised import Supervised
+from agents.training.arguments import check_numbers, choose_device
+from agents.training.command import run_command
+from agents.training.loop import train
+from benchmarks.picture_grid import draw_picture_grid
 from rss_env.evaluation import evaluate
 from rss_env.rendering import colourise
 
@@ -49,7 +53,7 @@ class DemoArguments:
     seed: int = 1
     """seed of everything"""
     run_dir: str = "runs/demo"
-    """folder for the results; what an earlier demo left there is replaced"""
+    """folder for the results; replaces those of an earlier demo"""
     pictures: int = 8
     """images in the picture"""
     progress: bool = True
@@ -69,9 +73,8 @@ def main() -> int:
     except OSError as error:
         raise RunFolderError(f"Cannot write the run folder {folder}: {error}.") from error
     shared: dict[str, Any] = {
-        "env_id": ENV_ID,
         "image_size": args.image_size,
-        "env_kwargs": json.dumps({"difficulty": args.difficulty}),
+        "env_kwargs": {"difficulty": args.difficulty},
         "steps": args.steps,
         "batch_size": args.batch_size,
         "seed": args.seed,
@@ -81,11 +84,12 @@ def main() -> int:
 
     print(f"{ENV_ID}, {args.image_size[0]}×{args.image_size[1]} pixels, 5 classes, {args.steps} steps each")
     print(f"\nAgent: {args.samples_per_image} label maps an image, one score each")
-    rss = train_rss(RSSArguments(run_dir=str(folder / "rss"), samples_per_image=args.samples_per_image, **shared))
+    agent = Likelihood(samples_per_image=args.samples_per_image)
+    rss = train(ENV_ID, agent, run_dir=str(folder / "rss"), **shared)
     if not rss.finished:
         return stopped()
     print("\nUpper bound: cross-entropy on the hidden targets")
-    supervised = train_supervised(SupervisedArguments(run_dir=str(folder / "supervised"), **shared))
+    supervised = train(ENV_ID, Supervised(), run_dir=str(folder / "supervised"), **shared)
     if not supervised.finished:
         return stopped()
 
@@ -117,44 +121,26 @@ def main() -> int:
     for name, label in labels.items():
         print(f"{label:<34} {summary[name]:.3f}")
     print(f"\n{rss.reward_queries:,} reward queries, {summary['seconds']:.0f} s")
-    print(f"image | target | agent: {folder / 'demo.png'}")
+    print(f"images, targets, label maps: {folder / 'demo.png'}")
     return 0
 
 
 def stopped() -> int:
-    """Says what an interrupted demo leaves; the exit code of Ctrl-C."""
-    print("\nStopped before the end: no summary and no picture were written. The next demo starts anew.")
+    """Says what an interrupted demo leaves; returns the exit code of Ctrl-C."""
+    print("\nStopped before the end: no summary and no picture were written. The next demo starts from the beginning.")
     return 130
 
 
 def draw_picture(checkpoint: Path, args: DemoArguments, options: dict[str, Any]) -> Image.Image:
-    """A headed grid of image | target | the agent's label map, two images a row."""
+    """A grid of held-out images, their targets and the agent's label maps."""
     device = choose_device("cpu")
     policy, _ = load_policy(checkpoint, device)
     envs = gym.make_vec(ENV_ID, args.pictures, split="val", order="sequential", expose_target=True, **options)
     images, infos = envs.reset(seed=0)
-    palette = envs.unwrapped.task.dataset.palette  # type: ignore[attr-defined]
+    palette = np.array(envs.metadata["palette"], np.uint8)
     label_maps = predict_label_maps(policy, images, device)
-    columns = {
-        "image": images,
-        "target": colourise(infos["target"], palette),
-        "agent": colourise(label_maps, palette),
-    }
-    height, width = args.image_size
-    side, margin, heading = 160 / max(height, width), 8, 22
-    cell = (round(width * side), round(height * side))
-    step = (cell[0] + margin, cell[1] + margin)
-    rows = -(-args.pictures // 2)
-    canvas = Image.new("RGB", (6 * step[0] + 3 * margin, heading + rows * step[1] + margin), "white")
-    draw = ImageDraw.Draw(canvas)
-    for half in range(min(2, args.pictures)):
-        for place, (name, pictures) in enumerate(columns.items()):
-            left = margin + (3 * half + place) * step[0] + half * margin
-            draw.text((left + cell[0] // 2, heading // 2 + 2), name, fill="black", anchor="mm", font_size=15)
-            for row, picture in enumerate(pictures[half::2]):
-                enlarged = Image.fromarray(picture).resize(cell, Image.Resampling.NEAREST)
-                canvas.paste(enlarged, (left, heading + row * step[1]))
-    return canvas
+    shown = {"image": images, "target": colourise(infos["target"], palette), "agent": colourise(label_maps, palette)}
+    return draw_picture_grid(shown, side=160)
 
 
 if __name__ == "__main__":

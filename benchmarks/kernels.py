@@ -5,16 +5,14 @@
 
 For every operation and size B×K×C×H×W: milliseconds, the bytes that no implementation can leave out (inputs read once,
 outputs written once), those bytes per second as a share of the device's measured copy bandwidth, the peak of the memory
-allocated beside inputs and outputs, and how many times faster it is than batched torch
-(``benchmarks/batched_torch.py``) as it stands and as torch.compile makes it, all in one run. The last line of a size is
-what a policy-gradient step needs beside the network, and its share of the network's forward and backward pass. Results
-are compared before anything is timed.
+allocated in addition to inputs and outputs, and how many times faster it is than batched torch
+(``benchmarks/speed/batched_torch.py``), both as it is written and as torch.compile makes it, all in one run. The last
+line of a size is what a policy-gradient step needs in addition to the network, and its share of the network's forward
+and backward pass. Results are compared before anything is timed.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +22,17 @@ import torch
 import tyro
 
 from agents import ops
-from agents.arguments import check_numbers, choose_device, run_command
+from agents.networks.unet import UNet
 from agents.ops import torch_ops
 from agents.ops.dispatch import backend
-from agents.policy import UNet
-from benchmarks import batched_torch
-from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
+from agents.training.arguments import check_numbers, choose_device
+from agents.training.command import run_command
+from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.speed import batched_torch
+from benchmarks.speed.timing import median_seconds
 from rss_env.errors import OptionError
-from rss_env.rewards import count_labels, count_torch
+from rss_env.rewards import count_labels
+from rss_env.rewards.counting import torch as count_torch
 
 
 @dataclass
@@ -50,30 +51,15 @@ class KernelArguments:
     """results file"""
 
 
-def median_seconds(function: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Median time of a call, after two to warm up."""
-    times = []
-    for repeat in range(repeats + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if repeat >= 2:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
 def copy_bandwidth(device: torch.device, repeats: int) -> float:
     """Bytes a second that a copy reads and writes, larger than any cache."""
     source = torch.ones(2**28 if device.type == "cuda" else 2**25, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / median_seconds(lambda: target.copy_(source), device, repeats)
+    return 2 * source.nbytes / median_seconds(lambda: target.copy_(source), repeats, device)
 
 
-def peak_beside_outputs(function: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes allocated at most beside inputs and outputs; None where torch does not count them."""
+def extra_peak_bytes(function: Callable[[], Any], device: torch.device) -> int | None:
+    """Peak of the bytes allocated in addition to inputs and outputs; None where torch does not count them."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()
@@ -89,8 +75,8 @@ class Case:
 
     Attributes:
         run: the implementation that is chosen on the device.
-        reference: what its result must be equal to, to rounding.
-        batched: the same in batched torch, as one would write it without it.
+        reference: what its result must equal, up to rounding.
+        batched: a plain batched-torch baseline.
         moved: bytes that no implementation can leave out.
     """
 
@@ -100,7 +86,7 @@ class Case:
     moved: int
 
 
-STEP = ("draw", "count", "policy_gradient")  # what a policy-gradient step needs beside the network
+STEP = ("draw", "count", "policy_gradient")  # what a policy-gradient step needs in addition to the network
 
 
 def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
@@ -111,7 +97,7 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
     given = logits.detach()
     p = given.softmax(dim=1)
     seed, offset = torch.tensor([0], device=device), torch.tensor([0, 0], device=device)
-    label_maps = torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset, 0.0, False)
+    label_maps = torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset)
     maps, owner = label_maps.flatten(0, 1), torch.arange(batch, device=device).repeat_interleave(samples)
     weights = torch.randn((batch * samples, classes), generator=generator, device=device)
     advantages = torch.randn((batch, samples, 1, 1), generator=generator, device=device)
@@ -123,15 +109,15 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
         """The loss with an entropy bonus, and its gradient."""
 
         def forward_and_backward() -> tuple[torch.Tensor, ...]:
-            loss, _, entropy = function(logits, label_maps, advantages)
+            loss, entropy = function(logits, label_maps, advantages)
             return loss.detach(), *torch.autograd.grad(loss - 0.01 * entropy, logits)
 
         return forward_and_backward
 
     return {
         "draw": Case(
-            lambda: kernels.sample_label_maps(given, samples, seed, 1.0, 1, offset, 0.0, False),
-            lambda: torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset, 0.0, False),
+            lambda: kernels.sample_label_maps(given, samples, seed, 1.0, 1, offset),
+            lambda: torch_ops.sample_label_maps(given, samples, seed, 1.0, 1, offset),
             lambda: batched_torch.sample_label_maps(given, samples),
             given.nbytes + label_maps.nbytes,
         ),
@@ -159,12 +145,6 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
             lambda: batched_torch.class_credit(label_maps, weights.unflatten(0, (batch, samples))),
             p.nbytes + maps.nbytes + weights.nbytes,
         ),
-        "credit": Case(
-            lambda: kernels.credit(label_maps, advantages, classes),
-            lambda: torch_ops.credit(label_maps, advantages, classes),
-            lambda: batched_torch.credit(label_maps, advantages, classes),
-            p.nbytes + label_maps.nbytes + advantages.nbytes,
-        ),
     }
 
 
@@ -179,7 +159,7 @@ def network_seconds(size: tuple[int, ...], device: torch.device, repeats: int) -
             logits = policy(images)
         logits.float().square().mean().backward()
 
-    return median_seconds(forward_and_backward, device, repeats)
+    return median_seconds(forward_and_backward, repeats, device)
 
 
 def compare(result: Any, expected: Any) -> None:
@@ -255,22 +235,38 @@ def main() -> None:
         for name, case in cases(size, device).items():
             compare(case.run(), case.reference())
             times = {
-                "run": median_seconds(case.run, device, args.repeats),
-                "torch": median_seconds(case.batched, device, few),
+                "run": median_seconds(case.run, args.repeats, device),
+                "torch": median_seconds(case.batched, few, device),
             }
             if args.compiled:
                 torch.compiler.reset()
-                times["compiled"] = median_seconds(torch.compile(case.batched), device, few)
+                times["compiled"] = median_seconds(torch.compile(case.batched), few, device)
             if name in STEP:
                 step = {key: step[key] + seconds for key, seconds in times.items()}
                 moved += case.moved
-            peak = peak_beside_outputs(case.run, device)
+            peak = extra_peak_bytes(case.run, device)
             rows.append(row_of(label, name, device, times, case.moved, bandwidth, peak))
             print_row(rows[-1])
         rows.append(row_of(label, " + ".join(STEP), device, step, moved, bandwidth, None))
         rows[-1]["network_ms"] = round(1e3 * network_seconds(size, device, args.repeats), 4)
         print_row(rows[-1])
     write_rows(Path(args.out), rows)
+
+
+def kernels_table() -> Table:
+    """Every operation against the copy bandwidth, torch and torch.compile; together against the network."""
+    head = ["B×K×C×H×W", "operation", "kernel", "ms", "of copy", "faster than torch", "than torch.compile"]
+    lines = [[*head, "of the network"]]
+    for row in read_rows(RESULTS / "kernels.csv"):
+        ms = float(row["ms"])
+        against = f"{float(row['compiled_ms']) / ms:.1f}×" if row["compiled_ms"] else ""
+        share = f"{float(row['share_of_copy_bandwidth']):.0%}"
+        plain = f"{float(row['torch_ms']) / ms:.1f}×"
+        name = row["operation"].replace("_", " ")
+        network = f"{ms / float(row['network_ms']):.0%}" if row["network_ms"] else ""
+        kernel = row["backend"].removesuffix("_ops")
+        lines.append([row["size"], name, kernel, f"{ms:.2f}", share, plain, against, network])
+    return lines
 
 
 if __name__ == "__main__":

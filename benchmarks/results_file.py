@@ -18,10 +18,12 @@ import torch
 from rss_env.errors import OptionError
 
 RESULTS = Path(__file__).parent / "results"
+Row = dict[str, str]
+Table = list[list[str]]  # of a page: the heading, then the lines
 
 
 def provenance() -> dict[str, Any]:
-    """Where and with what a row was measured: device, versions, commit (with ``+`` if files were changed), date."""
+    """Where and with what a row was measured: device, versions, commit (with a ``+`` if files differ from it), date."""
     return {
         "device": device_name(),
         "python": platform.python_version(),
@@ -67,7 +69,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a file beside ``path`` to write, which takes its place at the end; what fails leaves ``path`` as it was.
+    """Gives a file next to ``path`` to write, which replaces it at the end; after an error ``path`` is as it was.
 
     Raises:
         OSError: the folder cannot be written; it names ``path``.
@@ -85,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises ``OSError`` that names ``path`` if no file can be written beside it."""
+    """Raises ``OSError`` that names ``path`` if no file can be written next to it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
@@ -93,7 +95,7 @@ def check_writable(path: Path) -> None:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
-def read_rows(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: Iterable[str] = ()) -> list[Row]:
     """The rows of a CSV file; none if there is no file.
 
     Raises:
@@ -112,11 +114,11 @@ def read_rows(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
     return rows
 
 
-def results_of(path: Path, module: str, columns: Iterable[str]) -> list[dict[str, str]]:
+def results_of(path: Path, module: str, columns: Iterable[str]) -> list[Row]:
     """The rows of a file that ``module`` wrote.
 
     Raises:
-        OptionError: there are none, or the file is another one's.
+        OptionError: there are none, or the file holds other results.
     """
     rows = read_rows(path, columns)
     if not rows:

@@ -3,7 +3,7 @@
     python -m benchmarks.sb3_update
 
 For every image size: seconds of one update (SB3's ``train``: one epoch over all label maps in one minibatch) with SB3's
-own policy on the flat MultiDiscrete, with ``agents.sb3_policy.DensePolicy``, and of the dense policy's network alone,
+own policy on the flat MultiDiscrete, with ``agents.networks.sb3_policy.DensePolicy``, and of only its network,
 forward and backward, which no update can beat. For the dense policy, with a ratio of the whole label map and with one a
 pixel: clip fraction and approximate KL divergence of the second of two epochs, when the policy has moved by one step.
 """
@@ -11,9 +11,6 @@ pixel: clip fraction and approximate KL divergence of the second of two epochs, 
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,11 @@ import torch
 import tyro
 from stable_baselines3 import PPO
 
-from agents.arguments import check_numbers, run_command
-from agents.sb3_policy import DensePolicy, PixelRolloutBuffer
-from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
+from agents.networks.sb3_policy import DensePolicy, PixelRolloutBuffer
+from agents.training.arguments import check_numbers
+from agents.training.command import run_command
+from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.speed.timing import median_seconds
 from rss_env.integrations.sb3 import SegmentationVecEnv
 
 
@@ -66,17 +65,6 @@ def make_model(side: int, label_maps: int, policy: str, epochs: int, learning_ra
     )
 
 
-def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a piece of work, after one call to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
 def update_seconds(args: UpdateArguments, side: int, label_maps: int, policy: str) -> float:
     """Median seconds of ``train`` with one epoch."""
     model = make_model(side, label_maps, policy, epochs=1, learning_rate=0.0)  # the same update again and again
@@ -85,7 +73,7 @@ def update_seconds(args: UpdateArguments, side: int, label_maps: int, policy: st
 
 
 def network_seconds(args: UpdateArguments, side: int, label_maps: int) -> float:
-    """Median seconds of the dense policy's network alone, forward and backward."""
+    """Median seconds of the dense policy's network, forward and backward."""
     policy = make_model(side, label_maps, "image", epochs=1, learning_rate=0.0).policy
     assert isinstance(policy, DensePolicy)
     network = policy.network
@@ -131,11 +119,36 @@ def main() -> None:
         )
         print(
             f"{side * side:>6} pixels, {label_maps:>2} label maps: stock {1e3 * stock:8.1f} ms,"
-            f" dense {1e3 * dense:8.1f} ms (its network alone {1e3 * network:.1f} ms), {stock / dense:5.1f}×;"
+            f" dense {1e3 * dense:8.1f} ms (only its network {1e3 * network:.1f} ms), {stock / dense:5.1f}×;"
             f" clipped {image_clip:.0%} (whole label map) {pixel_clip:.1%} (pixel);"
             f" approx. KL {image_kl:.3g}, {pixel_kl:.3g}"
         )
     write_rows(Path(args.out), rows)
+
+
+def update_table() -> Table:
+    """Time of a PPO update and what the ratio does, by the number of pixels."""
+    lines = [
+        [
+            "pixels",
+            "label maps",
+            "stock, ms",
+            "dense, ms",
+            "its network, ms",
+            "faster",
+            "clipped, image ratio",
+            "clipped, pixel ratio",
+            "KL, image ratio",
+            "KL, pixel ratio",
+        ]
+    ]
+    for row in read_rows(RESULTS / "sb3_update.csv"):
+        times = [f"{1e3 * float(row[name]):,.0f}" for name in ("stock_seconds", "dense_seconds", "network_seconds")]
+        clipped = [f"{float(row[f'{kind}_ratio_clip_fraction']):.1%}" for kind in ("image", "pixel")]
+        divergence = [f"{float(row[f'{kind}_ratio_approx_kl']):.2g}" for kind in ("image", "pixel")]
+        size = [f"{int(row['pixels']):,}", row["label_maps"]]
+        lines.append([*size, *times, f"{float(row['speedup']):.1f}×", *clipped, *divergence])
+    return lines
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m benchmarks.throughput
 
 The *floor* is the work that no implementation can leave out: one copy of the observations and one pass over the label
-maps. It is measured twice: with observations that lie in the processor's cache already (*floor*), and read from the
-data set in the order of random episodes (*gather floor*), which is where they come from. The contenders take turns
-within one run and each number is the median over the rounds; only their ratios mean something on a busy machine.
+maps. It is measured twice: with observations that are in the cache of the processor already (*floor*), and read from
+the data set in the order of random episodes (*gather floor*), which is where they come from. The contenders take turns
+within one run, and each number is the median over the rounds; on a busy machine only their ratios mean something.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -28,13 +29,16 @@ import torch
 import tyro
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-import rss_env  # noqa: F401  (registers the ids)
-from agents.arguments import check_numbers, run_command
-from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
+from agents.training.arguments import check_numbers
+from agents.training.command import run_command
+from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.speed.floors import floors
+from benchmarks.speed.throughput_plot import plot
+from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
 
 MAX_PROCESSES = 64
-"""AsyncVectorEnv starts one process an environment; with more than this the machine measures itself."""
+"""AsyncVectorEnv starts one process an environment; with more processes than this only the machine is measured."""
 
 
 @dataclass
@@ -50,13 +54,13 @@ class ThroughputArguments:
     rounds: int = 9
     """rounds, in each of which every contender takes its turn"""
     turn_ms: float = 20.0
-    """least duration of a turn in milliseconds"""
+    """shortest duration of a turn in milliseconds"""
     limit_s: float = 6.0
     """after this many seconds on one size and number of environments no further round begins"""
     memory: bool = True
     """also measure memory, in fresh processes"""
     out: str = str(RESULTS / "throughput.csv")
-    """results file; the plot goes beside it"""
+    """results file; the plot goes next to it"""
 
 
 def main() -> None:
@@ -94,10 +98,8 @@ def main() -> None:
             )
     if args.memory:
         _add_memory(rows)
-    told = provenance()
-    write_rows(Path(args.out), [row | told for row in rows])
-    from benchmarks.throughput_plot import plot  # matplotlib, for the picture alone
-
+    measured = provenance()
+    write_rows(Path(args.out), [row | measured for row in rows])
     plot(Path(args.out))
 
 
@@ -109,20 +111,9 @@ def _contenders(level: str, side: int, num_envs: int) -> Iterator[dict[str, Call
     native = gym.make_vec(env_id, num_envs, **options)
     native.action_space.seed(0)
     actions = native.action_space.sample()  # int64, as an agent that samples from the space would give them
-    small = actions.astype(np.uint8)  # as an agent that cares for memory would
+    small = actions.astype(np.uint8)  # as an agent that saves memory would
     observations, _ = native.reset(seed=0)
-    images = native.unwrapped.task.dataset.images  # type: ignore[attr-defined]
-    order = np.random.default_rng(0).integers(len(images), size=(64, num_envs))
-    turn = itertools.cycle(order)
-
-    def floor() -> None:
-        observations.copy()
-        actions.max()
-
-    def gather_floor() -> None:
-        images.take(next(turn), axis=0)
-        actions.max()
-
+    images = load_dataset("Shapes", **options).images
     on_torch = gym.make_vec(env_id, num_envs, device="cpu", **options)
     on_torch.reset(seed=0)
     tensors = torch.from_numpy(small)
@@ -130,8 +121,7 @@ def _contenders(level: str, side: int, num_envs: int) -> Iterator[dict[str, Call
     sync = gym.make_vec(env_id, num_envs, vectorization_mode="sync", **classic)
     sync.reset(seed=0)
     contenders: dict[str, Callable[[], Any]] = {
-        "floor": floor,
-        "gather floor": gather_floor,
+        **floors(images, observations, actions),
         "SegmentationVectorEnv": lambda: native.step(actions),
         "SegmentationVectorEnv, uint8": lambda: native.step(small),
         "TorchSegmentationVectorEnv, uint8": lambda: on_torch.step(tensors),
@@ -158,7 +148,7 @@ def _measure(contenders: dict[str, Callable[[], Any]], args: ThroughputArguments
         step()
         counts[name] = max(1, round(args.turn_ms / 1e3 / (time.perf_counter() - began)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    first = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(args.rounds):
         for name, step in contenders.items():
             step()  # warm the caches that the others cooled
@@ -166,7 +156,7 @@ def _measure(contenders: dict[str, Callable[[], Any]], args: ThroughputArguments
             for _ in range(counts[name]):
                 step()
             seconds[name].append((time.perf_counter() - began) / counts[name])
-        if time.perf_counter() - first > args.limit_s:
+        if time.perf_counter() - start > args.limit_s:
             break
     return {name: statistics.median(values) for name, values in seconds.items()}
 
@@ -225,6 +215,33 @@ def _private_bytes(process: int) -> int:
     """Memory of a process that it shares with no other, in bytes (Linux)."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+def step_table(level: str = "image", side: int = 64, num_envs: int = 64) -> Table:
+    """Milliseconds a step of each contender, for one size and number of environments."""
+    lines = [["", "ms a step", "episodes/s", "× floor", "× gather floor", "× SyncVectorEnv", "KiB an environment"]]
+    for row in read_rows(RESULTS / "throughput.csv"):
+        if (row["level"], int(row["image_size"]), int(row["num_envs"])) != (level, side, num_envs):
+            continue
+        speed = f"{int(row['episodes_per_second']):,}"
+        keys = ("times_floor", "times_gather_floor", "speedup_over_sync")
+        factors = [f"{float(row[key]):.1f}" for key in keys]
+        memory = f"{float(row['kib_per_env']):,.0f}" if row["kib_per_env"] else "–"
+        lines.append([row["contender"], f"{float(row['ms_per_step']):.2f}", speed, *factors, memory])
+    return lines
+
+
+def growth_table(contender: str = "SegmentationVectorEnv, uint8") -> Table:
+    """Nanoseconds a pixel of the vector environment, by size, reward level and number of environments."""
+    rows = [row for row in read_rows(RESULTS / "throughput.csv") if row["contender"] == contender]
+    counts = list(dict.fromkeys(row["num_envs"] for row in rows))
+    lines = [["", *(f"{int(count):,}" for count in counts)]]
+    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        cells[row["level"], row["image_size"]][row["num_envs"]] = f"{float(row['ns_per_pixel']):.2f}"
+    for (level, side), by_count in cells.items():
+        lines.append([f"{level} level, {side}×{side}", *(by_count[count] for count in counts)])
+    return lines
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
     python -m benchmarks.throughput_stages
 
 Each stage is timed inside real steps, so with the caches as a step leaves them; the clock itself costs about 0.1 µs a
-stage. The floors are measured between the steps, in the same state.
+stage. The floors (``benchmarks.speed.floors``) are measured between the steps, in the same state.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections import defaultdict
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import tyro
 
 import rss_env.task
-from agents.arguments import check_numbers, run_command
-from benchmarks.results_file import RESULTS, check_writable, provenance, write_rows
+from agents.training.arguments import check_numbers
+from agents.training.command import run_command
+from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.speed.floors import floors
 
 STAGES = {
     "check_label_maps": "check of the label maps, to uint8",
@@ -56,35 +58,35 @@ def main() -> None:
     size = (args.image_size, args.image_size)
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", args.num_envs, image_size=size)
     base: Any = envs.unwrapped
-    images = base.task.dataset.images
+    images = base._task.dataset.images
     observations, _ = envs.reset(seed=0)
     envs.action_space.seed(0)
     actions = envs.action_space.sample()
-    order = np.random.default_rng(0).integers(len(images), size=(args.steps, args.num_envs))
     rows: list[dict[str, Any]] = []
     for dtype in ("int64", "uint8"):
         label_maps = actions.astype(dtype)
+        least = floors(images, observations, label_maps)
         for _ in range(100):
             envs.step(label_maps)
         times: dict[str, list[float]] = defaultdict(list)
         for step in range(args.steps):
             _add(times["whole step"], lambda: envs.step(label_maps))  # noqa: B023
             if step % 4 == 0:
-                _add(times["floor"], lambda: (observations.copy(), label_maps.max()))  # noqa: B023
-                _add(times["gather floor"], lambda: (images.take(order[step], axis=0), label_maps.max()))  # noqa: B023
+                for name, floor in least.items():
+                    _add(times[name], floor)
         with _Clock(base) as clock:
             for _ in range(args.steps):
                 envs.step(label_maps)
         micro = {name: statistics.median(values) * 1e6 for name, values in times.items()}
-        stages = {told: statistics.median(clock.times[name]) * 1e6 for name, told in STAGES.items()}
+        stages = {title: statistics.median(clock.times[name]) * 1e6 for name, title in STAGES.items()}
         rest = {"everything else": micro["whole step"] - sum(stages.values())}
         for name, value in (stages | rest | micro).items():
             share = value / micro["whole step"]
             shape = {"num_envs": args.num_envs, "image_size": args.image_size, "label_maps": dtype}
             rows.append({"stage": name, **shape, "microseconds": round(value, 1), "share": round(share, 3)})
             print(f"{dtype:<8}{name:<42}{value:>9.1f} µs{share:>7.0%}")
-    told_once = provenance()
-    write_rows(Path(args.out), [row | told_once for row in rows])
+    measured = provenance()
+    write_rows(Path(args.out), [row | measured for row in rows])
 
 
 def _add(times: list[float], work: Callable[[], Any]) -> None:
@@ -98,7 +100,7 @@ class _Clock:
 
     def __init__(self, base: Any) -> None:
         self.times: dict[str, list[float]] = defaultdict(list)
-        task = base.task
+        task = base._task
         self.places = [(task, name) for name in ("check_label_maps", "final_images", "images")]
         self.places += [(rss_env.task, "count_labels"), (base._stream, "draw")]
         self.reward_holder = task
@@ -108,8 +110,8 @@ class _Clock:
         for place, name, function in self.before:
             setattr(place, name, self._timed(name, function))
         self.reward = self.reward_holder.reward
-        timed = self._timed("image_score", self.reward.image_score)
-        self.reward_holder.reward = type(self.reward)(self.reward.name, timed, self.reward.pixel_score)
+        timed = self._timed("image_score", self.reward.formula)
+        self.reward_holder.reward = dataclasses.replace(self.reward, formula=timed)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,6 +127,16 @@ class _Clock:
             return result
 
         return call
+
+
+def stages_table() -> Table:
+    """Microseconds of each stage of a step, by the dtype of the label maps."""
+    rows = read_rows(RESULTS / "throughput_stages.csv")
+    dtypes = list(dict.fromkeys(row["label_maps"] for row in rows))
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        cells[row["stage"]][row["label_maps"]] = f"{float(row['microseconds']):.0f} ({float(row['share']):.0%})"
+    return [["µs a step", *dtypes], *([stage, *(times[d] for d in dtypes)] for stage, times in cells.items())]
 
 
 if __name__ == "__main__":

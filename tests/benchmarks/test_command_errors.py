@@ -9,20 +9,13 @@ import pytest
 import tyro
 
 from agents import sb3
-from agents.arguments import run_command
-from benchmarks import (
-    agent_step,
-    convergence,
-    convergence_plot,
-    demo,
-    kernels,
-    leaderboard_report,
-    sb3_update,
-    throughput,
-    throughput_plot,
-    throughput_stages,
-)
+from agents.training.command import run_command
+from benchmarks import agent_step, demo, kernels, sb3_update, throughput, throughput_stages
+from benchmarks.convergence import __main__ as convergence
+from benchmarks.convergence import plots
+from benchmarks.leaderboard import report
 from benchmarks.results_file import RESULTS
+from benchmarks.speed import throughput_plot
 
 Main = Callable[[], int | None]
 
@@ -42,21 +35,21 @@ def run(
 @pytest.mark.parametrize(
     ("main", "words", "said"),
     [
-        (sb3.main, ["--seed", -1], "--seed must be at least 0, got -1."),
-        (sb3.main, ["--reward-queries", 0], "--reward-queries must be at least 1, got 0."),
-        (sb3.main, ["--learning-rate", "nan"], "--learning-rate must be positive, got nan."),
-        (sb3.main, ["--width", 12], "--width must be a multiple of 8, got 12."),
+        (sb3.main, ["--seed", -1], "seed must be at least 0, got -1."),
+        (sb3.main, ["--reward-queries", 0], "reward_queries must be at least 1, got 0."),
+        (sb3.main, ["--learning-rate", "nan"], "learning_rate must be positive, got nan."),
+        (sb3.main, ["--network-options", '{"width": 12}'], "The width of the U-Net must be a multiple of 8, got 12."),
         (sb3.main, ["--resume", "no.zip"], "--resume no.zip: there is no such file."),
-        (agent_step.main, ["--steps", 0], "--steps must be at least 1, got 0."),
-        (agent_step.main, ["--samples-per-image", 8, 1], "--samples-per-image must be at least 2, got 1."),
-        (convergence.main, ["--parallel", 0], "--parallel must be at least 1, got 0."),
-        (convergence.main, ["--seeds"], "--seeds must be at least 0, got none."),
-        (demo.main, ["--steps", 0], "--steps must be at least 1, got 0."),
-        (kernels.main, ["--repeats", 0], "--repeats must be at least 1, got 0."),
-        (sb3_update.main, ["--sides", 0], "--sides must be at least 1, got 0."),
-        (throughput.main, ["--num-envs"], "--num-envs must be at least 1, got none."),
-        (throughput.main, ["--turn-ms", "inf"], "--turn-ms must be positive, got inf."),
-        (throughput_stages.main, ["--steps", 0], "--steps must be at least 1, got 0."),
+        (agent_step.main, ["--steps", 0], "steps must be at least 1, got 0."),
+        (agent_step.main, ["--samples-per-image", 8, 1], "samples_per_image must be at least 2, got 1."),
+        (convergence.main, ["--parallel", 0], "parallel must be at least 1, got 0."),
+        (convergence.main, ["--seeds"], "seeds must be at least 0, got none."),
+        (demo.main, ["--steps", 0], "steps must be at least 1, got 0."),
+        (kernels.main, ["--repeats", 0], "repeats must be at least 1, got 0."),
+        (sb3_update.main, ["--sides", 0], "sides must be at least 1, got 0."),
+        (throughput.main, ["--num-envs"], "num_envs must be at least 1, got none."),
+        (throughput.main, ["--turn-ms", "inf"], "turn_ms must be positive, got inf."),
+        (throughput_stages.main, ["--steps", 0], "steps must be at least 1, got 0."),
     ],
 )
 def test_a_wrong_value_is_named(
@@ -82,8 +75,8 @@ def test_results_that_cannot_be_written_end_a_benchmark_before_it_begins(
 @pytest.mark.parametrize(
     ("draw", "module"),
     [
-        (convergence_plot.main, "benchmarks.convergence"),
-        (leaderboard_report.main, "benchmarks.leaderboard"),
+        (plots.main, "benchmarks.convergence"),
+        (report.main, "benchmarks.leaderboard"),
         (throughput_plot.plot, "benchmarks.throughput"),
     ],
 )
@@ -100,7 +93,7 @@ def test_a_picture_of_no_or_of_other_results_is_refused(
         (tmp_path / "bytes.csv", "cannot be read as CSV"),
         (RESULTS / "kernels.csv", "holds other results: it has no column"),
     ):
-        words = [path] if draw is convergence_plot.main else ["--results", path]
+        words = [path] if draw is plots.main else ["--results", path]
         code, error = run(lambda: print(tyro.cli(draw)), words, monkeypatch, capsys)
         assert code == 2
         assert error.startswith(f"error: {path} {said}")

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from agents.arguments import run_command
-from agents.policy import load_policy, predict_label_maps
+from agents.networks.checkpoints import load_policy, predict_label_maps
+from agents.training.command import run_command
 from benchmarks import demo
 from rss_env.datasets import load_dataset
 

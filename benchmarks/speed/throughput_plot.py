@@ -1,6 +1,6 @@
 """The plot of ``benchmarks.throughput``: episodes a second against the number of environments.
 
-python -m benchmarks.throughput_plot
+python -m benchmarks.speed.throughput_plot
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import tyro
 
-from agents.arguments import run_command
+from agents.training.command import run_command
 from benchmarks.results_file import RESULTS, results_of
 
 STYLES = {
@@ -29,7 +29,7 @@ STYLES = {
 
 
 def plot(results: Path = RESULTS / "throughput.csv") -> Path:
-    """Draws a results file into a PNG beside it.
+    """Draws a results file into a PNG next to it.
 
     Args:
         results: a CSV file of ``benchmarks.throughput``.
@@ -66,4 +66,4 @@ def plot(results: Path = RESULTS / "throughput.csv") -> Path:
 
 
 if __name__ == "__main__":
-    run_command(lambda: print(tyro.cli(plot, prog="python -m benchmarks.throughput_plot")))
+    run_command(lambda: print(tyro.cli(plot, prog="python -m benchmarks.speed.throughput_plot")))

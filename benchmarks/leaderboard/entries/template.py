@@ -1,6 +1,6 @@
 """An entry to start from: PPO in the style of CleanRL, clipped by pixel, with the other samples as baseline.
 
-python -m benchmarks.leaderboard --entry benchmarks/entries/template.py
+python -m benchmarks.leaderboard --entry benchmarks/leaderboard/entries/template.py
 """
 
 import numpy as np

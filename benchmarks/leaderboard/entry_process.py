@@ -1,8 +1,8 @@
-"""The process of an entry: runs its file and tells the judge everything that goes wrong.
+"""The process of an entry: runs its file and reports everything that goes wrong to the judge.
 
-    python -m benchmarks.entry_process DESCRIPTOR FILE FACTS     started by the judge
+    python -m benchmarks.leaderboard.entry_process DESCRIPTOR FILE FACTS     started by the judge
 
-What the entry prints and the traceback of what it raises stand in the log of the run.
+What the entry prints, and the traceback of what it raises, is in the log of the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import rss_env.datasets.shapes
 import rss_env.task
-from benchmarks.trial import BudgetSpent, Trial, TrialEnded
+from benchmarks.leaderboard.trial import BudgetSpent, Trial, TrialEnded
 from rss_env.datasets import DATASETS
 
 
@@ -30,7 +30,7 @@ def run_entry(pipe: Connection, path: Path, facts: dict[str, Any]) -> None:
     Args:
         pipe: connection to the judge.
         path: the file.
-        facts: what ``Trial`` needs.
+        facts: arguments of ``Trial``.
     """
     trial = Trial(pipe, facts)
     close_the_wall(trial)
@@ -69,13 +69,13 @@ def describe(error: BaseException, path: Path) -> str:
     """One line: what was raised and the last line of the entry's file on the way there."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename or path).name}, line {error.lineno})"
-    said = traceback.format_exception_only(error)[-1].strip()  # which survives an error that cannot be printed
+    said = traceback.format_exception_only(error)[-1].strip()  # works for an error that cannot be printed
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f"{said} ({path.name}, line {lines[-1]})" if lines else said
 
 
 def close_the_wall(trial: Trial) -> None:
-    """Makes this package's ways to a data set end the trial: an entry has no business with one."""
+    """Makes every way of this package to a data set end the trial: an entry has no business with one."""
 
     def forbid(*args: Any, **kwargs: Any) -> Any:
         trial.ask("forbidden", "a data set of its own")
@@ -88,5 +88,5 @@ def close_the_wall(trial: Trial) -> None:
 
 
 if __name__ == "__main__":
-    descriptor, file, told = sys.argv[1:]
-    run_entry(Connection(int(descriptor)), Path(file), json.loads(told))
+    descriptor, file, facts = sys.argv[1:]
+    run_entry(Connection(int(descriptor)), Path(file), json.loads(facts))

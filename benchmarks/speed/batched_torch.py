@@ -1,4 +1,4 @@
-"""What the operations of ``agents.ops`` are measured against: the same in a few lines of batched torch, no loop.
+"""The baseline of the operations of ``agents.ops``: the same in a few lines of batched torch, without a loop.
 
 Shapes: logits and probabilities (B, C, H, W), label maps uint8 (B, K, H, W), weights (B, K, C), advantages
 (B, K, 1, 1).
@@ -32,18 +32,11 @@ def class_credit(label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tenso
     return out.scatter_add(1, labels, weights.gather(2, labels)).unflatten(2, label_maps.shape[2:])
 
 
-def credit(label_maps: torch.Tensor, advantages: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Mean advantage earned by each class at each pixel, (B, C, H, W)."""
-    batch, samples, height, width = label_maps.shape
-    out = advantages.new_zeros((batch, num_classes, height, width))
-    return out.scatter_add(1, label_maps.long(), advantages.expand(label_maps.shape)) / samples
-
-
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, mean log-probability and entropy, with a log-probability for every sample."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and entropy, with a log-probability for every sample."""
     log_p = logits.log_softmax(dim=1)
     chosen = log_p.gather(1, label_maps.long())  # (B, K, H, W)
     entropy = -(log_p.exp() * log_p).sum(dim=1).mean()
-    return -(advantages * chosen).mean(), chosen.mean(), entropy
+    return -(advantages * chosen).mean(), entropy

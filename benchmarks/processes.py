@@ -1,6 +1,6 @@
-"""Processes of a benchmark: each leads a group of its own, which ends with it and with the benchmark.
+"""Processes of a benchmark: each leads its own process group, which ends with it and with the benchmark.
 
-python -m benchmarks.child MODULE WORDS…     is python -m MODULE WORDS…, ended when its standard input ends
+python -m benchmarks.processes MODULE WORDS…     runs python -m MODULE WORDS… until its standard input ends
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 20.0  # seconds that a process has for a last checkpoint
+PATIENCE = 20.0  # seconds that a process has to write a last checkpoint
 
 
-class Children:
-    """The processes that were started and not yet ended; used from several threads.
+class Processes:
+    """The processes that are running; used from several threads.
 
     Attributes:
-        stopped: whether ``stop`` was called; no process is started any more.
+        stopped: whether ``stop`` was called; no process starts any more.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._lock = threading.Lock()
-        self._ending: dict[subprocess.Popen[bytes], signal.Signals] = {}
+        self._signals: dict[subprocess.Popen[bytes], signal.Signals] = {}
 
     def start(
         self,
         module: str,
         words: Sequence[str],
-        log: Path | None = None,
-        ending: signal.Signals = signal.SIGKILL,
+        log: Path,
+        stop_signal: signal.Signals = signal.SIGKILL,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """Starts ``python -m module words`` on one thread, in a process group of its own.
+        """Starts ``python -m module words`` on one thread, in its own process group.
 
         Args:
-            module: to run as ``__main__``.
+            module: runs as ``__main__``.
             words: its command line.
-            log: file for what it prints; None: nowhere.
-            ending: the signal by which ``stop`` ends it.
+            log: file for what it prints.
+            stop_signal: the signal that ``stop`` sends it.
             pass_fds: file descriptors that it inherits.
 
         Raises:
@@ -55,55 +55,54 @@ class Children:
         """
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, Path(log or os.devnull).open("wb") as said:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, log.open("wb") as output:
             if self.stopped:
                 raise KeyboardInterrupt
             process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.child", module, *words],
+                [sys.executable, "-m", "benchmarks.processes", module, *words],
                 env=environment,
                 stdin=subprocess.PIPE,  # ends when this process does, however that happens
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C reaches it from here alone
+                start_new_session=True,  # a Ctrl-C reaches it only through stop()
                 pass_fds=pass_fds,
             )
-            self._ending[process] = ending
+            self._signals[process] = stop_signal
         return process
 
     def end(self, process: subprocess.Popen[bytes]) -> int:
-        """Kills a process with all that it started, and returns its exit code."""
-        kill(process, signal.SIGKILL)
+        """Kills a process and everything that it started; returns its exit code."""
+        send(process, signal.SIGKILL)
         code = process.wait()
         with self._lock:
-            self._ending.pop(process, None)
+            self._signals.pop(process, None)
         if process.stdin is not None:
             process.stdin.close()
         return code
 
     def stop(self) -> None:
-        """Ends every process, with time for a last checkpoint where its signal lets it write one; starts no other."""
+        """Ends every process, with time for a last checkpoint where its signal allows one; no other starts."""
         with self._lock:
             self.stopped = True
-            running = dict(self._ending)
-        for process, ending in running.items():
-            kill(process, ending)
+            running = dict(self._signals)
+        for process, number in running.items():
+            send(process, number)
         until = time.monotonic() + PATIENCE
         for process in running:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
-            kill(process, signal.SIGKILL)
+            send(process, signal.SIGKILL)
 
 
-def kill(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Sends a signal to a process and all that it started."""
+def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Sends a signal to a process and everything that it started."""
     with suppress(ProcessLookupError, PermissionError):  # nobody is left
         os.killpg(process.pid, number)
 
 
 def end_with_parent() -> None:
-    """Kills this process's group when its standard input ends; what runs here sees an empty one."""
+    """Kills this process's group when its standard input ends; the module that runs here reads an empty one."""
     parent = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

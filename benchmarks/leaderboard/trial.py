@@ -12,8 +12,9 @@ An entry is a Python file with a function ``train(trial)``:
             trial.report(predict)                                # whenever a point of the learning curve is due
         trial.report(predict)                                    # the last report is the result
 
-It runs in a process of its own (``benchmarks.entry_process``). The environments and the data sets live in the judge's
-process, behind a pipe, so there are no targets here to read; asking for them ends the trial with a row that says so.
+It runs in its own process (``benchmarks.leaderboard.entry_process``). The environments and the data sets live in the
+process of the judge, behind a pipe, so there are no targets here to read; asking for them ends the trial with a row
+that says so.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class BudgetSpent(RuntimeError):
-    """The step asks for more reward queries than are left. Left alone it ends the entry in good order."""
+    """The step asks for more reward queries than are left. An entry that does not catch it ends in good order."""
 
 
 class TrialEnded(RuntimeError):
-    """The judge ended the trial, for a reason that stands in the entry's row."""
+    """The judge ended the trial, for the reason in the entry's row."""
 
 
 class Trial:
@@ -41,7 +42,7 @@ class Trial:
 
     Args:
         pipe: connection to the judge.
-        facts: what the judge tells in advance; see the attributes.
+        facts: the attributes below, as the judge sends them.
 
     Attributes:
         environment: name of the environment.
@@ -50,6 +51,7 @@ class Trial:
         budget: reward queries in all.
         seconds: training time in all, evaluation not counted.
         seed: of everything random.
+        queries_left: reward queries that are left.
     """
 
     def __init__(self, pipe: Connection, facts: dict[str, Any]) -> None:
@@ -64,7 +66,7 @@ class Trial:
         self._pipe = pipe
 
     def make_envs(self, num_envs: int = 8, samples_per_image: int | None = None, augment: str = "none") -> TrialEnvs:
-        """The training images as a vector environment; a second call replaces the first one's.
+        """The training images as a vector environment; a second call replaces the first environment.
 
         Args:
             num_envs: images a step.
@@ -75,13 +77,13 @@ class Trial:
         return TrialEnvs(self, num_envs, *self.ask("make", options))
 
     def report(self, predict: Predict) -> float:
-        """Evaluates label maps of the validation images; the clock stands still meanwhile.
+        """Evaluates label maps of the validation images; the clock is stopped meanwhile.
 
         Args:
             predict: uint8 images (B, H, W, 3) -> integer label maps (B, H, W).
 
         Returns:
-            mIoU, 0..1: for monitoring; nothing may be learned from it.
+            mIoU, 0..1: only for monitoring; nothing may be learned from it.
         """
         self._pipe.send(("report", None))
         while True:
@@ -130,6 +132,6 @@ class TrialEnvs(gym.vector.VectorEnv):
         return tuple(result)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("task", "dataset", "envs", "targets"):
+        if name in ("_task", "task", "dataset", "envs", "targets"):
             self._trial.ask("forbidden", f"envs.{name}")
         raise AttributeError(f"The environment of a trial has no {name!r}.")

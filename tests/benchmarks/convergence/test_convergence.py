@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents.arguments import parse_arguments
-from agents.rss import RSS, RSSArguments
-from agents.supervised import SupervisedArguments
-from benchmarks import convergence, convergence_plot, suites, tables
+from agents import RSS, Likelihood, Supervised
+from agents.training.command import parse_command
+from benchmarks.convergence import __main__ as convergence
+from benchmarks.convergence import plots, results
+from benchmarks.convergence.suites import ABLATION, METHODS, SUITES, TITLES, Spec, ablation
 from benchmarks.results_file import read_rows, write_rows
-from benchmarks.suites import ABLATION, METHODS, SUITES, TITLES, Spec, ablation
 from rss_env.errors import OptionError
 
 TINY = Spec("shapes", "image", "replay", 2, 1, (16, 16), 4, batch_size=2, evaluations=2)
@@ -26,15 +25,13 @@ def test_every_run_of_every_suite_has_a_command_that_its_module_takes(suite: str
     assert len({spec.key for spec in specs}) == len({spec.name for spec in specs}) == len(specs)
     for spec in specs:
         module, *words = spec.command("camvid")
-        if module == "agents.supervised":
-            args: Any = parse_arguments(SupervisedArguments, [*words, "--run-dir", "unused"])
-        else:
-            args = parse_arguments(RSSArguments, [*words, "--run-dir", "unused"])
-            RSS(args)
-            assert args.samples_per_image == spec.samples
-        assert (args.steps, args.seed, args.image_size) == (spec.steps, spec.seed, spec.image_size)
-        assert args.augment == "none"
-        assert ("Pixel" in args.env_id) == (spec.level == "pixel")
+        algorithm: Any = {"agents.supervised": Supervised, "agents.rss": RSS, "agents.likelihood": Likelihood}[module]
+        command = parse_command(algorithm, [*words, "--run-dir", "unused"])
+        if spec.samples:
+            assert command.algorithm.samples_per_image == spec.samples
+        assert (command.run.steps, command.run.seed, command.run.image_size) == (spec.steps, spec.seed, spec.image_size)
+        assert command.run.augment == "none"
+        assert ("Pixel" in command.run.env_id) == (spec.level == "pixel")
 
 
 def test_the_ablation_has_every_method_at_both_levels_and_every_method_has_a_title() -> None:
@@ -54,7 +51,7 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     specs = [TINY, replace(TINY, method="cross_entropy", samples=0)]
-    monkeypatch.setitem(suites.SUITES, "headline", lambda seeds: specs)
+    monkeypatch.setitem(SUITES, "headline", lambda seeds: specs)
     out = tmp_path / "out.csv"
     words = ["--run-dir", str(tmp_path / "runs"), "--out", str(out)]
     monkeypatch.setattr("sys.argv", ["convergence", *words])
@@ -70,29 +67,16 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
     assert "100.0%" in capsys.readouterr().out
     assert (tmp_path / "out.label_maps.png").exists()
 
-    monkeypatch.setattr(convergence, "run_one", lambda *_: pytest.fail("a run that is held was run again"))
-    convergence.main()
+    with monkeypatch.context() as patched:
+        patched.setattr(convergence, "train", lambda *_: pytest.fail("a run in the results file was run again"))
+        convergence.main()
     assert read_rows(out) == rows
 
-    # Without its last row a run is not held, and its run folder gives the row back without training anew.
+    # Without its last row a run counts as missing; its run folder gives all rows back, each once and with its old time.
     write_rows(out, [row for row in rows if (row["method"], row["step"]) != ("replay", "4")])
-    monkeypatch.undo()
-    monkeypatch.setattr("sys.argv", ["convergence", *words])
-    assert len(convergence.read_curve(tmp_path / "runs" / TINY.name)) == 2
-
-
-def test_a_curve_holds_the_counts_that_were_logged_before_each_evaluation(tmp_path: Path) -> None:
-    rows: list[dict[str, float]] = [
-        {"step": 1, "train/loss": 1.0, "time/reward_queries": 5, "time/seconds": 1.0},
-        {"step": 1, "val/miou": 0.1, "val/pixel_accuracy": 0.2},
-        {"step": 2, "train/loss": 1.0, "time/reward_queries": 10, "time/seconds": 2.04},
-        {"step": 2, "val/miou": 0.3, "val/pixel_accuracy": 0.4},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert convergence.read_curve(tmp_path) == [
-        {"step": 1, "reward_queries": 5, "seconds": 1.0, "val_miou": 0.1, "val_pixel_accuracy": 0.2},
-        {"step": 2, "reward_queries": 10, "seconds": 2.0, "val_miou": 0.3, "val_pixel_accuracy": 0.4},
-    ]
+    convergence.main()
+    by_method = lambda row: (row["method"], row["step"])  # noqa: E731
+    assert sorted(read_rows(out), key=by_method) == sorted(rows, key=by_method)
 
 
 def made_up_rows() -> list[dict[str, Any]]:
@@ -109,7 +93,7 @@ def made_up_rows() -> list[dict[str, Any]]:
 
 def test_tables_give_mean_range_and_share_of_cross_entropy(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.csv", made_up_rows())
-    lines = tables.convergence(tmp_path / "rows.csv")["shapes", "image"]
+    lines = results.final_tables(tmp_path / "rows.csv")["shapes", "image"]
     assert [line[1:6] for line in lines[1:]] == [
         ["", "3", "0.500 (0.490–0.510)", "100.0%", "0"],
         ["8", "3", "0.450 (0.440–0.460)", "90.0%", "320"],
@@ -119,18 +103,18 @@ def test_tables_give_mean_range_and_share_of_cross_entropy(tmp_path: Path) -> No
 
 def test_plots_are_written_and_curves_of_one_method_are_told_apart_by_k(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.csv", made_up_rows())
-    files = convergence_plot.plot(tmp_path / "rows.csv")
+    files = plots.plot(tmp_path / "rows.csv")
     for file in files:
         with Image.open(file) as picture:
             assert np.asarray(picture).std() > 10  # something is drawn
-    groups = convergence_plot.panels(read_rows(tmp_path / "rows.csv"))["shapes", "image"]
-    titles = [convergence_plot.title(group, groups) for group in groups]
+    groups = results.read_panels(tmp_path / "rows.csv")["shapes", "image"]
+    titles = [results.title_with_k(group, groups) for group in groups]
     assert titles[0] == TITLES["cross_entropy"]
     assert titles[1:] == [f"{TITLES['replay']}, K = {k}" for k in (8, 32)]
 
 
 def test_quick_is_for_the_ablation_and_an_empty_choice_is_an_error() -> None:
     with pytest.raises(OptionError, match="--quick"):
-        convergence.wanted(convergence.ConvergenceArguments(suite="queries", quick=True))
+        convergence.runs_of(convergence.ConvergenceArguments(suite="queries", quick=True))
     with pytest.raises(OptionError, match="no runs on voc"):
-        convergence.wanted(convergence.ConvergenceArguments(suite="queries", datasets=("voc",)))
+        convergence.runs_of(convergence.ConvergenceArguments(suite="queries", datasets=("voc",)))

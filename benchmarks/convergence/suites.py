@@ -1,4 +1,4 @@
-"""The runs that ``benchmarks.convergence`` knows: methods, data sets, sizes and seeds."""
+"""The runs of ``benchmarks.convergence``: methods, data sets, sizes and seeds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Spec:
 
     Attributes:
         dataset: ``"shapes"`` or ``"camvid"``.
-        level: of the reward, ``"image"`` or ``"pixel"``.
+        level: reward level, ``"image"`` or ``"pixel"``.
         method: key in ``METHODS``.
-        samples: label maps an image (K); 0 where none is scored.
-        seed: of the run.
+        samples: label maps an image (K); 0 where the method scores none.
+        seed: of everything random.
         image_size: height and width in pixels.
         steps: optimiser steps.
         batch_size: images a step.
@@ -39,7 +39,7 @@ class Spec:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells one run from another, as it stands in a results file."""
+        """What identifies the run in a results file."""
         return tuple(str(value) for value in self.columns.values())
 
     @property
@@ -63,11 +63,11 @@ class Spec:
 
     @property
     def cost(self) -> int:
-        """About proportional to the time it takes: pixels that the network sees."""
+        """The pixels that the network sees, about proportional to the time of the run."""
         return self.steps * self.batch_size * self.image_size[0] * self.image_size[1]
 
     def command(self, camvid: str | None) -> list[str]:
-        """The module and its arguments, but for the run folder.
+        """The module and its arguments, without the run folder.
 
         Args:
             camvid: folder of the CamVid data set.
@@ -76,7 +76,8 @@ class Spec:
             OptionError: the run needs CamVid and no folder is given.
         """
         level = "Image" if self.level == "image" else "Pixel"
-        words = ["agents.supervised" if self.method == "cross_entropy" else "agents.rss", "--env-id"]
+        module, *further = METHODS[self.method].split()
+        words = [module, "--env-id"]
         if self.dataset == "camvid":
             if camvid is None:
                 raise OptionError("This suite trains on CamVid: give its folder with --camvid.")
@@ -89,27 +90,26 @@ class Spec:
         words += ["--log-every", str(math.gcd(every, 10))]  # so that queries and seconds are logged at every evaluation
         if self.samples:
             words += ["--samples-per-image", str(self.samples)]
-        return words + METHODS[self.method].split()
+        return words + further
 
 
-GRADIENT = "--objective reinforce --learning-rate 2e-3"  # the rate that it was found to do best with
 METHODS = {
-    "cross_entropy": "",
-    "reinforce": f"{GRADIENT} --entropy-gain 0 --no-sync-an --baseline batch",
-    "leave_one_out": f"{GRADIENT} --entropy-gain 0 --no-sync-an",
-    "sync_an": f"{GRADIENT} --entropy-gain 0",
-    "entropy": GRADIENT,
-    "psr": f"{GRADIENT} --cells 4 2 1",
-    "psd": f"{GRADIENT} --cells 4 2 1 --pairs all",
-    "likelihood": "--replay 0",
-    "replay": "",
-    "replay_accuracy": "--reward pixel_accuracy",
-    "replay_stars": "--reward-stars 5",
-    "replay_noise": "--reward-noise 0.05",
-    "entropy_stars": f"{GRADIENT} --reward-stars 5",
-    "entropy_noise": f"{GRADIENT} --reward-noise 0.05",
+    "cross_entropy": "agents.supervised",
+    "reinforce": "agents.rss --entropy-gain 0 --no-sync-an --advantage batch",
+    "leave_one_out": "agents.rss --entropy-gain 0 --no-sync-an",
+    "sync_an": "agents.rss --entropy-gain 0",
+    "entropy": "agents.rss",
+    "psr": "agents.rss --cells 4 2 1",
+    "psd": "agents.rss --cells 4 2 1 --advantage psd",
+    "likelihood": "agents.likelihood --replay 0",
+    "replay": "agents.likelihood",
+    "replay_accuracy": "agents.likelihood --reward pixel_accuracy",
+    "replay_stars": "agents.likelihood --wrap stars:5",
+    "replay_noise": "agents.likelihood --wrap noise:0.05",
+    "entropy_stars": "agents.rss --wrap stars:5",
+    "entropy_noise": "agents.rss --wrap noise:0.05",
 }
-"""Arguments of ``agents.rss`` by name; in the ablation each adds to the one before it."""
+"""Training command of each method; in the ablation each adds to the one before it."""
 
 TITLES = {
     "cross_entropy": "cross-entropy on pixel labels",
@@ -128,7 +128,7 @@ TITLES = {
     "entropy_noise": "leave-one-out, SyncAN, entropy target, noise 0.05",
 }
 STEPS = {"sync_an": "+ SyncAN", "entropy": "+ entropy target", "psr": "+ PSR", "psd": "+ PSD"}
-"""What these methods are called beside the one that they add to."""
+"""Titles of these methods next to the one that they add to."""
 
 ABLATION = ("reinforce", "leave_one_out", "sync_an", "entropy", "psr", "psd", "likelihood", "replay")
 
@@ -139,8 +139,8 @@ CAMVID = Spec("camvid", "image", "", 32, 0, (72, 96), 1000)
 def headline(seeds: Iterable[int]) -> list[Spec]:
     """The default method against cross-entropy: real photos at both levels, and procedural images at image level.
 
-    On photos the plain policy gradient as well, on procedural images another score, the pixel accuracy. Procedural
-    images get more steps, because cross-entropy is still rising on them after 1,000.
+    Photos add the plain policy gradient, procedural images another score, the pixel accuracy. Procedural images get
+    more steps, because cross-entropy is still rising on them after 1,000.
     """
     shapes = replace(SHAPES, samples=32, steps=1500)
     runs = []

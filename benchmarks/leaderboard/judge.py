@@ -1,4 +1,4 @@
-"""The judge of the leaderboard: runs an entry in a process of its own, counts queries and time, and evaluates it."""
+"""The judge of the leaderboard: runs an entry in its own process, counts queries and time, and evaluates it."""
 
 from __future__ import annotations
 
@@ -14,39 +14,16 @@ from typing import Any, NoReturn
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.child import Children
+from benchmarks.leaderboard.arenas import Arena
+from benchmarks.processes import Processes
 from rss_env.errors import InvalidAction, OptionError, ResetNeeded
 from rss_env.evaluation import evaluate
 from rss_env.task import is_count
 
 SHOWN = 4  # validation images whose label maps are kept
 MAKE_OPTIONS = {"num_envs", "samples_per_image", "augment"}
-STARTING = 120.0  # seconds that the process of an entry has before the entry itself begins
-REPORTING = 60.0  # seconds that the reports of a trial have at least
-
-
-@dataclass(frozen=True)
-class Arena:
-    """An environment of the leaderboard with its fixed budget.
-
-    Attributes:
-        name: of the environment in results.
-        env_id: id.
-        image_size: height and width in pixels.
-        budget: reward queries.
-        options: further arguments of the environment.
-    """
-
-    name: str
-    env_id: str
-    image_size: tuple[int, int]
-    budget: int
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def env_options(self) -> dict[str, Any]:
-        """Arguments of the environment, but for the split."""
-        return {"image_size": self.image_size} | self.options
+STARTING = 120.0  # seconds that the process of an entry may take before the entry itself begins
+REPORTING = 60.0  # seconds that the reports of a trial may always take
 
 
 @dataclass
@@ -59,6 +36,7 @@ class Verdict:
         queries: reward queries used.
         seconds: training time, evaluation not counted.
         mean_score: mean score of all label maps that were tried; None if there was none.
+        label_maps: uint8 (SHOWN, H, W), of the first validation images at the last report; None if there was none.
     """
 
     status: str = "ok"
@@ -66,7 +44,7 @@ class Verdict:
     queries: int = 0
     seconds: float = 0.0
     mean_score: float | None = None
-    label_maps: np.ndarray | None = None  # uint8 (SHOWN, H, W): of the first validation images at the last report
+    label_maps: np.ndarray | None = None
 
 
 class Ended(Exception):
@@ -80,29 +58,20 @@ class Judge:
         path: the entry's file.
         arena: environment and budget.
         seed: of the trial.
-        seconds: most training time; all reports together have as long again, and at least a minute.
-        children: where the entry's process is started.
-        log: file for what the entry prints; None: nowhere.
+        seconds: longest training time; all reports together may take as long again, and at least a minute.
+        processes: where the entry's process starts.
+        log: file for what the entry prints.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        arena: Arena,
-        seed: int,
-        seconds: float,
-        children: Children | None = None,
-        log: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, arena: Arena, seed: int, seconds: float, processes: Processes, log: Path) -> None:
         self.path, self.arena, self.seed, self.limit = path, arena, seed, seconds
-        self.children, self.log = children or Children(), log
+        self.processes, self.log = processes, log
         self.verdict = Verdict()
         self.envs: Any = None
         self.samples = 1
         self.score_sum = 0.0
         self.reporting = 0.0  # seconds of all reports
-        probe: Any = gym.make_vec(arena.env_id, num_envs=1, **arena.env_options).unwrapped
-        self.num_classes = probe.task.dataset.num_classes
+        self.num_classes = len(gym.make_vec(arena.env_id, num_envs=1, **arena.env_options).metadata["class_names"])
 
     def run(self) -> Verdict:
         """Runs the entry until it ends, fails, or its time is over."""
@@ -117,7 +86,9 @@ class Judge:
         self.pipe, theirs = multiprocessing.Pipe()
         with self.pipe, theirs:
             words = [str(theirs.fileno()), str(self.path.resolve()), json.dumps(facts)]
-            self.process = self.children.start("benchmarks.entry_process", words, self.log, pass_fds=[theirs.fileno()])
+            self.process = self.processes.start(
+                "benchmarks.leaderboard.entry_process", words, self.log, pass_fds=[theirs.fileno()]
+            )
             theirs.close()
             try:
                 self._receive(STARTING, f"did not start within {STARTING:.0f} s")
@@ -132,7 +103,7 @@ class Judge:
             except Ended as end:
                 self.verdict.status = str(end)
             finally:
-                self.children.end(self.process)
+                self.processes.end(self.process)
         if self.verdict.status == "ok" and not self.verdict.curve:
             self.verdict.status = "never called trial.report()"
         if self.verdict.queries:
@@ -225,7 +196,7 @@ class Judge:
         try:
             seed, options = arguments
             result = self.envs.reset(seed=seed, options=options)
-        except Exception as error:  # whatever the entry gave as seed and options
+        except Exception as error:  # the entry may have given anything as seed and options
             self._end(f"reset: {error}")
         self._send(("images", result))
 

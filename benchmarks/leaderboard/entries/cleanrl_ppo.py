@@ -1,6 +1,6 @@
 """PPO in the style of CleanRL on label maps: actor and critic, minibatches, several epochs, a ratio for every pixel.
 
-python -m benchmarks.leaderboard --entry benchmarks/entries/cleanrl_ppo.py
+python -m benchmarks.leaderboard --entry benchmarks/leaderboard/entries/cleanrl_ppo.py
 
 An episode is one step long, so generalised advantage estimation reduces to advantage = score - value(image). Each image
 is answered with several label maps: the network runs once for all of them, which is what makes training cheap.

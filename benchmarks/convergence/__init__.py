@@ -1,0 +1,1 @@
+"""How close learning from scores comes to cross-entropy: suites of training runs, their tables and plots."""

@@ -1,0 +1,130 @@
+"""How close learning from scores comes to cross-entropy: same network, images and steps.
+
+    python -m benchmarks.convergence --suite headline --camvid ../shared/data/camvid
+    python -m benchmarks.convergence --suite ablation --camvid ../shared/data/camvid
+    python -m benchmarks.convergence --suite ablation --quick --camvid ../shared/data/camvid
+
+Trains every run of a suite (``benchmarks.convergence.suites``) that the results file does not hold yet, a few at once;
+an interrupted run is resumed. Its learning curve goes into the results file, one row an evaluation: mIoU on the
+validation split, reward queries and training seconds so far. Tables and plots follow at the end. What a run prints is
+in the folder ``logs`` next to the run folders. CamVid is a folder in the layout of ``RSS-Folder`` (images/, masks/,
+splits/, classes.json).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from agents.training.arguments import check_numbers
+from agents.training.command import run_command
+from benchmarks.convergence import plots, results
+from benchmarks.convergence.suites import SUITES, Spec, ablation
+from benchmarks.processes import Processes
+from benchmarks.results_file import RESULTS, check_writable, device_name, provenance, read_rows, write_rows
+from benchmarks.training_runs import RunFailed, read_curve, run_all, train
+from rss_env.errors import OptionError
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class ConvergenceArguments:
+    """Compare learning from scores with cross-entropy."""
+
+    suite: Literal["headline", "ablation", "queries", "feedback"] = "headline"
+    """which runs"""
+    camvid: str | None = None
+    """folder of CamVid, with images/, masks/, splits/ and classes.json"""
+    datasets: tuple[str, ...] = ("shapes", "camvid")
+    """data sets to run on"""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """seeds to run"""
+    quick: bool = False
+    """ablation only: small images, few steps, one seed; shows in minutes that all of it works"""
+    parallel: int = 2
+    """runs at once, one thread each"""
+    run_dir: str = "runs/convergence"
+    """folder for the run folders"""
+    out: str | None = None
+    """results file; default: benchmarks/results/SUITE.csv, with --quick one in the folder of the run folders"""
+
+
+def runs_of(args: ConvergenceArguments) -> list[Spec]:
+    """The runs of the suite.
+
+    Raises:
+        OptionError: ``--quick`` with a suite other than the ablation, or no run is left.
+    """
+    if args.quick:
+        if args.suite != "ablation":
+            raise OptionError("--quick is for --suite ablation.")
+        specs = ablation(args.seeds[:1], quick=True)
+    else:
+        specs = SUITES[args.suite](args.seeds)
+    chosen = [spec for spec in specs if spec.dataset in args.datasets]
+    if not chosen:
+        raise OptionError(f"--suite {args.suite} has no runs on {', '.join(args.datasets)}.")
+    return chosen
+
+
+def run_missing(args: ConvergenceArguments, specs: list[Spec], out: Path) -> None:
+    """Trains the runs that the results file does not hold to their end, and adds their rows as they finish."""
+    columns = specs[0].columns
+    held = [(tuple(row[name] for name in columns), row) for row in read_rows(out, (*columns, "step"))]
+    complete = {key for key, row in held if row["step"] == row["steps"]}
+    missing = [spec for spec in specs if spec.key not in complete]
+    incomplete = {spec.key for spec in missing}
+    rows: list[Mapping[str, Any]] = [row for key, row in held if key not in incomplete]
+    measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
+    total = sum(spec.cost for spec in missing)
+
+    def work(spec: Spec, processes: Processes) -> Rows:
+        folder = Path(args.run_dir) / spec.name
+        try:
+            train(spec.command(args.camvid), folder, processes)
+        except RunFailed as failure:
+            raise OptionError(f"{spec.name} {failure}") from failure
+        return [spec.columns | point | measured for point in read_curve(folder)]
+
+    with tqdm(total=100.0, unit="%", bar_format="{n:.0f}% |{bar}| {elapsed}, {remaining} left {postfix}") as bar:
+        done = 0
+
+        def finished(spec: Spec, curve: Rows) -> None:
+            nonlocal done
+            done += 1
+            rows.extend(curve)
+            write_rows(out, rows)
+            bar.update(100 * spec.cost / total)
+            bar.set_postfix_str(f"run {done} of {len(missing)}")
+
+        run_all(missing, work, finished, args.parallel)
+
+
+def main() -> None:
+    """Runs the command line."""
+    args = tyro.cli(ConvergenceArguments, prog="python -m benchmarks.convergence")
+    check_numbers(args, {"seeds": 0, "parallel": 1})
+    specs = runs_of(args)
+    for spec in specs:
+        spec.command(args.camvid)  # a missing data set is reported before the first run
+    default = Path(args.run_dir) / "quick.csv" if args.quick else RESULTS / f"{args.suite}.csv"
+    out = Path(args.out) if args.out else default
+    check_writable(out)
+    run_missing(args, specs, out)
+    for lines in results.final_tables(out).values():
+        print()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+    pictures = [*plots.plot(out), plots.draw_label_maps(specs, Path(args.run_dir), out.with_suffix(".label_maps.png"))]
+    print(*filter(None, pictures), sep="\n")
+
+
+if __name__ == "__main__":
+    run_command(main)

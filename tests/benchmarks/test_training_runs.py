@@ -1,0 +1,113 @@
+"""The one runner of training commands, as convergence and leaderboard use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.processes import ROOT, Processes
+from benchmarks.training_runs import RunFailed, log_file, read_curve, run_all, train
+from tests.benchmarks.alive import children_of, end_within, is_alive
+
+TRAINING = ["agents.supervised", "--image-size", "16", "16", "--batch-size", "2", "--steps", "400"]
+TRAINING += ["--eval-every", "200", "--log-every", "10"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["benchmarks.convergence", "--suite", "headline", "--datasets", "shapes"],  # minutes of cross-entropy
+        ["benchmarks.leaderboard", "--only", "cross-entropy"],
+    ],
+    ids=["convergence", "leaderboard"],
+)
+def test_a_benchmark_that_is_killed_leaves_no_training_process(tmp_path: Path, words: list[str]) -> None:
+    paths = ["--run-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "out.csv")]
+    with (tmp_path / "log.txt").open("w") as log:
+        benchmark = subprocess.Popen(
+            [sys.executable, "-m", *words, "--seeds", "1", "--parallel", "1", *paths], cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/metrics.jsonl")):  # it trains
+            assert benchmark.poll() is None, (tmp_path / "log.txt").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        training = children_of(benchmark.pid)
+        assert len(training) == 1
+        assert is_alive(training[0])
+    finally:
+        benchmark.kill()
+    assert end_within(training, seconds=5)
+    benchmark.wait()
+
+
+def test_an_interrupted_run_is_resumed_and_its_curve_is_read_back(tmp_path: Path) -> None:
+    folder, processes = tmp_path / "run", Processes()
+
+    def interrupt() -> None:
+        metrics = folder / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.01)
+        processes.stop()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(RunFailed, match="stopped with exit code 130"):
+        train(TRAINING, folder, processes)
+    thread.join()
+    before = (folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(before[-1])["step"] < 400
+
+    train(TRAINING, folder, Processes())
+    assert (folder / "metrics.jsonl").read_text().splitlines()[0] == before[0]
+    assert [(point["step"], point["reward_queries"]) for point in read_curve(folder)] == [(200, 400), (400, 800)]
+
+    with pytest.raises(RunFailed, match=r"stopped with exit code 2: .*seed"):
+        train([*TRAINING, "--seed", "7"], folder, Processes())
+    assert "error: " in log_file(folder).read_text()
+
+
+def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        train(TRAINING, tmp_path / "run", Processes(), seconds=0.1)
+
+
+def test_a_failure_cancels_what_waits_and_ends_what_is_running(tmp_path: Path) -> None:
+    pids: list[int] = []
+    running = threading.Event()
+
+    def work(run: int, processes: Processes) -> None:
+        if run == 1:
+            assert running.wait(60)
+            raise RunFailed("no")
+        process = processes.start("http.server", ["0"], tmp_path / f"{run}.txt")
+        pids.append(process.pid)
+        running.set()
+        process.wait()
+        processes.end(process)
+
+    with pytest.raises(RunFailed, match="no"):
+        run_all(range(10), work, lambda *_: pytest.fail("no run finishes"), parallel=2)
+    assert len(pids) <= 2  # the thread of the failed run may have taken another
+    assert end_within(list(map(str, pids)), seconds=0)
+
+
+def test_a_curve_holds_the_counts_that_were_logged_before_each_evaluation(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = [
+        {"step": 1, "train/loss": 1.0, "time/reward_queries": 5, "time/seconds": 1.0},
+        {"step": 1, "val/miou": 0.1, "val/pixel_accuracy": 0.2},
+        {"step": 2, "train/loss": 1.0, "time/reward_queries": 10, "time/seconds": 2.04},
+        {"step": 2, "val/miou": 0.3, "val/pixel_accuracy": 0.4},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read_curve(tmp_path) == [
+        {"step": 1, "reward_queries": 5, "seconds": 1.0, "val_miou": 0.1, "val_pixel_accuracy": 0.2},
+        {"step": 2, "reward_queries": 10, "seconds": 2.0, "val_miou": 0.3, "val_pixel_accuracy": 0.4},
+    ]
