@@ -32,7 +32,7 @@ from rss_env.vector import SegmentationVectorEnv
 from tests.trees import dataset_kwargs
 
 ROOT = Path(__file__).parent.parent
-LOGGED = r"(?:reward|policy|train|time|val)/[a-z_]+"
+LOGGED = r"(?:reward|policy|likelihood|replay|train|time|val)/[a-z_]+"
 FIXED_BY_ID = {"dataset", "level"}
 TAKING_ARGUMENTS = (SegmentationTask, TorchSegmentationTask, SegmentationVectorEnv, SegmentationEnv, make_vector_env)
 PROGRAMS = [
@@ -63,7 +63,7 @@ def arguments_of(*things: object) -> dict[str, inspect.Parameter]:
 
 
 def test_every_logged_number_is_defined_and_every_defined_one_is_logged():
-    code = "".join(path.read_text() for path in (ROOT / "agents").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "agents").rglob("*.py"))
     logged = set(re.findall(rf'"({LOGGED})"', code))
     defined = set(re.findall(rf"^\| `({LOGGED})` \|", page("metrics"), flags=re.MULTILINE))
     assert len(logged) > 10
@@ -102,7 +102,7 @@ def test_the_generated_part_of_the_rewards_page_has_every_docstring_and_explains
     parts = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", reward_sections(), flags=re.MULTILINE | re.DOTALL))
     assert list(parts) == list(REWARDS)
     for name, reward in REWARDS.items():
-        for score in (reward.image_score, reward.pixel_score):
+        for score in (reward.formula, reward.pixel_score):
             if score is not None:
                 assert (inspect.getdoc(score) or "").partition("\n")[0] in parts[name]
         assert [row[0].strip("`") for row in rows(parts[name])] == list(reward.options)

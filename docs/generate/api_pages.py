@@ -14,8 +14,29 @@ API = {
     "Wrappers": ("rss_env.wrappers", "rss_env.wrappers.vector"),
     "Integrations": ("rss_env.integrations.sb3",),
     "Metrics and evaluation": ("rss_env.metrics", "rss_env.evaluation"),
-    "Data sets": ("rss_env.datasets", "rss_env.datasets.info.Archive", "rss_env.download"),
+    "Data sets": ("rss_env.datasets", "rss_env.datasets.info.Archive", "rss_env.datasets.download"),
     "Rendering": ("rss_env.rendering",),
+    "Training": (
+        "agents.training.loop.train",
+        "agents.training.loop.Result",
+        "agents.training.arguments.TrainArguments",
+        "agents.training.algorithm",
+        "agents.training.feedback",
+    ),
+    "Algorithms": (
+        "agents.likelihood.Likelihood",
+        "agents.rss.RSS",
+        "agents.supervised.Supervised",
+        "agents.weak_labels.WeakLabels",
+    ),
+    "Plug-ins": (
+        "agents.plugins.leave_one_out",
+        "agents.plugins.psr",
+        "agents.plugins.psd",
+        "agents.plugins.sync_an",
+    ),
+    "Networks": ("agents.networks", "agents.networks.unet.UNet", "agents.networks.checkpoints"),
+    "Operations": ("agents.ops",),
 }
 
 

@@ -10,7 +10,7 @@ from mkdocs.structure.pages import Page
 
 from docs.generate.api_pages import api_pages
 from docs.generate.environment_page import environment_page, slug
-from docs.generate.links import section, to_site
+from docs.generate.links import to_site
 from docs.generate.overview import link_data_sets
 from docs.generate.pictures import pictures
 from docs.generate.reward_sections import reward_sections
@@ -65,8 +65,4 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def _from_repository() -> dict[str, str]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return {
-        "benchmarks.md": f"# Benchmarks\n\n{section(readme, 'Results')}\n",
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
-    }
+    return {"changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}

@@ -15,7 +15,7 @@ def reward_sections() -> str:
 
 
 def _section(reward: Reward) -> str:
-    image = read(_path(reward.image_score))
+    image = read(_path(reward.formula))
     parts = [f"### `{reward.name}`", _without_references(image.text)]
     if reward.pixel_score is not None:
         pixel = read(_path(reward.pixel_score))
