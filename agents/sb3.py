@@ -252,9 +252,9 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
     height, width = envs.observation_space.shape[:2]  # type: ignore[index]
     if args.policy == "stock" and min(height, width) < 36:
         raise OptionError(f"--policy stock is SB3's CnnPolicy, which needs images from 36×36 on, got {height}×{width}.")
+    model = make_model(args, envs)
     folder = RunFolder(run_dir)
     folder.create({"algorithm": "SB3"} | vars(args))
-    model = make_model(args, envs)
     if args.resume:
         model.set_parameters(args.resume, device=model.device)
     model.set_logger(configure(str(run_dir / "sb3"), ["csv", "tensorboard"] + ["stdout"] * args.progress))
