@@ -102,6 +102,7 @@ def test_the_numbers_of_the_images_are_known_without_asking_the_device(augment: 
     for device in ({}, {"device": "cpu"}):
         envs: Any = gym.make_vec("RSS-Shapes-ImageReward-v0", **options, **device)
         images, infos = envs.reset(seed=3)
+        assert isinstance(images, torch.Tensor) == bool(device)
         for _ in range(4):
             indices = infos["index"].tolist()
             flipped = infos["flipped"].tolist() if augment == "flip" else [False] * len(indices)

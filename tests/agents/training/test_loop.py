@@ -16,10 +16,12 @@ import torch
 
 from agents.likelihood import Likelihood
 from agents.networks.checkpoints import load_policy
+from agents.networks.unet import UNet
 from agents.ops import sample_label_maps
 from agents.training.algorithm import Algorithm
 from agents.training.feedback import Feedback
 from agents.training.loop import Result, one_cycle, stream_seed, train
+from rss_env.datasets import load_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,15 +67,58 @@ def train_recording(
     return train("RSS-Shapes-ImageReward-v0", algorithm, run_dir=str(run_dir), **shared | arguments), algorithm.calls
 
 
-def test_the_label_maps_of_an_algorithm_are_scored_on_the_images_that_it_saw(tmp_path: Path) -> None:
-    _, calls = train_recording(tmp_path / "run", steps=3)
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_the_label_maps_of_an_algorithm_are_scored_on_the_images_that_it_saw(tmp_path: Path, augment: str) -> None:
+    _, calls = train_recording(tmp_path / "run", steps=3, augment=augment)
     env = gym.make("RSS-Shapes-ImageReward-v0", image_size=(16, 16), num_images=8)
     for call in calls:
-        for b, index in enumerate(call["index"]):
+        feedback = call["feedback"]
+        assert feedback.scores.unique().numel() == 3 * 2  # a score that went to another label map would be seen
+        for b, (index, mirrored) in enumerate(zip(call["index"], feedback.flipped, strict=True)):
             for k in range(2):
-                env.reset(options={"index": index})
-                score = env.step(call["acted"][b, k].numpy())[1]
-                assert float(call["feedback"].scores[b, k]) == pytest.approx(score, abs=1e-7)
+                env.reset(options={"index": index})  # as it is stored
+                score = env.step(call["acted"][b, k].numpy()[:, :: -1 if mirrored else 1])[1]
+                assert float(feedback.scores[b, k]) == pytest.approx(score, abs=1e-7)
+
+
+@dataclass(eq=False)
+class TwoMethods(Algorithm):
+    """Only what an algorithm must have: it imitates those of its pixels that were right."""
+
+    def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
+        probabilities = logits.softmax(dim=1).movedim(1, -1)  # (B, H, W, C)
+        drawn = torch.multinomial(probabilities.flatten(0, 2), 1, generator=generator)
+        return drawn.view(probabilities.shape[:3])[:, None].to(torch.uint8)
+
+    def loss(
+        self, logits: torch.Tensor, lesson: Feedback, progress: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        assert lesson.pixel_rewards is not None
+        chosen = logits.log_softmax(dim=1).gather(1, lesson.label_maps.long())  # (B, 1, H, W)
+        return -(lesson.pixel_rewards * chosen).mean(), {}
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_an_algorithm_with_only_act_and_loss_trains(tmp_path: Path, accumulation_steps: int) -> None:
+    data: dict[str, Any] = {"num_images": 16, "num_classes": 3, "difficulty": "easy"}
+    arguments: dict[str, Any] = {"image_size": (16, 16), "env_kwargs": data, "network_options": {"width": 8}}
+    result = train(
+        "RSS-Shapes-PixelReward-v0",
+        TwoMethods(learning_rate=1e-2),
+        steps=60,
+        batch_size=4,
+        accumulation_steps=accumulation_steps,
+        eval_every=0,
+        progress=False,
+        run_dir=str(tmp_path / "run"),
+        **arguments,
+    )
+    assert (result.step, result.finished, result.reward_queries) == (60, True, 60 * 4)
+    targets = load_dataset("Shapes", split="val", image_size=(16, 16), **data).targets
+    assert targets is not None
+    constant = max((targets == c).mean() for c in range(3))  # the best that needs no look at the image
+    assert result.evaluation is not None
+    assert result.evaluation.pixel_accuracy > constant + 0.05
 
 
 def read_rows(run_dir: Path) -> list[dict[str, float]]:
@@ -115,11 +160,28 @@ def test_every_step_uses_the_learning_rate_of_its_place_in_the_schedule(tmp_path
 
 
 @pytest.mark.parametrize("augment", ["none", "flip"])
-def test_images_are_mirrored_only_if_that_was_asked_for(tmp_path: Path, augment: str) -> None:
+def test_images_are_mirrored_only_if_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: str
+) -> None:
+    seen: list[np.ndarray] = []  # by the network while it trains
+
+    def forward(network: UNet, images: torch.Tensor) -> torch.Tensor:
+        if network.training:
+            seen.append(images.numpy().copy())
+        return original(network, images)
+
+    original = UNet.forward
+    monkeypatch.setattr(UNet, "forward", forward)
     _, calls = train_recording(tmp_path / "run", steps=8, augment=augment)
-    flipped = [mirrored for call in calls for mirrored in call["feedback"].flipped]
-    assert any(flipped) == (augment == "flip")
-    assert not all(flipped)
+    shown = np.concatenate(seen[-8:])  # before those, the network was tried out
+    photos = load_dataset("Shapes", image_size=(16, 16), num_images=8).images
+    stored = photos[[index for call in calls for index in call["index"]]]
+    straight = (shown == stored).all(axis=(1, 2, 3))
+    mirrored = (shown == stored[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (straight ^ mirrored).all()
+    assert mirrored.tolist() == [flipped for call in calls for flipped in call["feedback"].flipped]
+    assert mirrored.any() == (augment == "flip")
+    assert straight.any()
 
 
 def test_the_seed_decides_the_weights_and_the_order_of_the_images(tmp_path: Path) -> None:
