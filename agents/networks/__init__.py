@@ -47,11 +47,17 @@ def make_network(name: str, num_classes: int, options: dict[str, Any] | None = N
         >>> make_network("unet", 5, {"width": 8})(torch.zeros(1, 32, 48, 3, dtype=torch.uint8)).shape
         torch.Size([1, 5, 32, 48])
     """
+    if options and "num_classes" in options:
+        raise OptionError(f"The network {name!r}: num_classes is the environment's, {num_classes}; leave it out.")
     factory, given = find_factory(name), {"num_classes": num_classes} | (options or {})
     try:
-        inspect.signature(factory).bind(**given)
+        signature = inspect.signature(factory)
+    except ValueError as error:  # a built-in type has none
+        raise OptionError(f"The network {name!r}: {error}.") from None
+    try:
+        signature.bind(**given)
     except TypeError as error:
-        own = [key for key in inspect.signature(factory).parameters if key != "num_classes"]
+        own = [key for key in signature.parameters if key != "num_classes"]
         raise OptionError(f"The network {name!r}: {error}; its options: {', '.join(own) or 'none'}.") from None
     network = factory(**given)
     if not isinstance(network, nn.Module):
@@ -64,14 +70,15 @@ def find_factory(name: str) -> Factory:
     if name in NETWORKS:
         return NETWORKS[name]
     module, _, attribute = name.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith("."):
         raise OptionError(f"Unknown network {name!r}; valid: {', '.join(NETWORKS)}, or module:factory.")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise OptionError(f"The network {name!r} cannot be imported: {error}.") from None
-    except AttributeError:
-        raise OptionError(f"The network {name!r}: module {module} has no {attribute!r}.") from None
+    if not hasattr(imported, attribute):
+        raise OptionError(f"The network {name!r}: module {module} has no {attribute!r}.")
+    factory = getattr(imported, attribute)
     if not callable(factory):
         raise OptionError(f"The network {name!r} must be a function or a class, got {type(factory).__name__}.")
     return factory
@@ -94,7 +101,7 @@ def check_network(network: nn.Module, name: str, image_size: tuple[int, int], nu
     """Raises ``OptionError`` if a network does not keep the contract; costs one forward pass of one image."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     was_training = network.training
-    with torch.inference_mode():
+    with torch.no_grad():  # no inference mode: what the network keeps of its first pass may be trained with
         logits = network.eval()(torch.zeros((1, *image_size, 3), dtype=torch.uint8, device=device))
     network.train(was_training)
     expected = (1, num_classes, *image_size)

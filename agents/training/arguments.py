@@ -167,6 +167,10 @@ def check_object(name: str, value: Any) -> None:
     """Raises ``OptionError`` if an argument is no dict, which on a command line is written as JSON."""
     if not isinstance(value, dict):
         raise OptionError(f"{name} must be a JSON object, got {value!r}.")
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} must be a JSON object: {error}.") from None
 
 
 def check_numbers(args: Any, least: Mapping[str, int], positive: Sequence[str] = ()) -> None:

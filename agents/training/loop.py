@@ -185,6 +185,7 @@ class _Trainer:
         same_job = len(generators) == self.job.size
         if same_job and state["device"] == self.device.type:
             self.generator.set_state(generators[self.job.rank])
+            set_random_state(state["network_generators"][self.job.rank], self.device)
         else:  # draws of another number of processes or kind of device: new ones
             self.generator.manual_seed(stream_seed(self.run.seed, self.job.rank, self.step))
         for memory in folder.read_memories(checkpoint, [self.job.rank] if same_job else range(len(generators))):
@@ -294,6 +295,7 @@ class _Trainer:
             "reward_queries": self._all_queries(),
             "optimiser": self.optimiser.state_dict(),
             "generators": self.job.gather(self.generator.get_state()),
+            "network_generators": self.job.gather(random_state(self.device)),
             "device": self.device.type,
             "algorithm": self.algorithm.state_dict(),
         }
@@ -377,6 +379,18 @@ def stream_seed(seed: int, rank: int, step: int) -> int:
     if rank == step == 0:
         return seed
     return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    """State of torch's own generators, from which a network draws its dropout: the CPU's, and a CUDA device's."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_state(states: list[torch.Tensor], device: torch.device) -> None:
+    """Goes on from ``random_state`` of the same type of device."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def read_metrics(metrics: dict[str, torch.Tensor | float]) -> dict[str, float]:

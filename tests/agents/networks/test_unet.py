@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.networks.checkpoints import load_policy, predict_label_maps, save_policy
 from agents.networks.unet import UNet
 
 
@@ -45,28 +42,6 @@ def test_an_image_has_the_same_logits_alone_and_in_a_batch() -> None:
         alone = torch.cat([policy(image[None]) for image in images])
     assert together.std() > 0.1
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-
-
-def test_label_maps_are_the_most_probable_classes() -> None:
-    policy, images = make_policy(), draw_images(3, 9, 11)
-    label_maps = predict_label_maps(policy, images.numpy(), torch.device("cpu"))
-    assert label_maps.dtype == np.uint8
-    with torch.inference_mode():
-        logits = policy(images).numpy()
-    chosen = np.take_along_axis(logits, label_maps[:, None].astype(np.int64), axis=1)[:, 0]
-    np.testing.assert_array_equal(chosen, logits.max(axis=1))
-    assert len(np.unique(label_maps)) > 1
-
-
-def test_a_saved_policy_comes_back_with_its_weights_and_description(tmp_path: Path) -> None:
-    policy, file = make_policy(7, 16), tmp_path / "weights.safetensors"
-    description = {"network": "unet", "network_options": {"width": 16}, "num_classes": 7, "resize": "pad"}
-    save_policy(file, policy, description)
-    loaded, described = load_policy(file, torch.device("cpu"))
-    assert isinstance(loaded, UNet)
-    assert described == description
-    assert loaded.state_dict().keys() == policy.state_dict().keys()
-    assert all(torch.equal(loaded.state_dict()[name], weights) for name, weights in policy.state_dict().items())
 
 
 def test_black_and_white_reach_the_network_as_minus_one_and_one() -> None:

@@ -75,7 +75,16 @@ def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_lo
     assert np.array(described["palette"]).shape == (3, 3)
     assert (described["image_size"], described["resize"]) == ([16, 24], "pad")
     state = torch.load(checkpoint / "state.pt", weights_only=True)
-    assert state.keys() == {"step", "seconds", "reward_queries", "optimiser", "generators", "device", "algorithm"}
+    assert state.keys() == {
+        "step",
+        "seconds",
+        "reward_queries",
+        "optimiser",
+        "generators",
+        "network_generators",
+        "device",
+        "algorithm",
+    }
     assert (state["step"], state["reward_queries"], len(state["generators"])) == (6, 6 * 2 * 3, 1)
 
 
