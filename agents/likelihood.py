@@ -17,6 +17,7 @@ with no new query. Maths: docs/likelihood.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,10 @@ from .plugins import CellSchedule, SyncAN
 from .plugins.sync_an import EPSILON
 from .scores.evidence import Evidence, score_evidence
 from .scores.models import score_model
-from .scores.noise import EVERY, ScoreNoise, score_twice, scored_twice
+from .scores.noise import ScoreNoise, score_twice, scored_twice
+from .scores.packing import PackedMaps
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
-from .scores.visits import Visit, VisitMemory
+from .scores.visits import Visit, VisitMemory, visit_bytes
 from .training.algorithm import Algorithm, score_metrics
 from .training.arguments import check_numbers
 from .training.command import run_command, train_command
@@ -39,6 +41,7 @@ from .training.distributed import mean_over_processes
 from .training.feedback import Feedback
 
 Metrics = dict[str, torch.Tensor | float]
+TURNS = 2  # an earlier visit of an image is replayed at every second visit, and weighs as much as two then
 
 
 @dataclass(eq=False)
@@ -55,7 +58,7 @@ class Likelihood(Algorithm):
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from the measured score noise, otherwise 1"""
     replay: int = 256
-    """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
+    """earlier label maps of an image whose scores count again, in whole visits of K, half of them at a time; 0: none"""
     replay_megabytes: float = 2000.0
     """most memory that they take over all images, in MB; the oldest go first"""
 
@@ -71,12 +74,24 @@ class Likelihood(Algorithm):
 
     def start(self, metadata: Mapping[str, Any], num_classes: int) -> str | None:
         """Learns from whole scores or from pixels, whichever the environment gives."""
+        said = None
         if metadata["reward_level"] == "pixel":
             self.level = PixelLevel(self, num_classes)
-            return None
-        model, said = score_model(metadata["reward"], metadata["reward_options"])
-        self.level = ImageLevel(self, model, metadata.get("reward_stars", 0))
-        return said
+        else:
+            model, said = score_model(metadata["reward"], metadata["reward_options"])
+            self.level = ImageLevel(self, num_classes, model, metadata.get("reward_stars", 0))
+        wanted, held = (
+            self.level.image_bytes(metadata["image_size"]) * metadata["num_images"],
+            self.replay_megabytes * 1e6,
+        )
+        if wanted <= held:
+            return said
+        short = (
+            f"The replay memory of {self.replay_megabytes:,g} MB holds {held / wanted:.2g} of what --replay asks for: "
+            f"{metadata['num_images']:,} images of {wanted / metadata['num_images'] / 1e6:,.3g} MB; what was seen longest "
+            f"ago is forgotten. --replay-megabytes {math.ceil(wanted / 1e6)} would hold all."
+        )
+        return short if said is None else f"{said}\n{short}"
 
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
@@ -143,19 +158,24 @@ class ImageLevel:
 
     Args:
         options: hyper-parameters.
+        num_classes: C.
         model: key of ``scores.models.SCORE_MODELS``.
         stars: levels that the scores are rounded to; 0: they are not.
     """
 
-    def __init__(self, options: Likelihood, model: str, stars: int) -> None:
-        self.options, self.model, self.stars = options, model, stars
+    def __init__(self, options: Likelihood, num_classes: int, model: str, stars: int) -> None:
+        self.options, self.num_classes, self.model, self.stars = options, num_classes, model, stars
         visits = max(1, options.replay // options.samples_per_image) if options.replay else 0
         self.memory = VisitMemory(visits, options.replay_megabytes)
+        self.buffer = torch.empty(0, dtype=torch.uint8)  # where label maps of earlier visits are unpacked
         self.noise = ScoreNoise(stars)
         self.twice = False  # whether the first label map of every image of this update is its last one as well
         self.observed = 0  # micro-batches so far, the same number in every process
-        self.updates = 0  # so far
-        self.scale = torch.ones((), dtype=torch.float64)  # of the residuals of this update
+        self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
+
+    def image_bytes(self, image_size: Sequence[int]) -> int:
+        """What the replay of one image takes."""
+        return self.memory.visits * visit_bytes(self.options.samples_per_image, image_size, self.num_classes)
 
     def side(self, progress: float, shorter: int) -> int:
         """Side of the cells in pixels, at most half of the shorter side of the image if the noise chooses it."""
@@ -165,37 +185,54 @@ class ImageLevel:
 
     def prepare(self, label_maps: torch.Tensor) -> None:
         """Has label maps scored twice in some updates, which measures the noise of the scores."""
-        self.twice = not self.options.cells and self.updates % EVERY == 0
+        self.twice = not self.options.cells and self.noise.due
         if self.twice:
             score_twice(label_maps)
 
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
         """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
         self.observed += 1
-        device, batch = logits.device, len(logits)
-        old = [(b, visit) for b, index in enumerate(feedback.index) for visit in self.memory.recall(index)]
-        old = [(b, visit.mirrored() if feedback.flipped[b] else visit) for b, visit in old]
-        self._remember(feedback)
-        old_maps = [visit.label_maps[None].to(device) for _, visit in old]
-        old_scores = [visit.scores[None].to(device) for _, visit in old]
+        batch = len(logits)
+        old = [(b, visit) for b, index in enumerate(feedback.index) for visit in self.memory.recall(index)[::TURNS]]
+        image = torch.tensor([*range(batch), *(b for b, _ in old)])
         evidence = score_evidence(
             logits.softmax(dim=1),
-            torch.cat([feedback.label_maps, *old_maps]),  # (V, K, H, W)
-            torch.cat([feedback.scores, *old_scores]),  # (V, K)
-            torch.tensor([*range(batch), *(b for b, _ in old)]).to(device, non_blocking=True),
+            self._label_maps(feedback, old),
+            torch.cat([feedback.scores, *(visit.scores[None].to(logits.device) for _, visit in old)]),
+            image.to(logits.device, non_blocking=True),
             batch,
             self.model,
             self.stars,
             self.noise.residual**0.5,
+            replayed=TURNS,
         )
+        self._remember(feedback)
         return ScoreLesson(feedback, evidence, len(old))
+
+    def _label_maps(self, feedback: Feedback, old: Sequence[tuple[int, Visit]]) -> torch.Tensor:
+        """The new label maps of the batch and, as the images are shown, those of earlier visits, (V, K, H, W)."""
+        new = feedback.label_maps
+        if not old:
+            return new
+        many = len(new) + len(old)
+        if self.buffer.shape[1:] != new.shape[1:] or len(self.buffer) < many:
+            self.buffer = new.new_empty(many, *new.shape[1:])
+        self.buffer[: len(new)] = new
+        for place, (b, visit) in zip(self.buffer[len(new) :], old, strict=False):
+            visit.label_maps.unpack(place)
+            if feedback.flipped[b]:
+                place.copy_(place.flip(-1))
+        return self.buffer[:many]
 
     def _remember(self, feedback: Feedback) -> None:
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         for b, index in enumerate(feedback.index):
+            if self.twice and b == 0 and feedback.label_maps.shape[1] == 2:
+                continue  # two scores of one label map compare nothing
+            maps = feedback.label_maps[b].flip(-1) if feedback.flipped[b] else feedback.label_maps[b]
             when = (self.observed << 32) + (rank << 16) + b
-            visit = Visit(index, feedback.label_maps[b].clone(), feedback.scores[b].clone(), when)
-            self.memory.store(visit.mirrored() if feedback.flipped[b] else visit)
+            packed = PackedMaps.pack(maps, self.num_classes)
+            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when))
 
     def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
         """Measures the noise of the scores, and the variance of the residuals, with SyncAN."""
@@ -211,15 +248,14 @@ class ImageLevel:
         for lesson in lessons:
             fresh = lesson.evidence.advantages[: len(lesson.feedback.scores)]
             synchronised.add(fresh, fresh.any(dim=1, keepdim=True))  # equal scores say nothing about the variance
-        self.scale = synchronised.finish()
-        self.updates += 1
+        scale = synchronised.finish()
+        self.scale = torch.where(scale > 2 * EPSILON, scale, self.scale.to(scale.device))
+        self.noise.tick()
 
     def loss(self, log_probabilities: torch.Tensor, lesson: ScoreLesson) -> tuple[torch.Tensor, Metrics]:
         """Moves the probabilities to where the observed scores are more likely."""
         evidence = lesson.evidence
-        informative = self.scale > 2 * EPSILON  # else no new score differed from another
-        precision = torch.where(informative, self.scale.square().reciprocal(), 0.0)
-        direction = (evidence.direction * precision).to(evidence.direction.dtype)
+        direction = (evidence.direction / self.scale.square()).to(evidence.direction.dtype)
         loss = -(direction * log_probabilities.exp()).sum(dim=1).mean()
         return loss, {
             "policy/advantage_scale": self.scale,
@@ -231,12 +267,12 @@ class ImageLevel:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, next to the memory."""
-        return {"noise": self.noise.state_dict(), "observed": self.observed, "updates": self.updates}
+        return {"noise": self.noise.state_dict(), "observed": self.observed, "scale": self.scale.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from ``state_dict()``."""
         self.noise.load_state_dict(state["noise"])
-        self.observed, self.updates = state["observed"], state["updates"]
+        self.observed, self.scale = state["observed"], state["scale"]
 
 
 @dataclass
@@ -265,6 +301,10 @@ class PixelLevel:
     def __init__(self, options: Likelihood, num_classes: int) -> None:
         self.options, self.num_classes = options, num_classes
         self.memory = PixelMemory(num_classes, options.replay_megabytes)
+
+    def image_bytes(self, image_size: Sequence[int]) -> int:
+        """What is remembered of one image."""
+        return math.prod(image_size) * (1 + math.ceil(self.num_classes / 8)) if self.options.replay else 0
 
     def side(self, progress: float, shorter: int) -> int:
         """Side of the cells in pixels."""

@@ -47,6 +47,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``class_names``: C names, a tuple.
     - ``palette``: the colour of each class, C tuples (r, g, b) of 0..255.
     - ``num_images``: number of images in the split.
+    - ``image_size``: height and width in pixels.
     - ``resize``: how photos reached their size; see the argument.
     - ``samples_per_image``: K, or None for a single label map without the K axis.
     - ``expose_target``: whether ``info`` holds targets.

@@ -92,6 +92,7 @@ class SegmentationTask:
             "class_names": tuple(self.dataset.class_names),
             "palette": tuple(tuple(colour) for colour in self.dataset.palette.tolist()),
             "num_images": len(self.dataset),
+            "image_size": tuple(self.dataset.image_size),
             "resize": self.resize,
             "samples_per_image": self.samples_per_image,
             "expose_target": self.expose_target,

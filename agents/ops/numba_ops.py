@@ -17,6 +17,7 @@ from .philox import cell_numbers
 policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch's own is as fast
 
 BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through the samples
+LANES = 4  # sums of each class that neighbouring pixels are added to in turn
 
 # Philox's numbers in the type that it computes in: with Python's own Numba would go over to signed or floating ones.
 MASK = np.uint64(philox.MASK)
@@ -79,6 +80,19 @@ def policy_gradient(
     log_p = torch_ops.log_probabilities(logits)
     weights = credit(label_maps, advantages.to(log_p.dtype), log_p.shape[1])
     return *torch_ops.means(log_p, weights), weights
+
+
+def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """See ``torch_ops.pack_labels``."""
+    labels, held = label_maps.contiguous().numpy().reshape(-1), torch_ops.labels_a_number(num_classes)
+    numbers: np.ndarray = np.empty(-(-len(labels) // held), np.uint32)
+    _pack(labels, np.uint32(num_classes), held, numbers)
+    return torch.from_numpy(numbers.view(np.int32))
+
+
+def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
+    """See ``torch_ops.unpack_labels``."""
+    _unpack(numbers.numpy().view(np.uint32), np.float64(num_classes), out.numpy().reshape(-1))
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:
@@ -155,24 +169,33 @@ def _credit(maps, advantages, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-untyped-def]
-    classes = belief.shape[2]
-    block = 4096  # pixels whose float32 sums are added up in float64
-    right, number = np.zeros(classes, np.float32), np.zeros(classes, np.int64)
+    # Neighbours are mostly of one class, and an addition to a sum in memory waits for the one before it. So neighbours
+    # are added to different sums, of which every class has LANES.
+    pixels, classes = maps.shape[1], belief.shape[2]
+    block = 4096 * LANES  # pixels whose float32 sums are added up in float64
+    right, number = np.zeros((LANES, classes), np.float32), np.zeros((LANES, classes), np.int32)
     whole = np.zeros(classes, np.float64)
     for m in range(maps.shape[0]):
         rows, label_map = belief[image[m]], maps[m]
         number[:] = 0
         whole[:] = 0
-        for start in range(0, maps.shape[1], block):
+        for start in range(0, pixels, block):
             right[:] = 0
-            for i in range(start, min(start + block, maps.shape[1])):
-                label = label_map[i]
-                right[label] += rows[i, label]
-                number[label] += 1
-            whole += right
+            end = min(start + block, pixels)
+            even = end - (end - start) % LANES
+            for first in range(start, even, LANES):
+                for lane in range(LANES):
+                    label = label_map[first + lane]
+                    right[lane, label] += rows[first + lane, label]
+                    number[lane, label] += 1
+            for i in range(even, end):
+                right[0, label_map[i]] += rows[i, label_map[i]]
+                number[0, label_map[i]] += 1
+            for lane in range(LANES):
+                whole += right[lane]
         for c in range(classes):
             expected[m, c] = whole[c]
-            predicted[m, c] = number[c]
+            predicted[m, c] = number[:, c].sum()
 
 
 @njit(cache=True, nogil=True)
@@ -182,3 +205,30 @@ def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
         for i in range(maps.shape[1]):
             label = label_map[i]
             sums[i, label] += weight[label]
+
+
+@njit(cache=True, nogil=True)
+def _pack(labels, classes, held, numbers):  # type: ignore[no-untyped-def]
+    many = len(numbers)
+    numbers[:] = 0
+    for digit in range(held - 1, -1, -1):
+        start = digit * many
+        for j in range(many):
+            numbers[j] *= classes
+        for j in range(max(0, min(many, len(labels) - start))):
+            numbers[j] += labels[start + j]
+
+
+@njit(cache=True, nogil=True)
+def _unpack(numbers, classes, labels):  # type: ignore[no-untyped-def]
+    many, part = len(numbers), 4096  # numbers that stay in the cache
+    left, inverse = np.empty(part, np.float64), 1.0 / classes
+    for first in range(0, many, part):
+        length = min(part, many - first)
+        left[:length] = numbers[first : first + length]
+        for start in range(first, len(labels), many):
+            for j in range(min(length, len(labels) - start)):
+                # Half of one keeps the product away from whole numbers by more than it is rounded by, so it is exact.
+                quotient = np.floor((left[j] + 0.5) * inverse)
+                labels[start + j] = np.uint8(left[j] - quotient * classes)
+                left[j] = quotient

@@ -132,3 +132,42 @@ def gradient_format(logits: torch.Tensor) -> torch.memory_format:
     """Memory format of the gradient of the logits: channels last if they are, else contiguous."""
     last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
+
+
+def labels_a_number(num_classes: int) -> int:
+    """Labels of C classes, 2 to 256, that an unsigned 32-bit number holds as its digits in base C: 32 to 4."""
+    held = 1
+    while num_classes ** (held + 1) <= 2**32:
+        held += 1
+    return held
+
+
+def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Labels as digits of 32-bit numbers.
+
+    Args:
+        label_maps: uint8, any shape, values 0..C-1.
+        num_classes: C.
+
+    Returns:
+        int32 (M,), unsigned numbers read as signed ones. Label i of the flattened label maps is digit i // M of number
+        i % M, where digit 0 counts the ones, digit 1 the Cs and so on; digits that no label needs are 0.
+    """
+    labels = label_maps.flatten()
+    held = labels_a_number(num_classes)
+    many = -(-len(labels) // held)
+    places = torch.nn.functional.pad(labels, (0, many * held - len(labels))).view(held, many)
+    numbers = torch.zeros(many, dtype=torch.int64, device=labels.device)
+    for digit in reversed(places):
+        numbers.mul_(num_classes).add_(digit)
+    return numbers.to(torch.int32)  # modulo 2³²
+
+
+def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
+    """Writes the labels of ``pack_labels`` to ``out``, contiguous uint8 of the shape of the label maps."""
+    labels, many = out.view(-1), len(numbers)
+    left = numbers.long() & 0xFFFFFFFF
+    for start in range(0, len(labels), max(many, 1)):
+        part = labels[start : start + many]
+        part.copy_((left % num_classes)[: len(part)])
+        left = left // num_classes

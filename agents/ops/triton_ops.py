@@ -13,8 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
+from . import torch_ops
 from .philox import cells_in_a_row
 from .torch_ops import gradient_format
+
+pack_labels, unpack_labels = torch_ops.pack_labels, torch_ops.unpack_labels  # dense, so torch's own do
 
 PIXELS = 128  # of a program; a power of two
 

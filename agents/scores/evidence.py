@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
     Attributes:
         direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
             residuals, has the gradient of the log-likelihood.
-        advantages: float32 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal; the
+        advantages: float64 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal; the
             variance is that of the fresh ones.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
@@ -54,18 +54,20 @@ def score_evidence(
     score_model: str,
     stars: int = 0,
     spread: float = 1.0,
+    replayed: float = 1.0,
 ) -> Evidence:
     """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
 
     Args:
         probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
         label_maps: uint8 (V, K, H, W), of V visits.
-        scores: float32 (V, K).
+        scores: float64 (V, K).
         image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
         fresh: number of visits of this step.
         score_model: key of ``scores.models.SCORE_MODELS``.
         stars: levels that the scores were rounded to; 0: they were not.
         spread: standard deviation of residuals before rounding.
+        replayed: weight of the visits that are not of this step.
     """
     visits, samples, height, width = label_maps.shape
     maps, owner = label_maps.reshape(-1, height, width), image.repeat_interleave(samples)
@@ -74,7 +76,7 @@ def score_evidence(
     target = probabilities.sum(dim=(2, 3))  # (B, C)
     prediction = predict_scores(score_model, expected, predicted, target[owner])
 
-    mean = prediction.mean.view(visits, samples)
+    mean = prediction.mean.view(visits, samples).to(scores.dtype)
     exact, undecided = before_rounding(scores, mean, spread, stars) if stars else (scores, torch.zeros_like(scores))
     residual = exact - mean
     offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
@@ -82,13 +84,15 @@ def score_evidence(
     # the prediction's own spread, and following it would only flatten the belief.
     informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
     advantages = torch.where(informative, residual - offset, 0.0)
-    weight = advantages.reshape(-1, 1)  # (V·K, 1)
+    share = torch.full((visits, 1), replayed, dtype=scores.dtype, device=scores.device)
+    share[:fresh] = 1
+    weight = (share * advantages).to(probabilities.dtype).reshape(-1, 1)  # (V·K, 1)
 
     direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
     everywhere = torch.zeros_like(target).index_add_(0, owner, weight * prediction.per_target)
     direction += everywhere[:, :, None, None]
 
-    varied = scores[:fresh] - scores[:fresh].mean(dim=1, keepdim=True)
+    varied = torch.where(informative, scores - scores.mean(dim=1, keepdim=True), 0.0)[:fresh]
     total = varied.square().sum()
     explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
     variance = ((residual - offset).square() + undecided)[:fresh].mean()

@@ -7,6 +7,9 @@ on the scores, or with scores rounded to a few levels, such differences drown. P
 
 So the side of the cells is the smallest at which the scores' own variance reaches that of the noise. Both are measured:
 the noise by label maps that are scored twice, the variance by the K scores of every image. Maths: docs/likelihood.md.
+
+A label map that is scored twice is a query that teaches nothing, so scores that turn out to be exact are hardly
+measured again: each measurement that finds no noise doubles the wait until the next one.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 
 import torch
 
-EVERY = 8  # updates; in one of so many, one label map of every image is scored twice
+EVERY = 8  # updates from one measurement of the noise to the next, while there is noise
 MEMORY = 100  # measurements of the noise that its mean goes back
 FORGET = 0.98  # weight that an earlier observation of the scores keeps at each update
 
@@ -38,12 +41,25 @@ class ScoreNoise:
         self.noise = 0.0
         self.residual = 0.01
         self._measured = 0  # times the noise was
+        self._wait = 0  # updates until it is measured again
+        self._pause = EVERY  # updates from the last measurement to the next
         self._sums = 0.0, 0.0  # Σ s²·v and Σ s⁴ over updates, for scores of variance v beyond the noise
 
     @property
     def known(self) -> bool:
         """Whether there is noise, or rounding, as far as is known."""
         return self.noise + self.rounding > 0
+
+    @property
+    def due(self) -> bool:
+        """Whether the noise is to be measured in this update."""
+        return self._wait == 0
+
+    def tick(self) -> None:
+        """Ends an update."""
+        if self._wait == 0:
+            self._wait = self._pause
+        self._wait -= 1
 
     def observe(self, variance: float, side: int, noise: float | None, residual: float) -> None:
         """Takes the measurements of an update.
@@ -57,6 +73,7 @@ class ScoreNoise:
         if noise is not None:
             self._measured += 1
             self.noise += (noise - self.noise) / min(self._measured, MEMORY)
+            self._pause = EVERY if self.noise else 2 * self._pause
         own = variance - self.noise - self.rounding
         self._sums = FORGET * self._sums[0] + side**2 * own, FORGET * self._sums[1] + side**4
         self.residual += 0.05 * (residual - self.residual)
@@ -85,10 +102,20 @@ class ScoreNoise:
 
 
 def score_twice(label_maps: torch.Tensor) -> None:
-    """Makes the last label map of every image a copy of its first one, in place; (B, K, H, W)."""
-    label_maps[:, -1] = label_maps[:, 0]
+    """Makes the last label map of an image a copy of its first one, in place; (B, K, H, W).
+
+    Of every image; of the first one only if K is 2, because two scores of one label map compare nothing.
+    """
+    images = _images(label_maps)
+    label_maps[:images, -1] = label_maps[:images, 0]
 
 
 def scored_twice(scores: torch.Tensor) -> torch.Tensor:
     """Half the mean squared difference of the two scores; its expectation is the variance of the noise. (B, K)."""
-    return (scores[:, 0] - scores[:, -1]).square().mean() / 2
+    images = _images(scores)
+    return (scores[:images, 0] - scores[:images, -1]).square().mean() / 2
+
+
+def _images(values: torch.Tensor) -> int:
+    """How many images of (B, K, ...) have a label map that is scored twice."""
+    return 1 if values.shape[1] == 2 else len(values)

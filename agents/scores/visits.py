@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, defaultdict, deque
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from .packing import PackedMaps, packed_bytes
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,13 @@ class Visit:
 
     Attributes:
         index: number of the image in its split.
-        label_maps: uint8 (K, H, W), of the image as it is stored, not mirrored.
-        scores: float32 (K,).
+        label_maps: (K, H, W), of the image as it is stored, not mirrored.
+        scores: float64 (K,).
         when: number that no other visit has, and that grows with time.
     """
 
     index: int
-    label_maps: torch.Tensor
+    label_maps: PackedMaps
     scores: torch.Tensor
     when: int
 
@@ -30,9 +34,10 @@ class Visit:
         """Bytes it takes in memory."""
         return self.label_maps.nbytes + self.scores.nbytes
 
-    def mirrored(self) -> Visit:
-        """The visit with its label maps mirrored left and right."""
-        return replace(self, label_maps=self.label_maps.flip(-1))
+
+def visit_bytes(samples: int, image_size: Sequence[int], num_classes: int) -> int:
+    """``Visit.nbytes`` of K label maps of C classes and a height and width."""
+    return packed_bytes(samples * math.prod(image_size), num_classes) + 8 * samples
 
 
 class VisitMemory:
@@ -87,7 +92,9 @@ class VisitMemory:
             return {}
         return {
             "index": torch.tensor([visit.index for visit in kept]),
-            "label_maps": torch.stack([visit.label_maps.cpu() for visit in kept]),
+            "label_maps": torch.stack([visit.label_maps.numbers.cpu() for visit in kept]),
+            "shape": torch.tensor(kept[0].label_maps.shape),
+            "num_classes": torch.tensor(kept[0].label_maps.num_classes),
             "scores": torch.stack([visit.scores.cpu() for visit in kept]),
             "when": torch.tensor([visit.when for visit in kept]),
         }
@@ -97,9 +104,10 @@ class VisitMemory:
         if not state:
             return
         merged = {visit.when: visit for visit in self._kept.values()}
+        shape, num_classes = tuple(state["shape"].tolist()), int(state["num_classes"])
         columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist())
-        for index, maps, scores, when in zip(*columns, strict=True):
-            merged[when] = Visit(index, maps.clone(), scores.clone(), when)
+        for index, numbers, scores, when in zip(*columns, strict=True):
+            merged[when] = Visit(index, PackedMaps(numbers.clone(), shape, num_classes), scores.clone(), when)
         self._kept.clear()
         self._of_image.clear()
         self.nbytes = 0

@@ -15,7 +15,7 @@ class Feedback:
 
     Attributes:
         label_maps: uint8 (B, K, H, W), those that were scored.
-        scores: float32 (B, K), one number a label map.
+        scores: float64 (B, K), one number a label map.
         pixel_rewards: float32 (B, K, H, W), one number a pixel; None if the environment scores whole label maps only.
         index: number of each image in its split, B of them.
         flipped: whether each image was shown mirrored left and right, B of them.
@@ -43,7 +43,7 @@ def read_feedback(label_maps: torch.Tensor, shown: dict[str, Any], infos: dict[s
     index = shown["index"].tolist()
     return Feedback(
         label_maps,
-        torch.as_tensor(final["scores"]).to(device, torch.float32),
+        torch.as_tensor(final["scores"]).to(device, torch.float64),
         None if pixel_rewards is None else torch.as_tensor(pixel_rewards).to(device),
         index,
         shown["flipped"].tolist() if "flipped" in shown else [False] * len(index),

@@ -78,7 +78,8 @@ def make(variant: str, level: str, classes: int, **arguments: Any) -> Algorithm:
     """An algorithm, ready for an environment that scores by pixel accuracy."""
     cls, own = VARIANTS[variant]
     algorithm = cls(**own, **arguments)
-    algorithm.start({"reward_level": level, "reward": "pixel_accuracy", "reward_options": {}}, classes)
+    facts = {"reward_level": level, "reward": "pixel_accuracy", "reward_options": {}}
+    algorithm.start(facts | {"num_images": 4, "image_size": (4, 4)}, classes)
     return algorithm
 
 

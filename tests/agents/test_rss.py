@@ -270,8 +270,8 @@ def play(level: str) -> tuple[Feedback, np.ndarray]:
 def test_image_level_feedback_is_one_number_a_label_map() -> None:
     feedback, scores = play("Image")
     assert feedback.pixel_rewards is None
-    assert (feedback.scores.shape, feedback.scores.dtype) == ((3, 4), torch.float32)
-    np.testing.assert_allclose(feedback.scores.numpy(), scores, rtol=1e-6)
+    assert (feedback.scores.shape, feedback.scores.dtype) == ((3, 4), torch.float64)
+    np.testing.assert_array_equal(feedback.scores.numpy(), scores)
 
 
 def test_pixel_level_feedback_is_one_number_a_pixel() -> None:

@@ -182,6 +182,7 @@ def test_metadata_is_all_that_an_agent_may_know(env_id: str, options: Callable):
         "class_names": data.class_names,
         "palette": tuple(map(tuple, data.palette.tolist())),
         "num_images": len(data.images),
+        "image_size": data.image_size,
         "resize": "pad",
         "samples_per_image": None,
         "expose_target": False,

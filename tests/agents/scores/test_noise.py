@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.scores.noise import EVERY, ScoreNoise, score_twice, scored_twice
+from agents.scores.noise import ScoreNoise, score_twice, scored_twice
 
 LONGEST = 24
 
@@ -16,13 +16,31 @@ def observe(
 ) -> list[int]:
     """Sides that a meter asks for while scores have noise of a variance and a variance of their own, factor·s²."""
     sides = []
-    for update in range(updates):
+    for _ in range(updates):
         sides.append(meter.side(LONGEST))
         variance, seen = noise + factor * sides[-1] ** 2, noise
         if rng is not None:  # of 8 images with 32 samples, of which 8 pairs are scored twice
             variance, seen = variance * rng.chisquare(248) / 248, noise * rng.chisquare(8) / 8
-        meter.observe(variance, sides[-1], seen if update % EVERY == 0 else None, variance)
+        meter.observe(variance, sides[-1], seen if meter.due else None, variance)
+        meter.tick()
     return sides
+
+
+def measured(meter: ScoreNoise, noises: list[float]) -> list[int]:
+    """Updates in which the noise, of one variance an update, is measured."""
+    updates = []
+    for update, noise in enumerate(noises):
+        if meter.due:
+            updates.append(update)
+        meter.observe(0.1, 1, noise if meter.due else None, 0.1)
+        meter.tick()
+    return updates
+
+
+def test_noise_that_is_not_there_is_looked_for_ever_less_and_noise_that_is_as_often_as_before() -> None:
+    assert measured(ScoreNoise(), [0.0] * 1000) == [0, 16, 48, 112, 240, 496]
+    assert measured(ScoreNoise(), [0.01] * 60) == [0, 8, 16, 24, 32, 40, 48, 56]
+    assert measured(ScoreNoise(), [0.0] * 40 + [0.01] * 40) == [0, 16, 48, 56, 64, 72]
 
 
 def test_without_noise_there_are_no_cells() -> None:
@@ -72,6 +90,15 @@ def test_the_difference_of_a_label_map_scored_twice_measures_the_noise() -> None
     score_twice(label_maps)
     assert torch.equal(label_maps[:, :-1], before[:, :-1])
     assert torch.equal(label_maps[:, -1], before[:, 0])
+
+
+def test_of_two_label_maps_an_image_only_the_first_images_are_scored_twice() -> None:
+    label_maps = torch.arange(3 * 2 * 4, dtype=torch.uint8).reshape(3, 2, 2, 2)
+    before = label_maps.clone()
+    score_twice(label_maps)
+    assert torch.equal(label_maps[0, 1], before[0, 0])
+    assert torch.equal(label_maps[1:], before[1:])
+    assert scored_twice(torch.tensor([[0.25, 0.5], [0.0, 1.0], [1.0, 0.0]])).item() == 0.25**2 / 2
 
 
 def test_it_resumes() -> None:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.scores.visits import Visit, VisitMemory
+from agents.scores.packing import PackedMaps
+from agents.scores.visits import Visit, VisitMemory, visit_bytes
 
-SAMPLES, HEIGHT, WIDTH = 2, 3, 2
-VISIT_BYTES = SAMPLES * HEIGHT * WIDTH + 4 * SAMPLES  # uint8 label maps and float32 scores
+SAMPLES, HEIGHT, WIDTH, CLASSES = 2, 3, 2, 256
+VISIT_BYTES = SAMPLES * HEIGHT * WIDTH + 8 * SAMPLES  # four labels of 256 classes in 32 bits, and float64 scores
 
 
 def make_visit(index: int, mark: int, samples: int = SAMPLES) -> Visit:
     """A visit whose content is its mark."""
     return Visit(
         index,
-        torch.full((samples, HEIGHT, WIDTH), mark % 256, dtype=torch.uint8),
-        torch.full((samples,), mark / 2, dtype=torch.float32),
+        PackedMaps.pack(torch.full((samples, HEIGHT, WIDTH), mark % 256, dtype=torch.uint8), CLASSES),
+        torch.full((samples,), mark / 2, dtype=torch.float64),
         mark,
     )
 
@@ -35,25 +35,34 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
+def label_maps_of(visit: Visit) -> torch.Tensor:
+    return visit.label_maps.unpack(torch.empty(visit.label_maps.shape, dtype=torch.uint8))
+
+
 def same(one: Visit, other: Visit) -> bool:
     return (
         (one.index, one.when) == (other.index, other.when)
-        and torch.equal(one.label_maps, other.label_maps)
+        and torch.equal(label_maps_of(one), label_maps_of(other))
         and torch.equal(one.scores, other.scores)
-        and (one.label_maps.dtype, one.scores.dtype) == (torch.uint8, torch.float32)
+        and (one.label_maps.numbers.dtype, one.scores.dtype) == (torch.int32, torch.float64)
     )
+
+
+def size_of(visit: Visit) -> int:
+    labels = visit.scores.numel() * HEIGHT * WIDTH
+    return 4 * -(-labels // 4) + 8 * visit.scores.numel()  # four labels in 32 bits
 
 
 def keep(kept: list[Visit], visit: Visit, visits: int, capacity: int) -> list[Visit]:
     """The plain model of ``VisitMemory.store``: a list, oldest first."""
-    size = visit.label_maps.numel() + 4 * visit.scores.numel()
+    size = size_of(visit)
     if visits == 0 or size > capacity:
         return kept
     kept = [*kept, visit]
     of_image = [other for other in kept if other.index == visit.index]
     if len(of_image) > visits:
         kept = [other for other in kept if other is not of_image[0]]
-    while sum(other.label_maps.numel() + 4 * other.scores.numel() for other in kept) > capacity:
+    while sum(map(size_of, kept)) > capacity:
         kept = kept[1:]
     return kept
 
@@ -146,14 +155,10 @@ def test_a_visit_memory_goes_on_from_a_file_as_if_nothing_had_happened(
             assert all(same(one, other) for one, other in pairs)
 
 
-def test_a_mirrored_visit_is_the_visit_of_the_mirrored_image() -> None:
-    label_maps = torch.arange(SAMPLES * HEIGHT * WIDTH, dtype=torch.uint8).reshape(SAMPLES, HEIGHT, WIDTH)
-    visit = Visit(3, label_maps, torch.tensor([0.25, 0.5]), 7)
-    mirrored = visit.mirrored()
-    for k, y, x in np.ndindex(SAMPLES, HEIGHT, WIDTH):
-        assert mirrored.label_maps[k, y, x] == label_maps[k, y, WIDTH - 1 - x]
-    assert (mirrored.index, mirrored.scores.tolist(), mirrored.when) == (3, [0.25, 0.5], 7)
-    assert same(mirrored.mirrored(), visit)
+def test_the_size_of_a_visit_is_known_beforehand() -> None:
+    for samples in (1, 2, 5):
+        visit = make_visit(0, 1, samples)
+        assert visit.nbytes == visit_bytes(samples, (HEIGHT, WIDTH), CLASSES) == size_of(visit)
 
 
 def test_the_visits_of_two_processes_come_together() -> None:
@@ -162,7 +167,12 @@ def test_the_visits_of_two_processes_come_together() -> None:
         memory.store(make_visit(index, mark))
     both.load_state_dict(first.state_dict())
     both.load_state_dict(second.state_dict())
-    assert sorted(int(visit.label_maps[0, 0, 0]) for index in range(3) for visit in both.recall(index)) == [0, 1, 2, 3]
+    assert sorted(int(label_maps_of(visit)[0, 0, 0]) for index in range(3) for visit in both.recall(index)) == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert both.nbytes == first.nbytes + second.nbytes
 
 
@@ -182,5 +192,5 @@ def test_a_restored_visit_does_not_hold_the_whole_file_in_memory() -> None:
         memory.store(make_visit(0, mark))
     restored.load_state_dict(memory.state_dict())
     for visit in restored.recall(0):
-        assert visit.label_maps.untyped_storage().nbytes() == visit.label_maps.nbytes
+        assert visit.label_maps.numbers.untyped_storage().nbytes() == visit.label_maps.nbytes
         assert visit.scores.untyped_storage().nbytes() == visit.scores.nbytes

@@ -1,0 +1,89 @@
+"""Label maps packed into 32-bit numbers, against whole-number arithmetic of Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agents.ops import torch_ops
+from agents.ops.torch_ops import labels_a_number
+from agents.scores.packing import PackedMaps, packed_bytes
+
+
+@pytest.fixture(
+    params=[
+        "torch",
+        pytest.param(
+            "numba",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("numba") is None, reason="needs numba: pip install 'rss-env[fast]'"
+            ),
+        ),
+    ]
+)
+def ops(request: pytest.FixtureRequest) -> ModuleType:
+    if request.param == "torch":
+        return torch_ops
+    from agents.ops import numba_ops
+
+    return numba_ops
+
+
+def pack_oracle(labels: list[int], num_classes: int) -> list[int]:
+    held = labels_a_number(num_classes)
+    many = -(-len(labels) // held)
+    return [
+        sum(label * num_classes ** (i // many) for i, label in enumerate(labels) if i % many == j) for j in range(many)
+    ]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(num_classes=st.integers(2, 256), length=st.integers(1, 200), data=st.data())
+def test_labels_are_the_digits_of_numbers(ops: ModuleType, num_classes: int, length: int, data: st.DataObject) -> None:
+    largest = data.draw(st.booleans())  # the numbers as large as they can be
+    low = num_classes - 1 if largest else 0
+    labels = data.draw(st.lists(st.integers(low, num_classes - 1), min_size=length, max_size=length))
+    maps = torch.tensor(labels, dtype=torch.uint8)
+    numbers = ops.pack_labels(maps, num_classes)
+    assert [number % 2**32 for number in numbers.tolist()] == pack_oracle(labels, num_classes)
+    assert numbers.nbytes == packed_bytes(length, num_classes)
+    out = torch.full((length,), 77, dtype=torch.uint8)
+    ops.unpack_labels(numbers, num_classes, out)
+    assert out.tolist() == labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5, 11, 19, 21, 150, 255, 256])
+def test_no_quotient_is_rounded_to_a_wrong_digit(ops: ModuleType, num_classes: int) -> None:
+    # Numbers next to multiples of every power of C, where a quotient that is off by an ulp would show.
+    held, top = labels_a_number(num_classes), num_classes ** labels_a_number(num_classes) - 1
+    near = {
+        min(top, max(0, m * num_classes**e + d)) for e in range(held) for m in range(num_classes) for d in (-1, 0, 1)
+    }
+    values = sorted(near)
+    numbers = torch.tensor([v - 2**32 if v >= 2**31 else v for v in values], dtype=torch.int32)
+    out = torch.empty(held * len(values), dtype=torch.uint8)
+    ops.unpack_labels(numbers, num_classes, out)
+    for digit, labels in enumerate(out.view(held, -1).tolist()):
+        assert labels == [v // num_classes**digit % num_classes for v in values]
+
+
+@pytest.mark.parametrize(("num_classes", "smaller"), [(2, 8), (5, 3.25), (11, 2.25), (21, 1.75), (150, 1)])
+def test_how_much_smaller_packed_label_maps_are(num_classes: int, smaller: float) -> None:
+    maps = torch.randint(num_classes, (32, 72, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    packed = PackedMaps.pack(maps, num_classes)
+    assert maps.nbytes / packed.nbytes == pytest.approx(smaller, rel=1e-3)
+    assert labels_a_number(num_classes) == math.floor(32 / math.log2(num_classes))
+    out = torch.empty_like(maps)
+    assert packed.unpack(out) is out
+    assert torch.equal(out, maps)
+
+
+def test_label_maps_that_are_not_contiguous_are_packed_as_they_read() -> None:
+    maps = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4).flip(-1).transpose(1, 2)
+    assert torch.equal(PackedMaps.pack(maps, 25).unpack(torch.empty(2, 4, 3, dtype=torch.uint8)), maps)
