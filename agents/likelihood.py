@@ -86,10 +86,11 @@ class Likelihood(Algorithm):
         )
         if wanted <= held:
             return said
+        room = self.replay_megabytes / (images * one)
         short = (
-            f"The replay memory of {self.replay_megabytes:,g} MB holds {held / wanted:.2g} of what --replay asks for: "
-            f"{metadata['num_images']:,} images of {wanted / metadata['num_images'] / 1e6:,.3g} MB; what was seen longest "
-            f"ago is forgotten. --replay-megabytes {math.ceil(wanted / 1e6)} would hold all."
+            f"The replay memory of {self.replay_megabytes:,g} MB holds {room:.2g} of what --replay asks for: "
+            f"{images:,} images of {one:,.3g} MB; what was seen longest ago is forgotten. "
+            f"--replay-megabytes {math.ceil(images * one)} would hold all."
         )
         return short if said is None else f"{said}\n{short}"
 
