@@ -80,11 +80,8 @@ class Likelihood(Algorithm):
         else:
             model, said = score_model(metadata["reward"], metadata["reward_options"])
             self.level = ImageLevel(self, num_classes, model, metadata.get("reward_stars", 0))
-        wanted, held = (
-            self.level.image_bytes(metadata["image_size"]) * metadata["num_images"],
-            self.replay_megabytes * 1e6,
-        )
-        if wanted <= held:
+        one, images = self.level.image_bytes(metadata["image_size"]) / 1e6, metadata["num_images"]
+        if images * one <= self.replay_megabytes:
             return said
         room = self.replay_megabytes / (images * one)
         short = (
