@@ -4,12 +4,16 @@
 
 ``--batch-size`` is the number of images of the whole update: each process shows its share of them, the images are those
 that one process would show, gradients are averaged by ``DistributedDataParallel``, advantages share one scale
-(``plugins.sync_an``), and only process 0 writes the run folder and evaluates. A process that dies ends the job.
+(``plugins.sync_an``), and only process 0 writes the run folder and evaluates. A process that dies ends the job, and so
+does a launcher that dies.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,6 +24,7 @@ from torch import distributed
 from ..errors import JobError
 
 TIMEOUT = timedelta(minutes=30)  # process 0 evaluates while the others wait
+GRACE = 20.0  # seconds that a process whose launcher is gone has for a last checkpoint
 Value = TypeVar("Value")
 
 
@@ -42,6 +47,8 @@ class Job:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
         return device
@@ -75,11 +82,6 @@ class Job:
         if failed[0] is not None:
             raise JobError(f"process 0 failed: {failed[0]}")
         return value
-
-    def wait(self) -> None:
-        """Barrier."""
-        if self.size > 1:
-            distributed.barrier()
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every process must ask."""
@@ -128,6 +130,15 @@ class Job:
 
     def _device(self) -> torch.device:
         return torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _end_with(launcher: int) -> None:
+    """Ends this process when its launcher is gone: who waits for the others at the start would wait half an hour."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)  # as if it were asked to stop: the step at hand ends with a checkpoint
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)  # it waits for something that does not come
 
 
 def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
