@@ -35,10 +35,11 @@ from agents.rss import RSS
 from agents.training.arguments import check_numbers, choose_device
 from agents.training.command import run_command
 from agents.training.feedback import as_action, read_feedback
-from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, provenance, read_last_device
 from benchmarks.speed.timing import wait_for
 
 IMAGES = 8  # of the data set: few, so that the replay memory is full after a few steps
+KEY = ("objective", "samples_per_image", "compiled", "batch_size", "image_size", "num_classes", "device")
 
 
 @dataclass
@@ -140,7 +141,7 @@ def main() -> None:
     """Runs the command line."""
     args = tyro.cli(AgentStepArguments, prog="python -m benchmarks.agent_step")
     check_numbers(args, {"image_size": 1, "num_classes": 2, "batch_size": 1, "samples_per_image": 2, "steps": 1})
-    choose_device(args.device)
+    device = choose_device(args.device)
     check_writable(Path(args.out))
     rows = []
     print(f"{args.batch_size} images of {args.image_size[0]}×{args.image_size[1]}, {args.num_classes} classes; ms\n")
@@ -176,18 +177,18 @@ def main() -> None:
                 "share_collect_loss": round(share, 3),
                 "times_cross_entropy_step": round(ratio, 3),
                 "peak_mib": round(parts["peak_mib"]),
-                **provenance(),
+                **provenance(device),
             }
         )
     print("\nshare: collect + loss of the whole step; of CE step: times a cross-entropy step of the same network")
-    write_rows(Path(args.out), rows)
+    add_rows(Path(args.out), rows, KEY)
 
 
 def step_table() -> Table:
     """Time and memory of a step, by objective and K."""
     head = ["objective", "K", "compiled", "ms a step", "images/s", "collect + loss", "times a cross-entropy step"]
     lines = [[*head, "peak memory, MiB"]]
-    for row in read_rows(RESULTS / "agent_step.csv"):
+    for row in read_last_device(RESULTS / "agent_step.csv"):
         share = f"{float(row['share_collect_loss']):.0%}"
         compiled = "yes" if row["compiled"] == "True" else "no"
         speed = [f"{float(row['step_ms']):.0f}", f"{float(row['images_per_s']):.1f}"]

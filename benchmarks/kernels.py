@@ -27,12 +27,14 @@ from agents.ops import torch_ops
 from agents.ops.dispatch import backend
 from agents.training.arguments import check_numbers, choose_device
 from agents.training.command import run_command
-from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, provenance, read_last_device
 from benchmarks.speed import batched_torch
 from benchmarks.speed.timing import median_seconds
 from rss_env.errors import OptionError
 from rss_env.rewards import count_labels
 from rss_env.rewards.counting import torch as count_torch
+
+KEY = ("size", "operation", "backend", "device")
 
 
 @dataclass
@@ -199,7 +201,7 @@ def row_of(
         "torch_ms": round(1e3 * times["torch"], 4),
         "compiled_ms": round(1e3 * times["compiled"], 4) if "compiled" in times else "",
         "network_ms": "",
-        **provenance(),
+        **provenance(device),
     }
 
 
@@ -250,14 +252,14 @@ def main() -> None:
         rows.append(row_of(label, " + ".join(STEP), device, step, moved, bandwidth, None))
         rows[-1]["network_ms"] = round(1e3 * network_seconds(size, device, args.repeats), 4)
         print_row(rows[-1])
-    write_rows(Path(args.out), rows)
+    add_rows(Path(args.out), rows, KEY)
 
 
 def kernels_table() -> Table:
     """Every operation against the copy bandwidth, torch and torch.compile; together against the network."""
     head = ["B×K×C×H×W", "operation", "kernel", "ms", "of copy", "faster than torch", "than torch.compile"]
     lines = [[*head, "of the network"]]
-    for row in read_rows(RESULTS / "kernels.csv"):
+    for row in read_last_device(RESULTS / "kernels.csv"):
         ms = float(row["ms"])
         against = f"{float(row['compiled_ms']) / ms:.1f}×" if row["compiled_ms"] else ""
         share = f"{float(row['share_of_copy_bandwidth']):.0%}"

@@ -22,9 +22,11 @@ from stable_baselines3 import PPO
 from agents.networks.sb3_policy import DensePolicy, PixelRolloutBuffer
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
-from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, provenance, read_last_device
 from benchmarks.speed.timing import median_seconds
 from rss_env.integrations.sb3 import SegmentationVecEnv
+
+KEY = ("pixels", "label_maps", "device")
 
 
 @dataclass
@@ -123,7 +125,7 @@ def main() -> None:
             f" clipped {image_clip:.0%} (whole label map) {pixel_clip:.1%} (pixel);"
             f" approx. KL {image_kl:.3g}, {pixel_kl:.3g}"
         )
-    write_rows(Path(args.out), rows)
+    add_rows(Path(args.out), rows, KEY)
 
 
 def update_table() -> Table:
@@ -142,7 +144,7 @@ def update_table() -> Table:
             "KL, pixel ratio",
         ]
     ]
-    for row in read_rows(RESULTS / "sb3_update.csv"):
+    for row in read_last_device(RESULTS / "sb3_update.csv"):
         times = [f"{1e3 * float(row[name]):,.0f}" for name in ("stock_seconds", "dense_seconds", "network_seconds")]
         clipped = [f"{float(row[f'{kind}_ratio_clip_fraction']):.1%}" for kind in ("image", "pixel")]
         divergence = [f"{float(row[f'{kind}_ratio_approx_kl']):.2g}" for kind in ("image", "pixel")]

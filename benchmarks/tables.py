@@ -8,6 +8,7 @@ makes its table; here is only which table goes by which name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,17 +21,11 @@ from benchmarks.convergence.results import final_table, headline_table
 from benchmarks.convergence.suites import LEVELS, SUITES
 from benchmarks.leaderboard.report import ranking_table
 from benchmarks.results_file import RESULTS, Table
+from rss_env.errors import OptionError
 
 ROOT = RESULTS.parent.parent
-FILES = (
-    ROOT / "README.md",
-    ROOT / "docs" / "lab_notebook.md",
-    ROOT / "docs" / "performance.md",
-    ROOT / "docs" / "results.md",
-    ROOT / "docs" / "baselines.md",
-    ROOT / "docs" / "kernels.md",
-    ROOT / "docs" / "leaderboard.md",
-)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PLACE = re.compile(r"(<!-- table: (\S+) -->\n)(?:(?!<!-- table:).)*?(<!-- end -->)", re.DOTALL)
 RECORDS = ("search_shapes", "search_shapes_long", "search_evidence", "search_camvid", "search_feedback", "rss_parts")
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -54,26 +49,37 @@ TABLES: dict[str, Callable[[], Table]] = {
 
 
 def fill(text: str) -> str:
-    """The text with each of its tables written again."""
-    for name, table in TABLES.items():
-        if f"<!-- table: {name} -->" not in text:
-            continue
-        head, *body = (f"| {' | '.join(cells)} |" for cells in table())
-        ruler = "|" + "---|" * (head.count("|") - 1)
-        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, rest = text.split(begin)
-        text = before + begin + "\n".join([head, ruler, *body]) + "\n" + end + rest.split(end, 1)[1]
+    """The text with each of its tables written again.
+
+    Raises:
+        OptionError: there is no table of a name, or a table has no end.
+    """
+    text, count = PLACE.subn(lambda place: place[1] + _lines(place[2]) + place[3], text)
+    if count < text.count("<!-- table:"):
+        raise OptionError("A table is not between the lines <!-- table: NAME --> and <!-- end -->.")
     return text
 
 
-def main(files: tuple[Path, ...] = FILES) -> None:
+def _lines(name: str) -> str:
+    """A table in Markdown."""
+    if name not in TABLES:
+        raise OptionError(f"There is no table {name!r}; valid: {', '.join(TABLES)}.")
+    head, *body = (f"| {' | '.join(cells)} |" for cells in TABLES[name]())
+    return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *body]) + "\n"
+
+
+def main(files: tuple[Path, ...] = PAGES) -> None:
     """Write the tables of README and docs from the committed CSV files.
 
     Args:
         files: the files whose tables are written.
     """
     for file in files:
-        file.write_text(fill(file.read_text()))
+        try:
+            text = fill(file.read_text(encoding="utf-8"))
+        except OptionError as error:
+            raise OptionError(f"{file}: {error}") from error
+        file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,12 +31,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
-from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, provenance, read_last_device
 from benchmarks.speed.floors import floors
 from benchmarks.speed.throughput_plot import plot
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
 
+KEY = ("contender", "level", "image_size", "num_envs", "device")
 MAX_PROCESSES = 64
 """AsyncVectorEnv starts one process an environment; with more processes than this only the machine is measured."""
 
@@ -98,8 +99,8 @@ def main() -> None:
             )
     if args.memory:
         _add_memory(rows)
-    measured = provenance()
-    write_rows(Path(args.out), [row | measured for row in rows])
+    measured = provenance(torch.device("cpu"))
+    add_rows(Path(args.out), [row | measured for row in rows], KEY)
     plot(Path(args.out))
 
 
@@ -220,7 +221,7 @@ def _private_bytes(process: int) -> int:
 def step_table(level: str = "image", side: int = 64, num_envs: int = 64) -> Table:
     """Milliseconds a step of each contender, for one size and number of environments."""
     lines = [["", "ms a step", "episodes/s", "× floor", "× gather floor", "× SyncVectorEnv", "KiB an environment"]]
-    for row in read_rows(RESULTS / "throughput.csv"):
+    for row in read_last_device(RESULTS / "throughput.csv"):
         if (row["level"], int(row["image_size"]), int(row["num_envs"])) != (level, side, num_envs):
             continue
         speed = f"{int(row['episodes_per_second']):,}"
@@ -233,7 +234,7 @@ def step_table(level: str = "image", side: int = 64, num_envs: int = 64) -> Tabl
 
 def growth_table(contender: str = "SegmentationVectorEnv, uint8") -> Table:
     """Nanoseconds a pixel of the vector environment, by size, reward level and number of environments."""
-    rows = [row for row in read_rows(RESULTS / "throughput.csv") if row["contender"] == contender]
+    rows = [row for row in read_last_device(RESULTS / "throughput.csv") if row["contender"] == contender]
     counts = list(dict.fromkeys(row["num_envs"] for row in rows))
     lines = [["", *(f"{int(count):,}" for count in counts)]]
     cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
 import tyro
 
 import rss_env.task
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
-from benchmarks.results_file import RESULTS, Table, check_writable, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, provenance, read_last_device
 from benchmarks.speed.floors import floors
 
 STAGES = {
@@ -34,6 +35,7 @@ STAGES = {
     "final_images": "views of the final observations",
     "images": "gather of the next observations",
 }
+KEY = ("stage", "num_envs", "image_size", "label_maps", "device")
 
 
 @dataclass
@@ -85,8 +87,8 @@ def main() -> None:
             shape = {"num_envs": args.num_envs, "image_size": args.image_size, "label_maps": dtype}
             rows.append({"stage": name, **shape, "microseconds": round(value, 1), "share": round(share, 3)})
             print(f"{dtype:<8}{name:<42}{value:>9.1f} µs{share:>7.0%}")
-    measured = provenance()
-    write_rows(Path(args.out), [row | measured for row in rows])
+    measured = provenance(torch.device("cpu"))
+    add_rows(Path(args.out), [row | measured for row in rows], KEY)
 
 
 def _add(times: list[float], work: Callable[[], Any]) -> None:
@@ -131,7 +133,7 @@ class _Clock:
 
 def stages_table() -> Table:
     """Microseconds of each stage of a step, by the dtype of the label maps."""
-    rows = read_rows(RESULTS / "throughput_stages.csv")
+    rows = read_last_device(RESULTS / "throughput_stages.csv")
     dtypes = list(dict.fromkeys(row["label_maps"] for row in rows))
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     for row in rows:

@@ -7,13 +7,21 @@ A suite calls ``run_all``, the place for an executor other than threads; each of
 from __future__ import annotations
 
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from agents.training.run_folder import RunFolder
 from benchmarks.processes import Processes
+from benchmarks.results_file import locked
+
+POLL = 1.0  # seconds between looks at the runs of other processes
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
@@ -25,26 +33,51 @@ class RunFailed(RuntimeError):
 
 def run_all(
     runs: Iterable[Run],
+    folder: Callable[[Run], Path],
+    is_done: Callable[[Run], bool],
     work: Callable[[Run, Processes], Result],
-    finished: Callable[[Run, Result], None],
+    finished: Callable[[Run, Result | None], None],
     parallel: int,
 ) -> None:
-    """Does the work of every run, a few at once.
+    """Does the work of every run, a few at once, and shares it with other processes that use the same run folders.
 
+    A run is claimed by the lock of its run folder. A run that another process has claimed is left to it. At the end
+    such runs are waited for, and done here if the results lack them when they are free, because that process was ended.
     An error or Ctrl-C cancels the runs that wait, and ends those that are running, with time for a last checkpoint.
 
     Args:
-        runs: what ``work`` is called with, each in a thread.
+        runs: what the functions are called with, most of them in threads.
+        folder: the run folder of a run.
+        is_done: whether the results hold a run, which another process may have added.
         work: does a run and gives its result; it starts its processes in the ``Processes`` that it gets.
-        finished: takes each result as it comes, in the thread of the caller.
+        finished: adds a result to the results, one at a time; None if another process did the run.
         parallel: runs at once.
     """
-    processes = Processes()
+    processes, one_at_a_time = Processes(), threading.Lock()
+
+    def do(run: Run) -> bool:
+        """Does a run unless another process has claimed it; gives whether the results hold it now."""
+        with locked(folder(run), wait=False) as claimed:
+            if not claimed:
+                return False
+            result = None if is_done(run) else work(run, processes)
+            if processes.stopped:  # and what the work gave may come from that
+                raise KeyboardInterrupt
+            with one_at_a_time:
+                finished(run, result)
+            return True
+
+    left = list(runs)
+    announced = False
     with ThreadPoolExecutor(parallel) as pool:
-        jobs = {pool.submit(work, run, processes): run for run in runs}
         try:
-            for job in as_completed(jobs):
-                finished(jobs[job], job.result())
+            while left:
+                jobs = {pool.submit(do, run): run for run in left}
+                left = [jobs[job] for job in as_completed(jobs) if not job.result()]
+                if left and not announced:
+                    tqdm.write(f"Other processes are doing {len(left)} of the runs; waiting for them.", file=sys.stderr)
+                    announced = True
+                time.sleep(POLL if left else 0.0)
         except BaseException:  # Ctrl-C, a failed run, or results that cannot be written
             pool.shutdown(wait=False, cancel_futures=True)
             processes.stop()

@@ -5,15 +5,15 @@
     python -m benchmarks.convergence --suite ablation --quick --camvid ../shared/data/camvid
 
 Trains every run of a suite (``benchmarks.convergence.suites``) that the results file does not hold yet, a few at once;
-an interrupted run is resumed. Its learning curve goes into the results file, one row an evaluation: mIoU on the
-validation split, reward queries and training seconds so far. Tables and plots follow at the end. What a run prints is
-in the folder ``logs`` next to the run folders. CamVid is a folder in the layout of ``RSS-Folder`` (images/, masks/,
-splits/, classes.json).
+an interrupted run is resumed. A suite may be started several times at once, on machines that share the results file and
+the run folders: a run that another process is doing is left to it. A run's learning curve goes into the results file,
+one row an evaluation: mIoU on the validation split, reward queries and training seconds so far. Tables and plots follow
+at the end. What a run prints is in the folder ``logs`` next to the run folders. CamVid is a folder in the layout of
+``RSS-Folder`` (images/, masks/, splits/, classes.json).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from agents.training.command import run_command
 from benchmarks.convergence import plots, results
 from benchmarks.convergence.suites import SUITES, Spec, ablation
 from benchmarks.processes import Processes
-from benchmarks.results_file import RESULTS, check_writable, device_name, provenance, read_rows, write_rows
+from benchmarks.results_file import RESULTS, add_rows, check_writable, device_name, locked, provenance, read_rows
 from benchmarks.training_runs import RunFailed, read_curve, run_all, train
 from rss_env.errors import OptionError
 
@@ -75,35 +75,39 @@ def runs_of(args: ConvergenceArguments) -> list[Spec]:
 
 def run_missing(args: ConvergenceArguments, specs: list[Spec], out: Path) -> None:
     """Trains the runs that the results file does not hold to their end, and adds their rows as they finish."""
-    columns = specs[0].columns
-    held = [(tuple(row[name] for name in columns), row) for row in read_rows(out, (*columns, "step"))]
-    complete = {key for key, row in held if row["step"] == row["steps"]}
-    missing = [spec for spec in specs if spec.key not in complete]
-    incomplete = {spec.key for spec in missing}
-    rows: list[Mapping[str, Any]] = [row for key, row in held if key not in incomplete]
+    key = list(specs[0].columns)
+
+    def complete() -> set[tuple[str, ...]]:
+        rows = read_rows(out, (*key, "step"))
+        return {tuple(row[name] for name in key) for row in rows if row["step"] == row["steps"]}
+
+    held = complete()
+    missing = [spec for spec in specs if spec.key not in held]
     measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
     total = sum(spec.cost for spec in missing)
 
+    def folder(spec: Spec) -> Path:
+        return Path(args.run_dir) / spec.name
+
     def work(spec: Spec, processes: Processes) -> Rows:
-        folder = Path(args.run_dir) / spec.name
         try:
-            train(spec.command(args.camvid), folder, processes)
+            train(spec.command(args.camvid), folder(spec), processes)
         except RunFailed as failure:
             raise OptionError(f"{spec.name} {failure}") from failure
-        return [spec.columns | point | measured for point in read_curve(folder)]
+        return [spec.columns | point | measured for point in read_curve(folder(spec))]
 
     with tqdm(total=100.0, unit="%", bar_format="{n:.0f}% |{bar}| {elapsed}, {remaining} left {postfix}") as bar:
         done = 0
 
-        def finished(spec: Spec, curve: Rows) -> None:
+        def finished(spec: Spec, curve: Rows | None) -> None:
             nonlocal done
             done += 1
-            rows.extend(curve)
-            write_rows(out, rows)
+            if curve is not None:
+                add_rows(out, curve, key)
             bar.update(100 * spec.cost / total)
             bar.set_postfix_str(f"run {done} of {len(missing)}")
 
-        run_all(missing, work, finished, args.parallel)
+        run_all(missing, folder, lambda spec: spec.key in complete(), work, finished, args.parallel)
 
 
 def main() -> None:
@@ -115,14 +119,17 @@ def main() -> None:
         spec.command(args.camvid)  # a missing data set is reported before the first run
     default = Path(args.run_dir) / "quick.csv" if args.quick else RESULTS / f"{args.suite}.csv"
     out = Path(args.out) if args.out else default
-    check_writable(out)
+    for path in (out, Path(args.run_dir) / "logs"):
+        check_writable(path)
     run_missing(args, specs, out)
     for lines in results.final_tables(out).values():
         print()
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
-    pictures = [*plots.plot(out), plots.draw_label_maps(specs, Path(args.run_dir), out.with_suffix(".label_maps.png"))]
+    label_maps = out.with_suffix(".label_maps.png")
+    with locked(out):  # the last to draw has read all rows
+        pictures = [*plots.plot(out), plots.draw_label_maps(specs, Path(args.run_dir), label_maps)]
     print(*filter(None, pictures), sep="\n")
 
 

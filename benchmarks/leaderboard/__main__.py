@@ -7,7 +7,8 @@ An entry is a file with a function ``train(trial)`` (``benchmarks.leaderboard.tr
 ``benchmarks/leaderboard/entries/template.py``) or one of this project's own training commands. Every run that the
 results file does not hold yet is run, a few at once. An entry that raises, takes too long, returns label maps of a
 wrong shape or asks for targets gets a row that says so, and the others go on. Learning curves and a report in Markdown
-follow at the end. A leaderboard that was stopped continues where it was when it is started again.
+follow at the end. A leaderboard that was stopped continues where it was when it is started again, and one that is
+started several times at once, on machines that share the results file and the run folders, is divided among them.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from benchmarks.processes import Processes
 from benchmarks.results_file import (
     RESULTS,
     Row,
+    add_rows,
     check_writable,
     device_name,
+    locked,
     provenance,
     read_rows,
     replacing,
-    write_rows,
+    update_rows,
 )
 from benchmarks.training_runs import log_file, run_all
 from rss_env.errors import OptionError
@@ -149,19 +152,32 @@ def run_missing(args: LeaderboardArguments, files: Mapping[str, Path], missing: 
             return Judge(files[run.entry], run.arena, run.seed, args.seconds, processes, log_file(folder)).run()
         return train_entry(run.entry, run.arena, run.seed, folder, args.seconds, processes)
 
+    def is_done(run: Run) -> bool:
+        return run.key in map(report.key_of, read_rows(out))
+
     with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
 
-        def finished(run: Run, verdict: Verdict) -> None:
+        def finished(run: Run, verdict: Verdict | None) -> None:
+            bar.update()
+            if verdict is None:
+                return
             if verdict.label_maps is not None:
                 with replacing(report.label_maps_file(Path(args.run_dir), *run.key)) as file:
                     np.save(file, verdict.label_maps)
-            write_rows(out, [*read_rows(out), *rows_of(run, verdict, measured)])
+            add_rows(out, rows_of(run, verdict, measured), report.KEY)
             if verdict.status != "ok":
                 log = log_file(run.folder(args.run_dir))
                 tqdm.write(f"{run.entry}, {run.arena.name}, seed {run.seed}: {verdict.status} ({log})")
-            bar.update()
 
-        run_all(missing, work, finished, args.parallel)
+        run_all(missing, lambda run: run.folder(args.run_dir), is_done, work, finished, args.parallel)
+
+
+def forget(run: Run, run_dir: str, out: Path) -> None:
+    """Deletes the rows and the run folder of a run; the folder only if no other process is doing the run."""
+    with locked(run.folder(run_dir), wait=False) as claimed:
+        if claimed:
+            shutil.rmtree(run.folder(run_dir), ignore_errors=True)
+        update_rows(out, lambda rows: [row for row in rows if report.key_of(row) != run.key], report.COLUMNS)
 
 
 def main() -> None:
@@ -172,23 +188,21 @@ def main() -> None:
     places = arenas(args.camvid)
     for arena in places:  # a missing data set is reported before the first run
         gym.make_vec(arena.env_id, num_envs=1, **arena.env_options)
-    held = read_results(out)
+    read_results(out)
     for path in (out, Path(args.run_dir) / "logs"):
         check_writable(path)
     wanted = [Run(name, arena, seed) for seed in dict.fromkeys(args.seeds) for arena in places for name in chosen]
-    again = [run for run in wanted if run.entry in args.again]
-    outdated = {run.key for run in again}
-    rows = [row for row in held if report.key_of(row) not in outdated]
-    if len(rows) < len(held):
-        write_rows(out, rows, list(held[0]))
-    for run in again:
-        shutil.rmtree(run.folder(args.run_dir), ignore_errors=True)
-    done = {report.key_of(row) for row in rows}
+    for run in wanted:
+        if run.entry in args.again:
+            forget(run, args.run_dir, out)
+    done = set(map(report.key_of, read_results(out)))
     missing = [run for run in wanted if run.key not in done]
     if len(missing) < len(wanted):
         print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {out}; --again ENTRY runs them again.")
     run_missing(args, files, missing, out)
-    print(report.write(out, Path(args.run_dir)).read_text(encoding="utf-8"))
+    with locked(out):  # the last to write a report has read all rows
+        text = report.write(out, Path(args.run_dir)).read_text(encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

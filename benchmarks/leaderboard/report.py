@@ -23,6 +23,7 @@ from benchmarks.results_file import RESULTS, Row, Table, read_rows, replacing, r
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
 from rss_env.rendering import colourise
 
+KEY = ("entry", "environment", "seed")  # of the rows of one run
 COLUMNS = ("entry", "environment", "budget", "seed", "status", "final", "val_miou")  # that a report needs
 BOUNDS = ("cross-entropy", "image tags")  # they see no score: pixel labels, image tags
 HEAD = ["", "entry", "mIoU", "95 % interval", "seeds", "reward queries", "seconds", "regret", "status"]
@@ -77,7 +78,8 @@ def ranking_table(environment: str) -> Callable[[], Table]:
 
 def key_of(row: Row) -> tuple[str, str, str]:
     """Entry, environment and seed of a row."""
-    return row["entry"], row["environment"], row["seed"]
+    entry, environment, seed = (row[name] for name in KEY)
+    return entry, environment, seed
 
 
 def file_name(entry: str, environment: str, seed: str) -> str:

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import tyro
 
 from agents.training.command import run_command
-from benchmarks.results_file import RESULTS, results_of
+from benchmarks.results_file import RESULTS, read_last_device, replacing, results_of
 
 STYLES = {
     "floor": ("0.6", ":"),
@@ -35,7 +35,8 @@ def plot(results: Path = RESULTS / "throughput.csv") -> Path:
         results: a CSV file of ``benchmarks.throughput``.
     """
     curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
-    rows = results_of(results, "benchmarks.throughput", ("num_envs", "episodes_per_second", "level", "contender"))
+    results_of(results, "benchmarks.throughput", ("num_envs", "episodes_per_second", "level", "contender"))
+    rows = read_last_device(results)
     for row in rows:
         point = int(row["num_envs"]), float(row["episodes_per_second"])
         curves[row["level"], row["image_size"]][row["contender"]].append(point)
@@ -60,7 +61,8 @@ def plot(results: Path = RESULTS / "throughput.csv") -> Path:
     figure.suptitle(f"Shapes, {rows[0]['device']}", fontsize=10)
     figure.tight_layout(rect=(0, 0.6 / figure.get_size_inches()[1], 1, 1))
     path = results.with_suffix(".png")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110)
     plt.close(figure)
     return path
 

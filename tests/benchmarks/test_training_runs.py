@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,8 +98,41 @@ def test_a_failure_cancels_what_waits_and_ends_what_is_running(tmp_path: Path) -
         processes.end(process)
 
     with pytest.raises(RunFailed, match="no"):
-        run_all(range(10), work, lambda *_: pytest.fail("no run finishes"), parallel=2)
+        run_numbers(tmp_path, 10, work)
     assert len(pids) <= 2  # the thread of the failed run may have taken another
+    assert end_within(list(map(str, pids)), seconds=0)
+
+
+def run_numbers(folder: Path, runs: int, work: Callable[[int, Processes], None]) -> None:
+    """Runs that are numbers, two at once; none of them may finish."""
+    fail = lambda *_: pytest.fail("no run finishes")  # noqa: E731
+    run_all(range(runs), lambda run: folder / f"{run}", lambda _: False, work, fail, parallel=2)
+
+
+def test_ctrl_c_while_runs_are_submitted_ends_those_that_are_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+    running = threading.Event()
+
+    def work(run: int, processes: Processes) -> None:
+        process = processes.start("http.server", ["0"], tmp_path / f"{run}.txt")
+        pids.append(process.pid)
+        running.set()
+        process.wait()
+        processes.end(process)
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            if args[1] == 1:
+                assert running.wait(60)
+                signal.raise_signal(signal.SIGINT)
+            return super().submit(*args, **kwargs)
+
+    monkeypatch.setattr("benchmarks.training_runs.ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_numbers(tmp_path, 1000, work)
+    assert len(pids) == 1
     assert end_within(list(map(str, pids)), seconds=0)
 
 

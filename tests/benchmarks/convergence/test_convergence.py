@@ -13,7 +13,7 @@ from agents.training.command import parse_command
 from benchmarks.convergence import __main__ as convergence
 from benchmarks.convergence import plots, results
 from benchmarks.convergence.suites import ABLATION, METHODS, SUITES, TITLES, Spec, ablation
-from benchmarks.results_file import read_rows, write_rows
+from benchmarks.results_file import add_rows, read_rows, update_rows
 from rss_env.errors import OptionError
 
 TINY = Spec("shapes", "image", "replay", 2, 1, (16, 16), 4, batch_size=2, evaluations=2)
@@ -73,7 +73,7 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
     assert read_rows(out) == rows
 
     # Without its last row a run counts as missing; its run folder gives all rows back, each once and with its old time.
-    write_rows(out, [row for row in rows if (row["method"], row["step"]) != ("replay", "4")])
+    update_rows(out, lambda rows: [row for row in rows if (row["method"], row["step"]) != ("replay", "4")])
     convergence.main()
     by_method = lambda row: (row["method"], row["step"])  # noqa: E731
     assert sorted(read_rows(out), key=by_method) == sorted(rows, key=by_method)
@@ -92,7 +92,7 @@ def made_up_rows() -> list[dict[str, Any]]:
 
 
 def test_tables_give_mean_range_and_share_of_cross_entropy(tmp_path: Path) -> None:
-    write_rows(tmp_path / "rows.csv", made_up_rows())
+    add_rows(tmp_path / "rows.csv", made_up_rows(), list(TINY.columns))
     lines = results.final_tables(tmp_path / "rows.csv")["shapes", "image"]
     assert [line[1:6] for line in lines[1:]] == [
         ["", "3", "0.500 (0.490–0.510)", "100.0%", "0"],
@@ -102,7 +102,7 @@ def test_tables_give_mean_range_and_share_of_cross_entropy(tmp_path: Path) -> No
 
 
 def test_plots_are_written_and_curves_of_one_method_are_told_apart_by_k(tmp_path: Path) -> None:
-    write_rows(tmp_path / "rows.csv", made_up_rows())
+    add_rows(tmp_path / "rows.csv", made_up_rows(), list(TINY.columns))
     files = plots.plot(tmp_path / "rows.csv")
     for file in files:
         with Image.open(file) as picture:
