@@ -140,7 +140,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         OSError: nothing can be written next to ``path``, or its file system has no locks; it names ``path``.
     """
     place = path.resolve()
-    lock = FileLock(place.with_name(f".{place.name}.lock"), fallback_to_soft=False)
+    lock = FileLock(place.with_name(f".{place.name}.lock"), poll_interval=0.01, fallback_to_soft=False)
     try:
         lock.acquire(blocking=wait)
     except Timeout:

@@ -8,7 +8,7 @@ from benchmarks.leaderboard import report
 from benchmarks.leaderboard.__main__ import Run, rows_of
 from benchmarks.leaderboard.arenas import Arena
 from benchmarks.leaderboard.judge import Verdict
-from benchmarks.results_file import read_rows, write_rows
+from benchmarks.results_file import add_rows, read_rows
 from rss_env.errors import OptionError
 
 ARENA = Arena("shapes", "RSS-Shapes-ImageReward-v0", (16, 16), 96, {"num_images": 8, "num_classes": 3})
@@ -36,7 +36,7 @@ def make_rows() -> list[dict[str, object]]:
 
 
 def test_the_report_ranks_by_miou_and_lists_failures_last(tmp_path: Path) -> None:
-    write_rows(tmp_path / "board.csv", make_rows())
+    add_rows(tmp_path / "board.csv", make_rows(), report.KEY)
     lines = report.ranking(read_rows(tmp_path / "board.csv"))
     assert [line[1] for line in lines] == ["better", "good", "bad"]
     assert lines[1][2:6] == ["0.600", "0.500–0.700", "3", "64"]
