@@ -48,7 +48,7 @@ def started(function: Callable[..., None], *arguments: tuple[Any, ...]) -> Itera
                 process.join()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -58,7 +58,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 def join(processes: list[BaseProcess]) -> list[int | None]:
     """Exit codes of processes that end by themselves."""
     for process in processes:
-        process.join(60)
+        process.join(120)
     return [process.exitcode for process in processes]
 
 
