@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from rss_env.cli.ids import dataset_root, parse_env_kwargs, resolve
 from rss_env.cli.output import Json, console, print_json, print_table
 from rss_env.datasets import DATASETS
 from rss_env.datasets.check import DatasetReport, SplitReport, check_dataset, find_layouts
+from rss_env.datasets.files import root_path
 from rss_env.errors import DatasetNotFoundError, OptionError
 
 MANY = 200  # pairs from which a progress bar is worth showing
@@ -59,11 +59,11 @@ def _find(what: str, root: str) -> list[tuple[str, str | None]]:
         dataset, _ = resolve(what)
         return [(dataset, dataset_root(dataset, root))]
     except OptionError as error:
-        if not Path(what).expanduser().is_dir():
+        if not root_path(what).is_dir():
             raise OptionError(
                 f"There is no folder {what}." if "/" in what else f"{error} There is no such folder either."
             ) from None
-    folder = str(Path(what).expanduser())
+    folder = str(root_path(what))
     found = find_layouts(folder)
     if not found:
         layouts = "\n".join(f"{n}:\n{e.info.layout}" for n, e in DATASETS.items() if e.locate is not None)

@@ -14,6 +14,7 @@ from rss_env.datasets import ade20k, camvid, cityscapes, coco_stuff, folder, pas
 from rss_env.datasets.cache import load_cached
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
 from rss_env.datasets.decode import check_resize
+from rss_env.datasets.files import SHORT
 from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.layout import check_complete
 from rss_env.datasets.photos import PhotoSource
@@ -37,6 +38,16 @@ class DatasetEntry:
     info: DatasetInfo
     locate: Callable[..., PhotoSource] | None = None
     generate: Callable[..., SegmentationDataset] | None = None
+
+    def find(self, root: str | Path | None, split: str, **options: Any) -> PhotoSource:
+        """The files of one split, by ``locate``; what the disk refuses is a ``DatasetError`` too."""
+        assert self.locate is not None
+        try:
+            return self.locate(root, split, **options)
+        except DatasetError:
+            raise
+        except OSError as error:
+            raise DatasetError(f"Cannot read {SHORT.repr(str(error.filename))}: {error.strerror}.") from error
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -83,7 +94,8 @@ def load_dataset(
 
     Args:
         name: a key of ``DATASETS``.
-        root: folder of the data set; procedural data sets take none.
+        root: folder of the data set; procedural data sets take none. ``~`` at its start is the user's home folder and
+            ``~name`` that of another user, as in a shell; variables such as ``$HOME`` are not replaced.
         split: name of the split.
         image_size: (H, W) in pixels; None for the data set's default.
         resize: how photos reach that size: ``"pad"`` (keep proportions, ignored border), ``"crop"`` (keep proportions,
@@ -116,8 +128,7 @@ def load_dataset(
             raise DatasetError(f"{name} is procedural and takes no root, got root={str(root)!r}.")
         data = entry.generate(split, size, **options)
     else:
-        assert entry.locate is not None
-        source = entry.locate(root, split, **options)
+        source = entry.find(root, split, **options)
         check_complete(source.name, source.images, source.masks)
         data = load_cached(source, size, resize)
     recipe = functools.partial(load_dataset, name, root=root, split=split, image_size=size, resize=resize, **options)

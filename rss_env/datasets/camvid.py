@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, check_split
+from rss_env.datasets.files import has_file
 from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.layout import list_photos, need_root, not_found, pair_files
 from rss_env.datasets.photos import PhotoSource
@@ -70,10 +71,11 @@ def locate(root: str | Path | None, split: str) -> PhotoSource:
     if home is None:
         raise not_found("CamVid", base / f"{split}annot", base, INFO)
     listing = home / f"{split}.txt"
-    if listing.is_file():
+    if has_file(listing):
         # A line is "photo annotation" with paths of the machine it was written on: only the last name counts.
-        ids = [PurePosixPath(line.split()[-1]).stem for line in read_lines(listing)]
-        check_unique(listing, ids)
+        lines = {number: PurePosixPath(line.split()[-1]).stem for number, line in read_lines(listing).items()}
+        check_unique(listing, lines)
+        ids = list(lines.values())
     else:
         ids = list_photos("CamVid", split, home / split)
     images, masks = pair_files(ids, home / split, home / f"{split}annot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ import numpy as np
 from rss_env.datasets import DATASETS, load_dataset
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES
 from rss_env.datasets.decode import read_image, read_mask
+from rss_env.datasets.files import root_path
 from rss_env.datasets.layout import IMAGE_SUFFIXES, check_complete
 from rss_env.datasets.photos import PhotoSource
+from rss_env.datasets.split_files import list_splits
 from rss_env.errors import DatasetError, DatasetNotFoundError, UnknownSplitError
 
 
@@ -101,7 +104,10 @@ def official_splits(name: str, root: str | Path | None) -> list[str]:
     official = list(DATASETS[name].info.splits)
     if official or root is None:
         return official
-    found = sorted(path.stem for path in (Path(root) / "splits").glob("*.txt"))
+    try:
+        found = list_splits(root_path(root) / "splits")
+    except DatasetError:  # which the loader raises again
+        found = []
     usual = ["train", "val", "test"]
     return [*(s for s in usual if s in found), *(s for s in found if s not in usual)] or ["train", "val"]
 
@@ -120,14 +126,12 @@ def locate_splits(
     Returns:
         split -> its files, or the error that keeps them from being listed; no entry for a split that is not there.
     """
-    locate = DATASETS[name].locate
-    assert locate is not None
-    if name == "Folder" and "num_classes" not in options and not (Path(root) / "classes.json").is_file():
+    if name == "Folder" and "num_classes" not in options and not os.path.lexists(root_path(root) / "classes.json"):
         options = {"num_classes": MAX_CLASSES, **options}  # else every mask would be decoded to count the classes
     found: dict[str, PhotoSource | DatasetError] = {}
     for split in splits:
         try:
-            found[split] = locate(root, split, **options)
+            found[split] = DATASETS[name].find(root, split, **options)
         except (DatasetNotFoundError, UnknownSplitError):
             continue
         except DatasetError as error:
@@ -183,12 +187,10 @@ def check_dataset(
     wanted = official_splits(name, root) if splits is None else list(dict.fromkeys(splits))
     if DATASETS[name].generate is not None:
         return _check_procedural(name, wanted, options)
-    locate = DATASETS[name].locate
-    assert locate is not None
     sources = locate_splits(name, root, wanted, **options) if root is not None else {}
     unlisted = [split for split in wanted if not isinstance(sources.get(split), PhotoSource)]
     if unlisted and (splits is not None or not sources):
-        locate(root, unlisted[0], **options)  # raises, and says why
+        DATASETS[name].find(root, unlisted[0], **options)  # raises, and says why
     listed = [source for source in sources.values() if isinstance(source, PhotoSource)]
     pairs = {pair: source for source in listed for pair in _pairs(source)}
     with ThreadPoolExecutor() as pool:

@@ -10,10 +10,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rss_env.datasets.dataset import IGNORE_INDEX
+from rss_env.datasets.files import check_file
 from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetError, OptionError
 
 RESIZES = ("pad", "crop", "stretch")
+# A mask must be of a format that keeps its numbers. Others change them: JPEG, JPEG 2000, AVIF and HEIF by compression,
+# netpbm by its largest value, GIF by its palette; what is not known may.
+MASK_FORMATS = ("PNG", "BMP", "TIFF")
+TIFF_COMPRESSIONS = ("raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate",
+    "packbits", "lzma", "zstd")  # fmt: skip
+SCALES = {"L;2": 85, "L;4": 17}  # by how much Pillow multiplies grey values of 2 and 4 bits
 
 
 def check_resize(resize: str) -> None:
@@ -80,11 +87,10 @@ def read_image(path: Path) -> Image.Image:
 def read_mask(path: Path) -> Image.Image:
     """A label map as an 8-bit grey image whose values are the stored numbers (palette colours are dropped).
 
-    The numbers may be stored in 1, 2, 4, 8 or 16 bits, but none may be above 255.
+    The numbers may be stored in 1, 2, 4, 8 or 16 bits, but none may be above 255. The format must be one that keeps
+    them: PNG, BMP or TIFF without lossy compression.
     """
-    mask = _read(path, upright=False)
-    if mask.format == "JPEG":
-        raise DatasetError(f"{path} is a JPEG, whose compression changes class numbers; save masks as PNG.")
+    mask = _read(path, mask=True)
     if mask.mode in ("L", "P"):
         return Image.frombytes("L", mask.size, mask.tobytes())
     if mask.mode != "1" and not mask.mode.startswith("I;16"):
@@ -115,7 +121,9 @@ def fit(
     return canvas
 
 
-def _read(path: Path, upright: bool = True) -> Image.Image:
+def _read(path: Path, mask: bool = False) -> Image.Image:
+    """The first frame: of a photo turned upright, of a mask with the grey values that are stored."""
+    check_file(path)
     try:
         with Image.open(path) as image:
             # Pillow only warns up to twice its limit, and turning warnings into errors is not safe in threads.
@@ -123,14 +131,28 @@ def _read(path: Path, upright: bool = True) -> Image.Image:
                 raise Image.DecompressionBombError(
                     f"{image.width}×{image.height} pixels, PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}."
                 )
+            scale = _check_mask(path, image) if mask else 1
             image.load()
-            read = ImageOps.exif_transpose(image) if upright else image
+            read = image if mask else ImageOps.exif_transpose(image)
             if image.mode == "I" and image.format == "PNG":  # how older Pillow reads 16-bit grey
                 read = Image.fromarray(np.asarray(read).astype(np.uint16))
-            return read
+            return Image.fromarray(np.asarray(read) // np.uint8(scale)) if scale > 1 else read
+    except DatasetError:
+        raise
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise DatasetError(f"Cannot read {path}: {error.strerror}.") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise DatasetError(f"Cannot decode {path}: {error}. Is the file truncated or corrupt?") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path} is too large to decode safely: {error}") from error
+
+
+def _check_mask(path: Path, image: Image.Image) -> int:
+    """Checks that a format keeps class numbers, before decoding; returns by how much Pillow will multiply them."""
+    compression = image.info.get("compression") if image.format == "TIFF" else None
+    if image.format not in MASK_FORMATS or (image.format == "TIFF" and compression not in TIFF_COMPRESSIONS):
+        form = "JPEG" if image.format == "MPO" else image.format
+        details = f" with {compression} compression" if compression else ""
+        raise DatasetError(f"{path} is a {form}{details}, which can change class numbers; save masks as PNG.")
+    layout = image.tile[0][3] if image.tile else None  # how the pixels are stored, in Pillow's words
+    return SCALES.get(layout if isinstance(layout, str) else next(iter(layout or ()), ""), 1)

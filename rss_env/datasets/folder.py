@@ -28,7 +28,8 @@ import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES, check_split
 from rss_env.datasets.decode import read_mask
-from rss_env.datasets.info import DatasetInfo
+from rss_env.datasets.files import has_file, has_folder, read_text
+from rss_env.datasets.info import DatasetInfo, as_palette
 from rss_env.datasets.layout import (
     check_complete,
     files_below,
@@ -39,7 +40,7 @@ from rss_env.datasets.layout import (
     not_found,
 )
 from rss_env.datasets.photos import PhotoSource, bit_palette
-from rss_env.datasets.split_files import read_split
+from rss_env.datasets.split_files import list_splits, read_split
 from rss_env.errors import DatasetError
 
 LAYOUT = """\
@@ -74,8 +75,8 @@ def locate(root: str | Path | None, split: str, *, num_classes: int | None = Non
         raise not_found("Folder", base / "images", base, INFO)
     ids = _split_ids(base, split)
     images = find_images(ids, base / "images")
-    masks = find_masks(ids, base / "masks") if (base / "masks").is_dir() else ()
-    if num_classes is None and not (base / "classes.json").is_file():
+    masks = find_masks(ids, base / "masks") if has_folder(base / "masks") else ()
+    if num_classes is None and not has_file(base / "classes.json"):
         check_complete("Folder", images, masks)  # before every mask is decoded
         num_classes = _count_classes(base)
     names, palette, relabel = _classes(base, num_classes)
@@ -84,7 +85,7 @@ def locate(root: str | Path | None, split: str, *, num_classes: int | None = Non
 
 def _split_ids(base: Path, split: str) -> list[str]:
     lists = base / "splits"
-    found = sorted(p.stem for p in lists.glob("*.txt"))
+    found = list_splits(lists)
     rules: dict[str, Callable[[str], bool]] = {"all": lambda image_id: True}
     if not found:
         rules |= {"train": lambda image_id: not _in_val(image_id), "val": _in_val}
@@ -105,13 +106,15 @@ def _in_val(image_id: str) -> bool:
 def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.ndarray, dict[int, int]]:
     """Class names, palette and relabelling."""
     path = base / "classes.json"
-    if not path.is_file():
+    if not has_file(path):
         assert num_classes is not None
         _check_count(num_classes, "num_classes")
         return tuple(f"class {c}" for c in range(num_classes)), bit_palette(num_classes), {}
     try:
-        stored: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        stored: Any = json.loads(read_text(path, "utf-8"))
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:  # the latter: brackets nested thousands deep
         raise DatasetError(f"Cannot read {path}: {error}.") from error
     described = stored if isinstance(stored, dict) else {"classes": stored}
     names, ignored = described.get("classes"), described.get("ignore_label", IGNORE_INDEX)
@@ -124,10 +127,7 @@ def _classes(base: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.n
         raise DatasetError(f'{path}: "ignore_label" must be an integer from {len(names)} to 255, got {ignored!r}.')
     palette = bit_palette(len(names))
     if "palette" in described:
-        try:
-            palette = np.array(described["palette"], np.uint8).reshape(len(names), 3)
-        except (ValueError, OverflowError, TypeError) as error:
-            raise DatasetError(f'{path}: "palette" must be {len(names)} triples of 0..255: {error}.') from error
+        palette = as_palette(described["palette"], len(names), f'{path}: "palette"')
     return tuple(names), palette, {} if ignored == IGNORE_INDEX else {ignored: IGNORE_INDEX}
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from rss_env.errors import DatasetError
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -16,6 +19,32 @@ def split_names(text: str) -> tuple[str, ...]:
         ('road', 'traffic light')
     """
     return tuple(name.strip() for name in text.split(","))
+
+
+def as_palette(colours: Any, count: int, what: str) -> np.ndarray:
+    """A palette, uint8 (C, 3), from C colours of three integers each; nothing is rounded, cut or parsed.
+
+    Args:
+        colours: the colours of the classes, as lists, tuples or an array.
+        count: C, the number of classes.
+        what: names the palette in errors.
+
+    Raises:
+        DatasetError: there are not C colours, or one is not three integers of 0..255 (it is named).
+    """
+    if not isinstance(colours, (list, tuple, np.ndarray)) or len(colours) != count:
+        got = f"{len(colours)}" if isinstance(colours, (list, tuple, np.ndarray)) else f"{colours!r}"
+        raise DatasetError(f"{what} must be {count} colours, one per class, got {got}.")
+    for number, colour in enumerate(colours):
+        sequence = isinstance(colour, (list, tuple, np.ndarray)) and len(colour) == 3
+        if not sequence or not all(_is_byte(value) for value in colour):
+            got = colour.tolist() if isinstance(colour, np.ndarray) else colour
+            raise DatasetError(f"{what}: the colour of class {number} must be three integers of 0..255, got {got!r}.")
+    return np.array(colours, np.uint8)
+
+
+def _is_byte(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= 255
 
 
 @dataclass(frozen=True)
@@ -46,7 +75,8 @@ class DatasetInfo:
         licence: the terms of use.
         layout: what the loader looks for below root, one path per line; empty for a procedural data set.
         class_names: C names; empty where the user's files or options decide.
-        palette: uint8 (C, 3), the colour of each class; None where the user decides.
+        palette: uint8 (C, 3), the colour of each class; None where the user decides. Other forms of C times three
+            integers of 0..255 are converted.
         splits: official split -> number of images; empty where the user decides.
         ignore: which stored labels are ignored.
         archives: what ``rss-env download`` fetches; empty if it can fetch nothing.
@@ -66,3 +96,8 @@ class DatasetInfo:
     archives: tuple[Archive, ...] = ()
     steps: str = ""
     aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.palette is not None:
+            palette = as_palette(self.palette, len(self.class_names), f"The palette of {self.title!r}")
+            object.__setattr__(self, "palette", palette)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
+from rss_env.datasets.files import is_file, is_folder, root_path, scan
 from rss_env.datasets.info import DatasetInfo
 from rss_env.datasets.split_files import and_more
 from rss_env.errors import DatasetError, DatasetNotFoundError
@@ -16,14 +16,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def need_root(dataset: str, root: str | Path | None, info: DatasetInfo) -> Path:
-    """The root folder as a path; an error that shows the layout if none was given."""
+    """The root folder as a path, see ``root_path``; an error that shows the layout if none was given."""
     if root is None:
         raise DatasetNotFoundError(
             f"{dataset} reads photos from disk and needs root=<folder>, for example "
             f'gym.make("RSS-{dataset}-ImageReward-v0", root="data").\nExpected below root:\n{info.layout}'
             f"{_how_to_get(dataset, 'data', info)}"
         )
-    return Path(root).expanduser()
+    return root_path(root)
 
 
 def find_home(dataset: str, root: str | Path | None, outer: tuple[str, ...], marker: str, info: DatasetInfo) -> Path:
@@ -166,7 +166,7 @@ def check_complete(dataset: str, images: Sequence[Path], masks: Sequence[Path]) 
 def _missing(paths: Sequence[Path]) -> list[Path]:
     """The paths at which there is no file."""
     folders = {path.parent for path in paths}
-    there = {folder: {entry.name for entry in _scan(folder) if entry.is_file()} for folder in folders}
+    there = {folder: {entry.name for entry in scan(folder) if is_file(entry)} for folder in folders}
     return [path for path in paths if path.name not in there[path.parent]]
 
 
@@ -184,7 +184,7 @@ def _masks_in(folder: Path) -> dict[str, str]:
 
 def _files_in(folder: Path) -> list[tuple[str, str]]:
     """The names of the files in one folder, each as (stem, suffix)."""
-    names = [PurePath(entry.name) for entry in _scan(folder) if entry.is_file()]
+    names = [PurePath(entry.name) for entry in scan(folder) if is_file(entry)]
     return [(name.stem, name.suffix) for name in names]
 
 
@@ -196,20 +196,9 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     Raises:
         DatasetError: a folder cannot be listed.
     """
-    for entry in _scan(folder):
+    for entry in scan(folder):
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             yield from files_below(path, suffixes)
-        elif path.suffix.lower() in suffixes and not entry.is_dir():
+        elif path.suffix.lower() in suffixes and not is_folder(entry):
             yield path
-
-
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, none if it does not exist: one system call for many names, not one for each."""
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from rss_env.datasets.dataset import check_split
+from rss_env.datasets.files import has_folder, read_text, scan
 from rss_env.errors import DatasetError
 
 
@@ -16,49 +16,60 @@ def read_devkit_split(dataset: str, lists: Path, split: str) -> list[str]:
     Raises:
         DatasetError: unknown split (the valid ones are listed), or a bad split file.
     """
-    check_split(dataset, split, sorted(p.stem for p in lists.glob("*.txt")))
+    check_split(dataset, split, list_splits(lists))
     return read_split(lists / f"{split}.txt")
 
 
+def list_splits(folder: Path) -> list[str]:
+    """The names of the split files in a folder, sorted, without ``.txt``; none if there is no folder.
+
+    Raises:
+        DatasetError: it is not a folder, or cannot be listed.
+    """
+    names = [PurePath(entry.name) for entry in scan(folder)] if has_folder(folder) else []
+    return sorted(name.stem for name in names if name.suffix == ".txt")
+
+
 def read_split(path: Path) -> list[str]:
-    """The ids that a split file lists, one per line.
+    """The ids that a split file lists, one per line; ``./a`` and ``a//b`` are the ids ``a`` and ``a/b``.
 
     Raises:
         DatasetError: the file is empty, lists an id twice, or an id would lead out of the data set's folder.
     """
-    ids = read_lines(path)
-    for number, image_id in enumerate(ids, 1):
-        outside = ".." in PurePosixPath(image_id).parts or image_id.startswith("/")
-        if outside or any(character in image_id for character in "\\:\0"):
+    ids = {}
+    for number, line in read_lines(path).items():
+        place = PurePosixPath(line)
+        if ".." in place.parts or place.is_absolute() or not place.parts or any(c in line for c in "\\:\0"):
             raise DatasetError(
-                f"{path}, entry {number}: {image_id!r} leads out of the data set's folder; "
+                f"{path}, line {number}: {line!r} leads out of the data set's folder; "
                 "an id is a relative path without '..', such as 'city/0001'."
             )
+        ids[number] = place.as_posix()
     check_unique(path, ids)
-    return ids
+    return list(ids.values())
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a split file, stripped, without blank ones.
+def read_lines(path: Path) -> dict[int, str]:
+    """The lines of a split file by their numbers from 1 on, stripped, without blank ones.
 
     Raises:
         DatasetError: the file cannot be read, or has no line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"Cannot read the split file {path}: {error}.") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = read_text(path, "utf-8-sig")  # Windows editors put a byte-order mark first
+    lines = {number: line.strip() for number, line in enumerate(text.splitlines(), 1) if line.strip()}
     if not lines:
         raise DatasetError(f"The split file {path} is empty: it lists no image.")
     return lines
 
 
-def check_unique(path: Path, ids: list[str]) -> None:
-    """Raises ``DatasetError`` that names an id the split file lists twice."""
-    twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
+def check_unique(path: Path, ids: dict[int, str]) -> None:
+    """Raises ``DatasetError`` that names an id which the split file lists twice, and the lines."""
+    first: dict[str, int] = {}
+    twice = {number: image_id for number, image_id in ids.items() if first.setdefault(image_id, number) != number}
     if twice:
-        raise DatasetError(f"The split file {path} lists {twice[0]!r} twice{and_more(twice)}.")
+        number, image_id = next(iter(twice.items()))
+        more = and_more(list(dict.fromkeys(twice.values())))
+        raise DatasetError(f"The split file {path} lists {image_id!r} twice, in lines {first[image_id]} and {number}{more}.")
 
 
 def and_more(items: Sequence, shown: int = 1) -> str:

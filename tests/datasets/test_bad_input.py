@@ -203,18 +203,18 @@ def test_an_empty_split_file_is_named(tmp_path: Path, name: str, content: str):
 def test_a_split_file_that_is_not_text_is_named(tmp_path: Path, name: str):
     _, _, listing = _tree(name, tmp_path)
     listing.write_bytes(b"\x89PNG\xff\xfe")
-    assert f"Cannot read the split file {listing}" in _error(DatasetError, name, root=tmp_path)
+    assert f"Cannot read {listing}: 'utf-8' codec can't decode" in _error(DatasetError, name, root=tmp_path)
 
 
 @pytest.mark.parametrize(
-    "image_id", ["../secret", "street/../../secret", "/etc/secret", "..\\secret", "C:secret", "a\0b"]
+    "image_id", ["../secret", "street/../../secret", "street/../beach", "/etc/secret", "..\\secret", "C:secret", "a\0b", "."]
 )
 @pytest.mark.parametrize("name", ["VOC", "Folder"])
 def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str, image_id: str):
     _, _, listing = _tree(name, tmp_path)
-    listing.write_text(f"{listing.read_text().split()[0]}\n{image_id}\n")
+    listing.write_text(f"{listing.read_text().split()[0]}\n\n{image_id}\n")
     message = _error(DatasetError, name, root=tmp_path)
-    assert message.startswith(f"{listing}, entry 2: {image_id!r} leads out of the data set's folder;")
+    assert message.startswith(f"{listing}, line 3: {image_id!r} leads out of the data set's folder;")
     assert "a relative path without '..'" in message
 
 
@@ -233,8 +233,36 @@ def test_an_id_listed_twice_is_named(tmp_path: Path, name: str):
     _, _, listing = _tree(name, tmp_path)
     first, second = listing.read_text().split()[:2]
     write_lines(listing, [first, second, first, second, second])
-    assert _error(DatasetError, name, root=tmp_path) == f"The split file {listing} lists {first!r} twice (and 1 more)."
+    message = f"The split file {listing} lists {first!r} twice, in lines 1 and 3 (and 1 more)."
+    assert _error(DatasetError, name, root=tmp_path) == message
 
+
+@pytest.mark.parametrize("spelling", ["./{}", "{}/", ".//{}", "././{}", "{}/."])
+@pytest.mark.parametrize("name", ["VOC", "Folder"])
+def test_another_spelling_of_an_id_is_the_same_id(tmp_path: Path, name: str, spelling: str):
+    _, _, listing = _tree(name, tmp_path)
+    first, second = listing.read_text().split()[:2]
+    write_lines(listing, [spelling.format(first), second])
+    assert load_dataset(name, root=tmp_path, image_size=(8, 8)).ids == (first, second)
+    write_lines(listing, [second, first, "", spelling.format(first)])
+    message = f"The split file {listing} lists {first!r} twice, in lines 2 and 4."
+    assert _error(DatasetError, name, root=tmp_path) == message
+
+
+def test_two_slashes_in_an_id_are_one(tmp_path: Path):
+    _, _, listing = _tree("Folder", tmp_path)
+    write_lines(listing, ["street//0001", "street/./0002"])
+    assert load_dataset("Folder", root=tmp_path, image_size=(8, 8)).ids == ("street/0001", "street/0002")
+    write_lines(listing, ["street/0001", "street//0001"])
+    assert "lists 'street/0001' twice, in lines 1 and 2." in _error(DatasetError, root=tmp_path)
+
+
+def test_a_camvid_list_that_names_an_image_twice_says_in_which_lines(tmp_path: Path):
+    _, _, listing = _tree("CamVid", tmp_path)
+    first, *_ = listing.read_text().splitlines()
+    write_lines(listing, ["", first, first.split()[-1]])
+    message = f"The split file {listing} lists '0001TP_006690' twice, in lines 2 and 3."
+    assert _error(DatasetError, "CamVid", root=tmp_path) == message
 
 # Options
 
