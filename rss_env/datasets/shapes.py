@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
+from rss_env.datasets.cache import cached_pairs
 from rss_env.datasets.dataset import SegmentationDataset, check_split
 from rss_env.datasets.info import DatasetInfo
 from rss_env.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+GENERATOR = 1  # to be raised by every change of what is drawn: cached images of another generator are not read
+# Work below which a split is drawn each time, about 0.2 s: then looking into the cache and writing to it gain little.
+# The unit is one pixel; what each image costs apart from its pixels is as much as this many.
+LITTLE_WORK = 1 << 20
+WORK_PER_IMAGE = 2250
 
 KINDS = ("disk", "square", "triangle", "cross", "ring", "bar", "crescent", "ell")
 SPLIT_SIZES = {"train": 2048, "val": 128, "test": 256}
@@ -60,10 +71,11 @@ def load(
     dataset_seed: int = 0,
     num_images: int | None = None,
 ) -> SegmentationDataset:
-    """Generates one split of the Shapes data set in memory.
+    """Generates one split of the Shapes data set, once: what takes long to draw is kept in the decoded cache.
 
     Image ``i`` of a split depends only on ``(dataset_seed, split, i)`` and the options: the same call gives the same
-    bytes on every machine, and the splits share no image.
+    bytes on every machine, and the splits share no image. Where the cache cannot be written, a warning is logged and the
+    images are drawn into memory.
 
     Args:
         split: ``"train"`` (2,048 images), ``"val"`` (128) or ``"test"`` (256).
@@ -75,7 +87,7 @@ def load(
         num_images: how many images of the split to generate instead of its full size.
 
     Returns:
-        A data set of uint8 images (n, H, W, 3) and targets (n, H, W); no pixel is ignored.
+        A data set of uint8 images (n, H, W, 3) and targets (n, H, W), read-only; no pixel is ignored.
 
     Raises:
         DatasetError: an option is out of range; the message lists the valid values.
@@ -94,12 +106,30 @@ def load(
     if not isinstance(count, (int, np.integer)) or not 1 <= count <= 1 << 30:
         raise DatasetError(f"num_images must be an integer between 1 and 2**30, got {num_images!r}.")
 
-    images = np.empty((count, height, width, 3), np.uint8)
-    targets = np.empty((count, height, width), np.uint8)
-    for i in range(count):
+    def draw(i: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([dataset_seed, SPLIT_STARTS[split] + i])
-        images[i], targets[i] = draw_scene(rng, image_size, num_classes, DIFFICULTIES[difficulty])
-    images.flags.writeable = targets.flags.writeable = False
+        return draw_scene(rng, image_size, num_classes, DIFFICULTIES[difficulty])
+
+    ingredients = {
+        "generator": GENERATOR,
+        "numpy": np.__version__,  # its random streams and rounding may change with the version
+        "start": SPLIT_STARTS[split],
+        "num_classes": int(num_classes),
+        "difficulty": dataclasses.asdict(DIFFICULTIES[difficulty]),
+        "dataset_seed": int(dataset_seed),
+    }
+    images, targets = None, None
+    if count * (height * width + WORK_PER_IMAGE) > LITTLE_WORK:
+        try:  # one thread: the drawing of small images holds Python's lock
+            images, targets = cached_pairs(f"Shapes {split}", ingredients, draw, int(count), (height, width), threads=1)
+        except DatasetError as error:
+            log.warning("Shapes is drawn each time, which may take some seconds: %s", error)
+    if images is None or targets is None:
+        images = np.empty((count, height, width, 3), np.uint8)
+        targets = np.empty((count, height, width), np.uint8)
+        for i in range(count):
+            images[i], targets[i] = draw(i)
+        images.flags.writeable = targets.flags.writeable = False
     return SegmentationDataset(
         name="Shapes",
         split=split,

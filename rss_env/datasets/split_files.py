@@ -69,7 +69,9 @@ def check_unique(path: Path, ids: dict[int, str]) -> None:
     if twice:
         number, image_id = next(iter(twice.items()))
         more = and_more(list(dict.fromkeys(twice.values())))
-        raise DatasetError(f"The split file {path} lists {image_id!r} twice, in lines {first[image_id]} and {number}{more}.")
+        raise DatasetError(
+            f"The split file {path} lists {image_id!r} twice, in lines {first[image_id]} and {number}{more}."
+        )
 
 
 def and_more(items: Sequence, shown: int = 1) -> str:

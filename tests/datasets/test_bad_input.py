@@ -207,7 +207,8 @@ def test_a_split_file_that_is_not_text_is_named(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize(
-    "image_id", ["../secret", "street/../../secret", "street/../beach", "/etc/secret", "..\\secret", "C:secret", "a\0b", "."]
+    "image_id",
+    ["../secret", "street/../../secret", "street/../beach", "/etc/secret", "..\\secret", "C:secret", "a\0b", "."],
 )
 @pytest.mark.parametrize("name", ["VOC", "Folder"])
 def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str, image_id: str):
@@ -263,6 +264,7 @@ def test_a_camvid_list_that_names_an_image_twice_says_in_which_lines(tmp_path: P
     write_lines(listing, ["", first, first.split()[-1]])
     message = f"The split file {listing} lists '0001TP_006690' twice, in lines 2 and 3."
     assert _error(DatasetError, "CamVid", root=tmp_path) == message
+
 
 # Options
 

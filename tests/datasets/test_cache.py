@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import os
 import re
@@ -260,6 +261,75 @@ def test_no_changed_byte_of_an_array_header_changes_the_data(tree: Path, cache: 
     np.testing.assert_array_equal(_load(tree).images, images)
 
 
+@given(
+    name=st.sampled_from(["images.npy", "targets.npy"]), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7)
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_changed_bit_of_an_array_changes_the_data(tree: Path, cache: Path, name: str, place: float, bit: int):
+    images, targets = (np.array(array) for array in (_load(tree).images, _load(tree).targets))
+    (entry,) = _entries(cache)
+    content = bytearray((entry / name).read_bytes())
+    content[128 + int(place * (len(content) - 128))] ^= 1 << bit
+    (entry / name).write_bytes(content)
+    again = _load(tree)
+    np.testing.assert_array_equal(again.images, images)
+    np.testing.assert_array_equal(again.targets, targets)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"version": 2}', '{"version": 2, "arrays": {"images": 3}}', "2", "null"]
+)
+def test_an_odd_description_is_written_again(tree: Path, cache: Path, decoded: list[int], text: str):
+    images = np.array(_load(tree).images)
+    (entry,) = _entries(cache)
+    (entry / "meta.json").write_text(text)
+    np.testing.assert_array_equal(_load(tree).images, images)
+    assert len(decoded) == 8
+
+
+def test_a_copied_cache_is_hashed_once_and_then_used_like_any_other(
+    tree: Path, cache: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    images = np.array(_load(tree).images)
+    (entry,) = _entries(cache)
+    for name in ("images.npy", "targets.npy"):
+        os.utime(entry / name, (1e9, 1e9))  # what a copy does
+    hashed = []
+    sha256 = hashlib.sha256
+
+    def counting(content: object) -> object:
+        hashed.append(isinstance(content, np.ndarray))
+        return sha256(content)
+
+    monkeypatch.setattr(cache_module.hashlib, "sha256", counting)
+    for expected in (2, 2):
+        np.testing.assert_array_equal(_load(tree).images, images)
+        assert sum(hashed) == expected
+    assert len(decoded) == 4
+
+
+@pytest.mark.parametrize("pairs_first", [True, False])
+def test_a_pair_and_two_photos_of_the_same_bytes_have_their_own_entries(tmp_path: Path, cache: Path, pairs_first: bool):
+    pairs = tiny_folder(tmp_path / "pairs", 1)
+    photos = tmp_path / "photos"
+    (photos / "images").mkdir(parents=True)
+    shutil.copy(pairs / "images" / "000.png", photos / "images" / "000.png")
+    shutil.copy(pairs / "masks" / "000.png", photos / "images" / "001.png")
+    loaded = {}
+    for root in (pairs, photos) if pairs_first else (photos, pairs):
+        loaded[root] = _load(root)
+    assert (loaded[pairs].images.shape[0], loaded[photos].images.shape[0]) == (1, 2)
+    assert loaded[pairs].targets.shape == (1, *SIZE)
+    assert loaded[photos].targets is None
+    assert len(_entries(cache)) == 2
+
+
+def test_a_split_may_have_a_long_name(tree: Path, cache: Path):
+    write_lines(tree / "splits" / f"{'ü' * 120}.txt", ["000"])
+    for _ in range(2):
+        assert _load(tree, split="ü" * 120).ids == ("000",)
+
+
 def test_a_whole_entry_replaced_by_an_empty_folder_is_built_again(tree: Path, cache: Path):
     first = np.array(_load(tree).images)
     (entry,) = _entries(cache)
@@ -490,7 +560,7 @@ def test_the_log_says_when_images_are_decoded_and_where_to(tree: Path, cache: Pa
         (entry,) = _entries(cache)
         reading, decoding = caplog.messages
         assert reading == "Reading 8 files to see whether they are cached."
-        assert decoding == f"Decoding 4 images of Folder all into {entry} (0.0 MB), once."
+        assert decoding == f"Writing 4 images of Folder all into {entry} (0.0 MB), once."
         caplog.clear()
         _load(tree)
         assert caplog.messages == []
@@ -520,3 +590,53 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_dir() == Path("/xdg/rss_env")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path("/home/someone/.cache/rss_env")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HOME", "USERPROFILE", "HOMEPATH", "HOMEDRIVE", "XDG_CACHE_HOME", "RSS_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(*_: object) -> None:
+        raise KeyError
+
+    pwd = pytest.importorskip("pwd", reason="Windows has no table of users")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(
+        DatasetError, match=r"^The decoded cache has no place: .*\. Set RSS_CACHE_DIR to a writable folder"
+    ):
+        _load(tree)
+    monkeypatch.setenv("RSS_CACHE_DIR", "~nobody-of-that-name/cache")
+    with pytest.raises(DatasetError, match=r"^The decoded cache has no place: .*Set RSS_CACHE_DIR"):
+        _load(tree)
+
+
+# Progress
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("patience", "terminal", "shown"), [(0.0, True, True), (60.0, True, False), (0.0, False, False)]
+)
+def test_a_bar_appears_on_a_terminal_where_it_takes_long(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, patience: float, terminal: bool, shown: bool
+):
+    pytest.importorskip("tqdm", reason="without tqdm there is no bar")
+    err = _Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(cache_module, "PATIENCE", patience)
+    _load(tree)
+    assert ("Folder all, once: " in err.getvalue()) == shown
+
+
+def test_without_tqdm_or_stderr_the_arrays_are_made_all_the_same(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert len(_load(tree)) == 4
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(_load(tree, resize="crop")) == 4

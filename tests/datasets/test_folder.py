@@ -186,15 +186,31 @@ def test_classes_json_may_give_colours_and_an_ignored_label(tmp_path: Path):
         ('{"classes": ["a", "b", "c"], "ignore_label": 256}', "from 3 to 255, got 256"),
         ('{"classes": ["a", "b", "c"], "ignore_label": null}', "from 3 to 255, got None"),
         ('{"classes": ["a", "b", "c"], "palette": [[0, 0, 0]]}', 'json: "palette" must be 3 colours, .* got 1.$'),
-        ('{"classes": ["a", "b"], "palette": "ab"}', 'json: "palette" must be 2 colours, one per class, got \'ab\'.$'),
+        ('{"classes": ["a", "b"], "palette": "ab"}', "json: \"palette\" must be 2 colours, one per class, got 'ab'.$"),
         *(
             (
                 f'{{"classes": ["a", "b"], "palette": [[0, 0, 0], {colour}]}}',
                 '"palette": the colour of class 1 must be three integers of 0..255, got ',
             )
-            for colour in ("[0, 0, 256]", "[-1, 0, 0]", '["red", 0, 0]', '["12", 0, 0]', "[0.5, 0, 0]", "[1.0, 0, 0]",
-                "[true, 0, 0]", "[null, 0, 0]", "[NaN, 0, 0]", "[0, 0]", "[0, 0, 0, 0]", "[[0], 0, 0]", "0", '"abc"',
-                "{}", "1e99", "[1" + "0" * 30 + ", 0, 0]")  # fmt: skip
+            for colour in (
+                "[0, 0, 256]",
+                "[-1, 0, 0]",
+                '["red", 0, 0]',
+                '["12", 0, 0]',
+                "[0.5, 0, 0]",
+                "[1.0, 0, 0]",
+                "[true, 0, 0]",
+                "[null, 0, 0]",
+                "[NaN, 0, 0]",
+                "[0, 0]",
+                "[0, 0, 0, 0]",
+                "[[0], 0, 0]",
+                "0",
+                '"abc"',
+                "{}",
+                "1e99",
+                "[1" + "0" * 30 + ", 0, 0]",
+            )  # fmt: skip
         ),
         ("[" * 100_000, r"Cannot read .*classes\.json: "),
         ('["a", "b"]\0', r"Cannot read .*classes\.json: "),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import hashlib
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rss_env.datasets import cache as cache_module
 from rss_env.datasets import load_dataset, shapes
 from rss_env.errors import DatasetError, OptionError
 
@@ -142,3 +148,130 @@ def test_numpy_integers_are_integers():
     expected = shapes.load("train", SIZE, num_classes=3, dataset_seed=7, num_images=2)
     data = shapes.load("train", SIZE, num_classes=np.int64(3), dataset_seed=np.int64(7), num_images=np.int32(2))
     np.testing.assert_array_equal(data.images, expected.images)
+
+
+# The cache
+
+
+@pytest.fixture
+def always_cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(shapes, "LITTLE_WORK", 0)
+    return cache
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, **options: object) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn without the cache."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, "LITTLE_WORK", 1 << 60)
+        data = shapes.load(**options)
+    assert not isinstance(data.images, np.memmap)
+    return data.images, data.targets
+
+
+BASE = {"split": "train", "image_size": SIZE, "num_images": 5}
+CHANGES = [
+    {},
+    {"split": "val"},
+    {"image_size": SIZE[::-1]},
+    {"num_images": 6},
+    {"num_classes": 4},
+    {"difficulty": "easy"},
+    {"difficulty": "hard"},
+    {"dataset_seed": 1},
+    {"dataset_seed": 2**70},
+]
+
+
+def test_cached_images_are_the_bits_that_are_drawn_for_each_value_of_each_option(
+    always_cached: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for number, change in enumerate(CHANGES, 1):
+        options = BASE | change
+        images, targets = _drawn(monkeypatch, **options)
+        for _ in range(2):  # built, then found
+            data = shapes.load(**options)
+            assert isinstance(data.images, np.memmap)
+            np.testing.assert_array_equal(data.images, images)
+            np.testing.assert_array_equal(data.targets, targets)
+        assert len(list(always_cached.iterdir())) == number
+
+
+def test_what_is_cached_is_drawn_once(always_cached: Path, monkeypatch: pytest.MonkeyPatch):
+    expected = shapes.load(**BASE)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(shapes, "draw_scene", refuse)
+    data = shapes.load(**BASE)
+    np.testing.assert_array_equal(data.images, expected.images)
+    with pytest.raises(ValueError, match="read-only"):
+        data.images[0] = 0
+    with pytest.raises(AssertionError, match="drawn again"):
+        shapes.load(**BASE | {"num_images": 4})
+
+
+@pytest.mark.parametrize("part", ["GENERATOR", "DIFFICULTIES", "numpy"])
+def test_another_generator_reads_nothing_of_this_one(always_cached: Path, monkeypatch: pytest.MonkeyPatch, part: str):
+    shapes.load(**BASE)
+    if part == "GENERATOR":
+        monkeypatch.setattr(shapes, "GENERATOR", shapes.GENERATOR + 1)
+    elif part == "DIFFICULTIES":
+        medium = dataclasses.replace(shapes.DIFFICULTIES["medium"], noise=13.0)
+        monkeypatch.setitem(shapes.DIFFICULTIES, "medium", medium)
+    else:
+        monkeypatch.setattr(np, "__version__", "0.0.0")
+    shapes.load(**BASE)
+    assert len(list(always_cached.iterdir())) == 2
+
+
+def test_what_generator_1_draws_stays():
+    """Whoever changes what is drawn raises GENERATOR and writes the new hash here."""
+    digest = hashlib.sha256()
+    for difficulty in shapes.DIFFICULTIES:
+        data = shapes.load("train", (24, 32), num_classes=9, difficulty=difficulty, num_images=16)
+        digest.update(data.images.tobytes() + data.targets.tobytes())
+    assert (shapes.GENERATOR, digest.hexdigest()) == (
+        1,
+        "92ea220ab475ccb902398ded7638ad156839a706ff83827c0c53c2a1c1056647",
+    )
+
+
+@pytest.mark.parametrize("harm", ["payload", "short"])
+def test_changed_images_in_the_cache_are_drawn_again(always_cached: Path, harm: str):
+    images = np.array(shapes.load(**BASE).images)
+    (path,) = always_cached.glob("*/images.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content if harm == "payload" else content[:-1])
+    np.testing.assert_array_equal(shapes.load(**BASE).images, images)
+
+
+@pytest.mark.parametrize("trouble", ["full", "no-folder", "no-home"])
+def test_without_a_cache_the_images_are_drawn_and_the_log_says_why(
+    always_cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+):
+    expected, _ = _drawn(monkeypatch, **BASE)
+    if trouble == "full":
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(cache_module, "_reserve", full)
+    elif trouble == "no-folder":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("RSS_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    else:
+        monkeypatch.setenv("RSS_CACHE_DIR", "~nobody-of-that-name")
+    data = shapes.load(**BASE)
+    np.testing.assert_array_equal(data.images, expected)
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert message.startswith("Shapes is drawn each time, which may take some seconds: ")
+    assert "RSS_CACHE_DIR" in message
+    assert not always_cached.exists() or list(always_cached.iterdir()) == []
+
+
+def test_little_work_leaves_the_cache_alone(cache: Path):
+    shapes.load("val", (32, 32))
+    shapes.load("train", (8, 8), num_images=100)
+    assert not cache.exists()
