@@ -477,8 +477,8 @@ def test_download_fetches_into_root_and_says_where(
 ):
     calls = []
 
-    def fetch(name: str, root: str, *, progress: bool) -> Path:
-        calls.append((name, root, progress))
+    def fetch(name: str, root: str, *, mirror: str | None, progress: bool) -> Path:
+        calls.append((name, root, mirror, progress))
         return tmp_path / "VOCdevkit"
 
     monkeypatch.setattr("rss_env.datasets.download.download", fetch)
@@ -486,8 +486,8 @@ def test_download_fetches_into_root_and_says_where(
     assert (outcome.code, outcome.err) == (0, "")
     assert str(tmp_path / "VOCdevkit") in outcome.out
     assert f"rss-env check VOC --root {tmp_path}" in outcome.out
-    assert rss_env("download", "VOC", "--no-progress").code == 0
-    assert calls == [("VOC", str(tmp_path), True), ("VOC", "data", False)]
+    assert rss_env("download", "VOC", "--no-progress", "--mirror", "http://localhost/voc.tar").code == 0
+    assert calls == [("VOC", str(tmp_path), None, True), ("VOC", "data", "http://localhost/voc.tar", False)]
 
 
 def test_a_download_that_fails_says_why(rss_env: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):

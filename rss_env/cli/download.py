@@ -15,6 +15,7 @@ def download(
     /,
     *,
     root: str = "data",
+    mirror: str | None = None,
     progress: bool = True,
 ) -> int:
     """Fetches a data set into the layout that its environments read; says what to do if that takes a login.
@@ -22,6 +23,7 @@ def download(
     Args:
         name: name of the data set, such as voc2012
         root: folder for the data set
+        mirror: address of the archive to try before the known ones; the checksum must be the same
         progress: show a progress bar
     """
     dataset = find_dataset(name)
@@ -29,6 +31,6 @@ def download(
         raise OptionError(f"{dataset} is procedural: there is nothing to download.")
     from rss_env.datasets.download import download as fetch  # pooch is slow to import, and only this command needs it
 
-    home = fetch(dataset, root, progress=progress)
+    home = fetch(dataset, root, mirror=mirror, progress=progress)
     print(f"{dataset} is in {home}. Check it with: rss-env check {dataset} --root {root}")
     return 0

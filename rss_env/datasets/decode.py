@@ -154,5 +154,6 @@ def _check_mask(path: Path, image: Image.Image) -> int:
         form = "JPEG" if image.format == "MPO" else image.format
         details = f" with {compression} compression" if compression else ""
         raise DatasetError(f"{path} is a {form}{details}, which can change class numbers; save masks as PNG.")
-    layout = image.tile[0][3] if image.tile else None  # how the pixels are stored, in Pillow's words
+    tiles = getattr(image, "tile", None)
+    layout = tiles[0][3] if tiles else None  # how the pixels are stored, in Pillow's words
     return SCALES.get(layout if isinstance(layout, str) else next(iter(layout or ()), ""), 1)

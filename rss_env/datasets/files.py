@@ -1,4 +1,4 @@
-"""Looks at paths that users give and at what lies there; whatever fails is one line of ``DatasetError`` with the path."""
+"""Looks at paths that users give and at what lies there; what fails is one line of ``DatasetError`` with the path."""
 
 from __future__ import annotations
 

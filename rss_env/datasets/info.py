@@ -32,8 +32,9 @@ def as_palette(colours: Any, count: int, what: str) -> np.ndarray:
     Raises:
         DatasetError: there are not C colours, or one is not three integers of 0..255 (it is named).
     """
-    if not isinstance(colours, (list, tuple, np.ndarray)) or len(colours) != count:
-        got = f"{len(colours)}" if isinstance(colours, (list, tuple, np.ndarray)) else f"{colours!r}"
+    listed = isinstance(colours, (list, tuple)) or (isinstance(colours, np.ndarray) and colours.ndim > 0)
+    if not listed or len(colours) != count:
+        got = f"{len(colours)}" if listed else f"{colours!r}"
         raise DatasetError(f"{what} must be {count} colours, one per class, got {got}.")
     for number, colour in enumerate(colours):
         sequence = isinstance(colour, (list, tuple, np.ndarray)) and len(colour) == 3
@@ -44,7 +45,7 @@ def as_palette(colours: Any, count: int, what: str) -> np.ndarray:
 
 
 def _is_byte(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= 255
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) <= 255
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class Archive:
 
     Attributes:
         url: its public address.
+        mirrors: further addresses of the same file, tried in order where ``url`` does not serve it.
         checksum: ``"md5:…"``, ``"sha1:…"`` or ``"sha256:…"`` of the whole file.
-        gigabytes: size in 10⁹ bytes, roughly.
+        gigabytes: size in 10⁹ bytes, roughly; a server that sends half as much again is cut off.
         provides: folder that is moved below root, as the archive names it.
     """
 
@@ -62,6 +64,7 @@ class Archive:
     checksum: str
     gigabytes: float
     provides: str
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

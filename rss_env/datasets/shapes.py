@@ -74,8 +74,8 @@ def load(
     """Generates one split of the Shapes data set, once: what takes long to draw is kept in the decoded cache.
 
     Image ``i`` of a split depends only on ``(dataset_seed, split, i)`` and the options: the same call gives the same
-    bytes on every machine, and the splits share no image. Where the cache cannot be written, a warning is logged and the
-    images are drawn into memory.
+    bytes on every machine, and the splits share no image. Where the cache cannot be written, a warning is logged and
+    the images are drawn into memory.
 
     Args:
         split: ``"train"`` (2,048 images), ``"val"`` (128) or ``"test"`` (256).

@@ -43,7 +43,11 @@ INFO = DatasetInfo(
     ignore="255, the border around objects",
     archives=(
         Archive(
-            url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            url="https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            mirrors=(
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",  # its address until 2025
+                "http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",  # of the book d2l.ai
+            ),
             checksum="md5:6cd6e144f989b92b3379bac3b3de84fd",
             gigabytes=2.0,
             provides="VOCdevkit/VOC2012",

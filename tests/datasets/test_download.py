@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -358,6 +360,290 @@ def test_a_wrong_checksum_names_both_removes_the_file_and_extracts_nothing(serve
     fetch(archive, root, progress=False)
     assert server.requests == [None, None]
     assert files_of(root) == files_of(voc)
+
+
+# Several addresses
+
+
+def _closed_port() -> int:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return closed.getsockname()[1]
+
+
+@pytest.fixture
+def second(server: Server) -> Iterator[Server]:
+    serving = Server()
+    yield serving
+    serving.close()
+
+
+def _refused(_: Server, __: bytes) -> str:
+    return f"http://127.0.0.1:{_closed_port()}/voc.tar"
+
+
+def _missing(first: Server, _: bytes) -> str:
+    return first.url("gone.tar")
+
+
+def _wrong(first: Server, body: bytes) -> str:
+    first.files["voc.tar"] = body[:-1] + b"x"
+    return first.url("voc.tar")
+
+
+def _page(first: Server, _: bytes) -> str:
+    first.files["voc.tar"] = b"<html>This data set has moved.</html>"
+    return first.url("voc.tar")
+
+
+def _broken(first: Server, _: bytes) -> str:
+    first.fail_with = [500] * 9
+    return first.url("voc.tar")
+
+
+def _too_much(first: Server, body: bytes) -> str:
+    first.files["voc.tar"] = body * 2
+    return first.url("voc.tar")
+
+
+def _no_address(_: Server, __: bytes) -> str:
+    return "voc.tar"
+
+
+DEAD = [_refused, _missing, _wrong, _page, _broken, _too_much, _no_address]
+
+
+@pytest.mark.parametrize("as_mirror", [False, True])
+@pytest.mark.parametrize("dead", DEAD)
+def test_the_next_address_serves_where_the_first_does_not(
+    server: Server,
+    second: Server,
+    voc: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    dead: Callable[[Server, bytes], str],
+    as_mirror: bool,
+):
+    body = tar_of(voc)
+    archive, first = offer(second, "voc.tar", body), dead(server, body)
+    if as_mirror:
+        fetch(archive, tmp_path / "root", mirror=first, progress=False)
+    else:
+        moved = dataclasses.replace(archive, url=first, mirrors=(archive.url,))
+        fetch(moved, tmp_path / "root", progress=False)
+    assert files_of(tmp_path / "root") == files_of(voc)
+    assert [p.name for p in (tmp_path / "root").iterdir()] == ["VOCdevkit"]
+    (message,) = (record.getMessage() for record in caplog.records if record.name == module.__name__)
+    assert first in message
+    assert message.endswith(f" Trying {archive.url}.")
+    assert len(server.requests) <= module.ATTEMPTS_BEFORE_ANOTHER
+    assert len(second.requests) == 1
+
+
+def test_where_no_address_serves_the_message_lists_what_was_tried(server: Server, voc: Path, tmp_path: Path):
+    body = tar_of(voc)
+    server.files["wrong.tar"] = body[:-1]
+    wrong, gone, closed = server.url("wrong.tar"), server.url("gone.tar"), f"http://127.0.0.1:{_closed_port()}/voc.tar"
+    archive = dataclasses.replace(offer(server, "voc.tar", body), url=closed, mirrors=(gone, wrong))
+    with pytest.raises(DatasetError) as caught:
+        fetch(archive, tmp_path / "root", mirror=gone, progress=False)  # named twice, tried once
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "None of 3 addresses served voc.tar:"
+    assert lines[1].startswith(f"  Cannot download {gone}: 404 ")
+    assert lines[2].startswith(f"  Cannot download {closed}: ")
+    assert lines[3].startswith(f"  {wrong} is not the file that was expected: ")
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_what_one_address_sent_before_it_died_is_not_asked_of_the_next(
+    server: Server, second: Server, voc: Path, tmp_path: Path
+):
+    body = tar_of(voc)
+    first = offer(server, "voc.tar", body)
+    server.cut_after, server.knows_ranges = [1000] * 9, False
+    fetch(dataclasses.replace(first, mirrors=(offer(second, "voc.tar", body).url,)), tmp_path / "root", progress=False)
+    assert second.requests == ["bytes=1000-"]
+    assert files_of(tmp_path / "root") == files_of(voc)
+
+
+def test_wrong_bytes_from_before_cost_one_more_request_not_the_download(server: Server, voc: Path, tmp_path: Path):
+    archive = offer(server, "voc.tar", tar_of(voc))
+    workplace(tmp_path / "root").mkdir(parents=True)
+    (workplace(tmp_path / "root") / "voc.tar.part").write_bytes(b"x" * 1000)
+    fetch(archive, tmp_path / "root", progress=False)
+    assert server.requests == ["bytes=1000-", None]
+    assert files_of(tmp_path / "root") == files_of(voc)
+
+
+def test_one_mirror_cannot_serve_several_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = DATASETS["VOC"]
+    card = dataclasses.replace(entry.info, archives=entry.info.archives * 2)
+    monkeypatch.setitem(DATASETS, "VOC", dataclasses.replace(entry, info=card))
+    with pytest.raises(DatasetError, match="VOC consists of 2 archives, so one mirror cannot serve it"):
+        download("VOC", tmp_path, mirror="http://localhost/voc.tar")
+
+
+# Servers that mean no good
+
+
+class RawServer:
+    """Sends bytes as they come from a generator, which gets the number of the connection, and a pause between them."""
+
+    def __init__(self, pieces: Callable[[int], Iterator[bytes]], pause: float) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.pieces, self.pause, self.connections = pieces, pause, 0
+        self.closed = threading.Event()
+        self.threads = [threading.Thread(target=self._listen)]
+        self.threads[0].start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/voc.tar"
+
+    def _listen(self) -> None:
+        while not self.closed.is_set():
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.threads.append(threading.Thread(target=self._serve, args=(connection, self.connections)))
+            self.connections += 1
+            self.threads[-1].start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        with connection:
+            try:
+                connection.settimeout(5.0)
+                connection.recv(1 << 16)
+                for piece in self.pieces(number):
+                    connection.sendall(piece)
+                    if self.closed.wait(self.pause):
+                        return
+            except OSError:
+                pass  # the client has gone
+
+    def close(self) -> None:
+        self.closed.set()
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for thread in self.threads:
+            thread.join()
+
+
+def _drip_body(_: int) -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    yield from itertools.repeat(b"x")
+
+
+def _drip_headers(_: int) -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nX-Filler: "
+    yield from itertools.repeat(b"x")
+
+
+def _drip_status(_: int) -> Iterator[bytes]:
+    yield from itertools.repeat(b"H")
+
+
+def _drip_chunk_size(_: int) -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"
+    yield from itertools.repeat(b"x")
+
+
+def _drip_redirect(_: int) -> Iterator[bytes]:
+    yield b"HTTP/1.1 302 Found\r\nLocation: /voc.tar\r\nContent-Length: 1000000\r\n\r\n"
+    yield from itertools.repeat(b"x")
+
+
+def _a_byte_each_time(number: int) -> Iterator[bytes]:
+    if number == 0:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx"
+    else:
+        yield (
+            f"HTTP/1.1 206 Partial\r\nContent-Range: bytes {number}-999999/1000000\r\n"
+            f"Content-Length: {1_000_000 - number}\r\n\r\nx"
+        ).encode()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason"),
+    [
+        (_drip_body, "the server sent less than 65,536 bytes in 0.2 seconds"),
+        (_drip_headers, "the server sent less than 65,536 bytes in 0.2 seconds"),
+        (_drip_status, "the server sent less than 65,536 bytes in 0.2 seconds"),
+        (_drip_chunk_size, "the server sent less than 65,536 bytes in 0.2 seconds"),
+        (_drip_redirect, "the server redirects more than 10 times"),
+        (_a_byte_each_time, "the connection ended after 3 of 1,000,000 bytes"),
+    ],
+)
+def test_a_server_that_drips_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: Callable[[int], Iterator[bytes]], reason: str
+):
+    monkeypatch.setattr(module, "PAUSE", 0.05 if pieces is _a_byte_each_time else 0.0)
+    monkeypatch.setattr(module, "PATIENCE", 60.0 if pieces is _drip_redirect else 0.2)
+    monkeypatch.setattr(module, "ATTEMPTS", 3)
+    serving = RawServer(pieces, 0.01)
+    archive = Archive(serving.url, "sha256:" + "0" * 64, 0.0, FOLDER)
+    try:
+        with pytest.raises(DatasetError, match=f"^Cannot download {serving.url}: {reason}"):
+            fetch(archive, tmp_path, progress=False)
+    finally:
+        serving.close()
+    assert serving.connections == (33 if pieces is _drip_redirect else 3)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_server_that_sends_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bool):
+    def flood(_: int) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 999999999999\r\n" if said else b"") + b"\r\n"
+        yield from itertools.repeat(bytes(1 << 20))
+
+    serving = RawServer(flood, 0.0)
+    archive = Archive(serving.url, "sha256:" + "0" * 64, 0.0, FOLDER)
+    try:
+        with pytest.raises(DatasetError, match="is not the file that was expected: it has more than 100,000,000 bytes"):
+            fetch(archive, tmp_path, progress=False)
+    finally:
+        serving.close()
+    assert list(tmp_path.iterdir()) == []
+    assert serving.connections == 1
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard", "pipe"])
+@pytest.mark.parametrize("name", ["voc.tar.part", "voc.tar", "voc.tar.extracting"])
+def test_nothing_is_written_through_a_link_in_the_work_folder(
+    server: Server, voc: Path, tmp_path: Path, link: str, name: str
+):
+    outside, place = tmp_path / "outside", workplace(tmp_path / "root") / name
+    outside.write_text("mine")
+    place.parent.mkdir(parents=True)
+    if link == "symbolic":
+        place.symlink_to(outside)
+    elif link == "hard":
+        place.hardlink_to(outside)
+    else:
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no named pipes")
+        os.mkfifo(place)
+    fetch(offer(server, "voc.tar", tar_of(voc)), tmp_path / "root", progress=False)
+    assert outside.read_text() == "mine"
+    assert files_of(tmp_path / "root") == files_of(voc)
+
+
+def test_a_work_folder_that_is_a_link_is_refused(server: Server, voc: Path, tmp_path: Path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root").mkdir()
+    workplace(tmp_path / "root").symlink_to(tmp_path / "outside")
+    with pytest.raises(DatasetError, match=r"\.voc\.tar\.download is a link; remove it and call again\.$"):
+        fetch(offer(server, "voc.tar", tar_of(voc)), tmp_path / "root", progress=False)
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("root", ["~nobody-of-that-name", "x" * 5000, "a\0b"])
+def test_a_root_that_cannot_be_is_one_line(root: str):
+    with pytest.raises(DatasetError, match=r"^root=.* is not a path that can be used: .*\.$"):
+        download("VOC", root, progress=False)
 
 
 def malicious_tar(*adds: Callable[[tarfile.TarFile], None]) -> bytes:

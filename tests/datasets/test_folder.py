@@ -210,7 +210,7 @@ def test_classes_json_may_give_colours_and_an_ignored_label(tmp_path: Path):
                 "{}",
                 "1e99",
                 "[1" + "0" * 30 + ", 0, 0]",
-            )  # fmt: skip
+            )
         ),
         ("[" * 100_000, r"Cannot read .*classes\.json: "),
         ('["a", "b"]\0', r"Cannot read .*classes\.json: "),

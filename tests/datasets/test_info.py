@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rss_env.datasets import DATASETS, find_dataset, load_dataset
+from rss_env.datasets.info import DatasetInfo
 from rss_env.errors import DatasetError, DatasetNotFoundError, OptionError
 from tests.trees import dataset_kwargs
 
@@ -120,9 +121,11 @@ def test_the_numbers_of_images_of_shapes_are_those_it_draws():
 def test_an_archive_has_an_address_a_checksum_and_a_place_in_the_layout(name: str):
     info = DATASETS[name].info
     for archive in info.archives:
-        address = urlparse(archive.url)
-        assert address.scheme in ("http", "https")
-        assert address.path.endswith((".tar", ".zip"))
+        for url in (archive.url, *archive.mirrors):
+            address = urlparse(url)
+            assert address.scheme in ("http", "https")
+            assert address.path.endswith((".tar", ".zip"))
+        assert len({archive.url, *archive.mirrors}) == 1 + len(archive.mirrors)
         kind, digest = archive.checksum.split(":")
         assert re.fullmatch(f"[0-9a-f]{{{2 * hashlib.new(kind).digest_size}}}", digest)
         assert 0.1 < archive.gigabytes < 100
@@ -167,3 +170,36 @@ def test_an_unknown_name_lists_the_valid_ones():
     names = ", ".join(DATASETS)
     with pytest.raises(OptionError, match=rf"^Unknown data set 'voc2007'; valid: {names}\.$"):
         find_dataset("voc2007")
+
+
+@pytest.mark.parametrize(
+    ("palette", "message"),
+    [
+        (
+            np.zeros((2, 3)),
+            r"of 'Mine': the colour of class 0 must be three integers of 0\.\.255, got \[0\.0, 0\.0, 0\.0\]",
+        ),
+        ([(0, 0, 0), ("1", "2", "3")], r"the colour of class 1 must be .*, got \('1', '2', '3'\)\.$"),
+        ([(0, 0, 0), (0, 0, 256)], r"class 1 must be .*, got \(0, 0, 256\)\.$"),
+        (np.full((2, 3), -1), r"class 0 must be .*, got \[-1, -1, -1\]\.$"),
+        (np.zeros((2, 4), np.uint8), r"class 0 must be three integers"),
+        (np.zeros((3, 3), np.uint8), r"must be 2 colours, one per class, got 3\.$"),
+        ("red", r"must be 2 colours, one per class, got 'red'\.$"),
+        (np.zeros((), np.uint8), r"must be 2 colours"),
+    ],
+    ids=str,
+)
+def test_a_card_with_a_bad_palette_is_refused_with_the_entry(palette: object, message: str):
+    with pytest.raises(DatasetError, match=message):
+        DatasetInfo(title="Mine", class_names=("a", "b"), palette=palette)
+
+
+@pytest.mark.parametrize("form", [np.int64, np.uint8, list, tuple])
+def test_integers_of_any_form_are_a_palette(form: object):
+    colours = [[0, 1, 2], [253, 254, 255]]
+    given = (
+        np.array(colours, form) if isinstance(form, type) and issubclass(form, np.generic) else form(map(form, colours))
+    )
+    palette = DatasetInfo(title="Mine", class_names=("a", "b"), palette=given).palette
+    assert palette.dtype == np.uint8
+    assert palette.tolist() == colours

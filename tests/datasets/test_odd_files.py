@@ -7,14 +7,14 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rss_env.datasets import SegmentationDataset, load_dataset
+from rss_env.datasets import DATASETS, SegmentationDataset, load_dataset
 from rss_env.datasets import cache as cache_module
 from rss_env.datasets.decode import read_image, read_mask
 from rss_env.datasets.photos import bit_palette
@@ -220,6 +220,71 @@ def test_a_jpeg_is_no_mask_whatever_its_suffix(tmp_path: Path):
         _load(root)
 
 
+def _save(labels: np.ndarray, path: Path, fmt: str, **save: object) -> None:
+    try:
+        Image.fromarray(labels).save(path, fmt, **save)
+    except (OSError, KeyError) as error:
+        pytest.skip(f"this Pillow cannot write {fmt} {save}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("fmt", "save", "named"),
+    [
+        ("TIFF", {"compression": "jpeg"}, "TIFF with jpeg compression"),
+        ("TIFF", {"compression": "webp"}, "TIFF with webp compression"),
+        ("AVIF", {}, "AVIF"),
+        ("WEBP", {}, "WEBP"),
+        ("JPEG2000", {"irreversible": True}, "JPEG2000"),
+        ("GIF", {}, "GIF"),
+        ("PPM", {}, "PPM"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("suffix", [".png", ".PNG"])
+def test_a_format_that_can_change_class_numbers_is_no_mask(
+    tmp_path: Path, fmt: str, save: dict, named: str, suffix: str
+):
+    root = tiny_folder(tmp_path, 1)
+    (root / "masks" / "000.png").unlink()
+    _save(_random(*SIZE, below=3).astype(np.uint8), root / "masks" / f"000{suffix}", fmt, **save)
+    expected = f"{root / 'masks' / f'000{suffix}'} is a {named}, which can change class numbers; save masks as PNG."
+    for options in ({}, {"num_classes": 3}):
+        with pytest.raises(DatasetError) as caught:
+            _load(root, **options)
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("fmt", "save"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        *(
+            ("TIFF", {"compression": kind})
+            for kind in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma")
+        ),
+    ],
+    ids=str,
+)
+def test_a_lossless_mask_gives_its_numbers(tmp_path: Path, fmt: str, save: dict):
+    labels = _random(9, 13).astype(np.uint8)
+    _save(labels, tmp_path / "mask.png", fmt, **save)
+    np.testing.assert_array_equal(np.asarray(read_mask(tmp_path / "mask.png")), labels)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("width", [1, 7, 8, 16])
+def test_grey_masks_of_few_bits_give_the_stored_numbers_not_grey_levels(tmp_path: Path, bits: int, width: int):
+    labels = _random(5, width, below=1 << bits).astype(np.uint8)
+    labels[0, 0] = (1 << bits) - 1
+    stored = np.unpackbits(labels[..., None], axis=-1)[..., -bits:].reshape(5, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in stored)
+    header = struct.pack(">IIBBBBB", width, 5, bits, 0, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    np.testing.assert_array_equal(np.asarray(read_mask(tmp_path / "mask.png")), labels)
+
+
 def test_masks_are_never_turned(tmp_path: Path):
     labels = _random(4, 5, below=9).astype(np.uint8)
     save_mask(tmp_path / "mask.png", labels, exif=_exif(6))
@@ -368,3 +433,125 @@ def test_a_broken_link_is_an_error_not_passed_over(tmp_path: Path):
     (root / "images" / "broken.png").symlink_to(tmp_path / "gone")
     with pytest.raises(DatasetError, match=r"no image .*broken\{.*, but the split lists it"):
         _load(root)
+
+
+# What lies where a file or a folder should be
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A Folder tree with everything optional."""
+    root = tiny_folder(tmp_path / "tree", 3)
+    write_lines(root / "splits" / "mine.txt", ["000", "001"])
+    (root / "classes.json").write_text('["a", "b", "c"]')
+    return root
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _pipe(path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(path)
+
+
+def _self(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("gone"))
+
+
+FILES = {"images/001.png": "001", "masks/001.png": "001", "classes.json": "classes", "splits/mine.txt": "mine"}
+
+
+@pytest.mark.parametrize("wrong", [_folder, _pipe, _self, _dangling])
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_no_file_is_named_in_one_line(tree: Path, file: str, wrong: Callable[[Path], None]):
+    (tree / file).unlink()
+    wrong(tree / file)
+    with pytest.raises(DatasetError) as caught:
+        _load(tree, "mine")
+    assert "\n" not in str(caught.value)
+    assert str(tree / file).removesuffix(".png") in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [_pipe, _self, _dangling])
+def test_what_is_no_file_is_named_where_every_file_is_listed_and_classes_are_counted(
+    tmp_path: Path, wrong: Callable[[Path], None]
+):
+    root = tiny_folder(tmp_path, 2)
+    wrong(root / "masks" / "extra.png")
+    with pytest.raises(DatasetError, match=r"^Cannot read .*extra\.png: .*\.$"):
+        _load(root)
+    (root / "masks" / "extra.png").unlink()
+    wrong(root / "images" / "extra.png")
+    with pytest.raises(DatasetError, match=r"no image .*extra\{"):
+        _load(root)
+
+
+@pytest.mark.parametrize("place", ["splits", "masks"])
+@pytest.mark.parametrize("wrong", [Path.touch, _pipe, _self, _dangling])
+def test_what_is_no_folder_is_named_not_taken_for_none(tree: Path, place: str, wrong: Callable[[Path], None]):
+    (tree / place).rename(tree / "moved")
+    wrong(tree / place)
+    with pytest.raises(DatasetError, match=f"^{re.escape(str(tree / place))} is not a folder\\.$"):
+        _load(tree, "all")
+
+
+def test_split_files_that_may_not_be_listed_are_not_taken_for_none(tree: Path):
+    (tree / "splits").chmod(0)
+    try:
+        with pytest.raises(
+            DatasetError, match=f"^Cannot list the folder {re.escape(str(tree / 'splits'))}: Permission"
+        ):
+            as_plain_user(lambda: _load(tree, "train"))
+    finally:
+        (tree / "splits").chmod(0o755)
+
+
+ROOTS = {
+    "unknown-user": "~nobody-of-that-name/data",
+    "long": "x" * 5000,
+    "long-path": "x/" * 5000,
+    "nul": "a\0b",
+    "surrogate": "\ud800",
+    "number": 5,
+    "bytes": b"data",
+    "list": ["data"],
+}
+
+
+@pytest.mark.parametrize("name", [name for name, entry in DATASETS.items() if entry.locate is not None])
+@pytest.mark.parametrize("root", ROOTS.values(), ids=ROOTS)
+def test_a_root_that_cannot_be_is_one_short_line(name: str, root: object):
+    with pytest.raises(DatasetError, match=r"^root=.* is not a path that can be used: .*\.$") as caught:
+        load_dataset(name, root=root)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_root_in_the_home_folder_may_be_written_with_a_tilde(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tree.parent))
+    monkeypatch.setenv("USERPROFILE", str(tree.parent))
+    assert _load(Path("~/tree"), "mine").ids == _load("~/tree", "mine").ids == ("000", "001")
+
+
+@pytest.mark.parametrize("depth", [2000, 4050])
+def test_a_root_so_long_that_what_is_below_is_too_long_is_one_line(tmp_path: Path, depth: int):
+    root = tmp_path / "/".join(["x" * 49] * ((depth - len(str(tmp_path))) // 50))
+    with pytest.raises(DatasetError):
+        load_dataset("VOC", root=root)
+
+
+def test_a_root_that_may_not_be_entered_is_one_line(tree: Path):
+    tree.chmod(0)
+    try:
+        for root in (tree, tree / "images"):
+            with pytest.raises(DatasetError, match="Permission denied"):
+                as_plain_user(lambda root=root: _load(root, "mine"))
+    finally:
+        tree.chmod(0o755)
