@@ -344,12 +344,13 @@ def _receive(url: str, headers: dict[str, str], items: queue.Queue[Any], given_u
                 answer.close()
             else:
                 raise requests.TooManyRedirects(f"the server redirects more than {REDIRECTS} times")
-            answer.raw.enforce_content_length = False  # a short answer is kept; who reads it checks the length
-            items.put(answer)
-            for chunk in answer.iter_content(CHUNK):
-                items.put(chunk)
-                if given_up.is_set():
-                    return
+            with answer:
+                answer.raw.enforce_content_length = False  # a short answer is kept; who reads it checks the length
+                items.put(answer)
+                for chunk in answer.iter_content(CHUNK):
+                    items.put(chunk)
+                    if given_up.is_set():
+                        return
         items.put(None)
     except requests.RequestException as error:
         items.put(error)
