@@ -199,13 +199,14 @@ def check_dataset(
             results = progress(iter(results), len(pairs))
         decoded = dict(zip(pairs, results, strict=True))
     names = _class_names(listed[0], decoded.values()) if listed else ()
-    return DatasetReport(
-        name,
-        str(root),
-        names,
-        [_summarise(split, source, decoded, len(names), str(root)) for split, source in sources.items()],
-        [split for split in wanted if split not in sources],
-    )
+    reports = [_summarise(split, source, decoded, len(names), str(root)) for split, source in sources.items()]
+    report = DatasetReport(name, str(root), names, reports, [split for split in wanted if split not in sources])
+    if report.clean and listed and listed[0].num_classes == MAX_CLASSES:
+        try:  # the loader counts the classes in every mask, those of other splits too
+            DATASETS[name].find(root, listed[0].split, **options)
+        except DatasetError as error:
+            reports[0].findings.append(Finding("problem", str(root), str(error)))
+    return report
 
 
 def _pairs(source: PhotoSource) -> list[tuple[Path, Path | None]]:
