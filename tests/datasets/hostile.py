@@ -43,9 +43,7 @@ def damage_folder(root: Path, seed: int) -> dict[str, object]:
         (root / "classes.json").write_text('{"classes": ["a", "b", "c"], "palette": [[0, 0, 0], [1, 1, 1], [2, 2, 2]]}')
     for _ in range(rng.randint(1, 3)):
         fault = rng.choice(FAULTS)
-        with contextlib.suppress(
-            OSError, ValueError, KeyError
-        ):  # an earlier fault is in the way, or the system refuses
+        with contextlib.suppress(OSError, ValueError, KeyError):  # an earlier fault is in the way, say
             fault(root, rng)
     options: dict[str, object] = {"split": rng.choice(["train", "train", "val", "all", "all", "", "../x", "a\0"])}
     if rng.random() < 0.3:

@@ -13,14 +13,11 @@ class RawServer:
 
     def __init__(self, pieces: Callable[[int], Iterator[bytes]], pause: float) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/voc.tar"
         self.pieces, self.pause, self.connections = pieces, pause, 0
         self.closed = threading.Event()
         self.threads = [threading.Thread(target=self._listen)]
         self.threads[0].start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/voc.tar"
 
     def _listen(self) -> None:
         while not self.closed.is_set():
