@@ -15,6 +15,7 @@ from PIL import Image
 
 import rss_env  # noqa: F401  (registers the ids)
 from rss_env.datasets import load_dataset
+from rss_env.datasets.check import check_dataset
 from rss_env.datasets.dataset import SegmentationDataset
 from rss_env.errors import DatasetError, DatasetNotFoundError, OptionError
 from tests.trees import add_pair, save_mask, save_photo, tiny_folder, write_folder, write_lines
@@ -269,6 +270,19 @@ def test_without_masks_the_number_of_classes_must_be_given(unmasked: Path):
         load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8))
     (unmasked / "classes.json").write_text('["sky", "ground", "tree"]')
     assert load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8)).num_classes == 3
+
+
+def test_a_check_finds_what_keeps_the_loader_from_counting_the_classes(unmasked: Path, tmp_path: Path):
+    assert check_dataset("Folder", unmasked, ["all"], num_classes=3).clean
+    (finding,) = check_dataset("Folder", unmasked, ["all"]).findings
+    assert (finding.kind, finding.file) == ("problem", str(unmasked))
+    assert "no masks/, so the classes cannot be counted" in finding.message
+    masked = tiny_folder(tmp_path / "masked", 2)
+    write_lines(masked / "splits" / "train.txt", ["000"])
+    assert check_dataset("Folder", masked).clean
+    (masked / "masks" / "001.png").write_bytes(b"")  # of no split
+    (finding,) = check_dataset("Folder", masked).findings
+    assert "001.png" in finding.message
 
 
 def test_a_masks_folder_that_misses_a_mask_is_an_error_still(tmp_path: Path):
