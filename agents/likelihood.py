@@ -41,7 +41,6 @@ from .training.distributed import mean_over_processes
 from .training.feedback import Feedback
 
 Metrics = dict[str, torch.Tensor | float]
-TURNS = 2  # an earlier visit of an image is replayed at every second visit, and weighs as much as two then
 
 
 @dataclass(eq=False)
@@ -58,7 +57,7 @@ class Likelihood(Algorithm):
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from the measured score noise, otherwise 1"""
     replay: int = 256
-    """earlier label maps of an image whose scores count again, in whole visits of K, half of them at a time; 0: none"""
+    """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
     replay_megabytes: float = 2000.0
     """most memory that they take over all images, in MB; the oldest go first"""
 
@@ -191,7 +190,7 @@ class ImageLevel:
         """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
         self.observed += 1
         batch = len(logits)
-        old = [(b, visit) for b, index in enumerate(feedback.index) for visit in self.memory.recall(index)[::TURNS]]
+        old = [(b, visit) for b, index in enumerate(feedback.index) for visit in self.memory.recall(index)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
         evidence = score_evidence(
             logits.softmax(dim=1),
@@ -202,7 +201,6 @@ class ImageLevel:
             self.model,
             self.stars,
             self.noise.residual**0.5,
-            replayed=TURNS,
         )
         self._remember(feedback)
         return ScoreLesson(feedback, evidence, len(old))

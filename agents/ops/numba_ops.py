@@ -18,6 +18,7 @@ policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch
 
 BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through the samples
 LANES = 4  # sums of each class that neighbouring pixels are added to in turn
+SUMMED = 4096 * LANES  # pixels whose float32 sums are added up in float64
 
 # Philox's numbers in the type that it computes in: with Python's own Numba would go over to signed or floating ones.
 MASK = np.uint64(philox.MASK)
@@ -92,7 +93,8 @@ def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
 
 def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
     """See ``torch_ops.unpack_labels``."""
-    _unpack(numbers.numpy().view(np.uint32), np.float64(num_classes), out.numpy().reshape(-1))
+    held = torch_ops.labels_a_number(num_classes)
+    _unpack(numbers.numpy().view(np.uint32), np.float64(num_classes), held, out.numpy().reshape(-1))
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:
@@ -170,32 +172,33 @@ def _credit(maps, advantages, out):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-untyped-def]
     # Neighbours are mostly of one class, and an addition to a sum in memory waits for the one before it. So neighbours
-    # are added to different sums, of which every class has LANES.
+    # are added to different sums, of which every class has LANES. Indices are unsigned: others may count from the end.
     pixels, classes = maps.shape[1], belief.shape[2]
-    block = 4096 * LANES  # pixels whose float32 sums are added up in float64
-    right, number = np.zeros((LANES, classes), np.float32), np.zeros((LANES, classes), np.int32)
+    lanes, stride = np.uint64(LANES), np.uint64(classes)
+    right, number = np.zeros(LANES * classes, np.float32), np.zeros(LANES * classes, np.int32)
     whole = np.zeros(classes, np.float64)
     for m in range(maps.shape[0]):
-        rows, label_map = belief[image[m]], maps[m]
         number[:] = 0
         whole[:] = 0
-        for start in range(0, pixels, block):
+        for start in range(0, pixels, SUMMED):
+            label_map = maps[m, start : start + SUMMED]
+            chances = belief[image[m], start : start + SUMMED].reshape(-1)
             right[:] = 0
-            end = min(start + block, pixels)
-            even = end - (end - start) % LANES
-            for first in range(start, even, LANES):
-                for lane in range(LANES):
-                    label = label_map[first + lane]
-                    right[lane, label] += rows[first + lane, label]
-                    number[lane, label] += 1
-            for i in range(even, end):
-                right[0, label_map[i]] += rows[i, label_map[i]]
-                number[0, label_map[i]] += 1
+            for group in range(np.uint64(len(label_map)) // lanes):
+                for lane in range(lanes):
+                    i = group * lanes + lane
+                    label = np.uint64(label_map[i])
+                    place = lane * stride + label
+                    right[place] += chances[i * stride + label]
+                    number[place] += np.int32(1)
+            for j in range(len(label_map) // LANES * LANES, len(label_map)):
+                right[label_map[j]] += chances[j * classes + label_map[j]]
+                number[label_map[j]] += 1
             for lane in range(LANES):
-                whole += right[lane]
+                whole += right[lane * classes : (lane + 1) * classes]
         for c in range(classes):
             expected[m, c] = whole[c]
-            predicted[m, c] = number[:, c].sum()
+            predicted[m, c] = number[c::classes].sum()
 
 
 @njit(cache=True, nogil=True)
@@ -212,23 +215,31 @@ def _pack(labels, classes, held, numbers):  # type: ignore[no-untyped-def]
     many = len(numbers)
     numbers[:] = 0
     for digit in range(held - 1, -1, -1):
-        start = digit * many
-        for j in range(many):
-            numbers[j] *= classes
-        for j in range(max(0, min(many, len(labels) - start))):
-            numbers[j] += labels[start + j]
+        part = labels[digit * many : (digit + 1) * many]
+        for j in range(len(part)):
+            numbers[j] = numbers[j] * classes + np.uint32(part[j])
 
 
 @njit(cache=True, nogil=True)
-def _unpack(numbers, classes, labels):  # type: ignore[no-untyped-def]
-    many, part = len(numbers), 4096  # numbers that stay in the cache
-    left, inverse = np.empty(part, np.float64), 1.0 / classes
+def _unpack(numbers, classes, held, labels):  # type: ignore[no-untyped-def]
+    # Half of one keeps every quotient away from whole numbers by more than it is rounded by, so all are exact. A number
+    # is cut in two first, whose digits single precision is enough for: twice as many at a time.
+    many, part = len(numbers), 2048  # numbers that stay in the cache
+    half, one = np.float64(0.5), np.float32(classes)
+    split = classes ** (held // 2)
+    inverse, small, small_half = 1.0 / split, np.float32(1.0 / classes), np.float32(0.5)
+    halves = np.empty((2, part), np.float32)
     for first in range(0, many, part):
         length = min(part, many - first)
-        left[:length] = numbers[first : first + length]
-        for start in range(first, len(labels), many):
-            for j in range(min(length, len(labels) - start)):
-                # Half of one keeps the product away from whole numbers by more than it is rounded by, so it is exact.
-                quotient = np.floor((left[j] + 0.5) * inverse)
-                labels[start + j] = np.uint8(left[j] - quotient * classes)
-                left[j] = quotient
+        for j in range(length):
+            number = np.float64(numbers[first + j])
+            quotient = np.floor((number + half) * inverse)
+            halves[0, j] = np.float32(number - quotient * split)
+            halves[1, j] = np.float32(quotient)
+        for digit in range(held):
+            start = digit * many + first
+            left, out = halves[0 if digit < held // 2 else 1], labels[start : start + length]
+            for j in range(len(out)):
+                rest = np.floor((left[j] + small_half) * small)
+                out[j] = np.uint8(np.int32(left[j] - rest * one))
+                left[j] = rest

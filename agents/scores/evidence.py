@@ -54,7 +54,6 @@ def score_evidence(
     score_model: str,
     stars: int = 0,
     spread: float = 1.0,
-    replayed: float = 1.0,
 ) -> Evidence:
     """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
 
@@ -67,7 +66,6 @@ def score_evidence(
         score_model: key of ``scores.models.SCORE_MODELS``.
         stars: levels that the scores were rounded to; 0: they were not.
         spread: standard deviation of residuals before rounding.
-        replayed: weight of the visits that are not of this step.
     """
     visits, samples, height, width = label_maps.shape
     maps, owner = label_maps.reshape(-1, height, width), image.repeat_interleave(samples)
@@ -84,9 +82,7 @@ def score_evidence(
     # the prediction's own spread, and following it would only flatten the belief.
     informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
     advantages = torch.where(informative, residual - offset, 0.0)
-    share = torch.full((visits, 1), replayed, dtype=scores.dtype, device=scores.device)
-    share[:fresh] = 1
-    weight = (share * advantages).to(probabilities.dtype).reshape(-1, 1)  # (V·K, 1)
+    weight = advantages.to(probabilities.dtype).reshape(-1, 1)  # (V·K, 1)
 
     direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
     everywhere = torch.zeros_like(target).index_add_(0, owner, weight * prediction.per_target)

@@ -346,11 +346,10 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
 ) -> None:
     given: list[dict[str, Any]] = []
 
-    def record(*arguments: Any, **named: Any) -> Any:
+    def record(*arguments: Any) -> Any:
         copies = [tensor.clone() for tensor in arguments[1:4]]  # the memory of the label maps is used again
         given.append(dict(zip(("label_maps", "scores", "image"), copies, strict=True)))
-        assert named == {"replayed": 2}
-        return score_evidence(*arguments, **named)
+        return score_evidence(*arguments)
 
     score_evidence = likelihood.score_evidence
     monkeypatch.setattr(likelihood, "score_evidence", record)
@@ -371,7 +370,7 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
     seen: list[int] = []
     for lesson, visited in zip(lessons, given, strict=True):
         index, flipped = lesson.feedback.index, lesson.feedback.flipped
-        assert lesson.replayed == sum((seen.count(number) + 1) // 2 for number in index)
+        assert lesson.replayed == sum(seen.count(number) for number in index)
         assert visited["image"].tolist()[:2] == [0, 1]
         assert len(visited["image"]) == 2 + lesson.replayed
         for label_maps, scores, b in zip(visited["label_maps"], visited["scores"], visited["image"], strict=True):
@@ -379,24 +378,6 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
             expected = score_images("mean_iou", label_maps[None].numpy(), np.ascontiguousarray(shown)[None], 5)[0]
             np.testing.assert_array_equal(scores.numpy(), expected)
         seen += index
-
-
-def test_every_earlier_visit_is_replayed_at_every_second_visit(monkeypatch: pytest.MonkeyPatch) -> None:
-    replayed: list[list[float]] = []
-
-    def record(*arguments: Any, **named: Any) -> Any:
-        replayed.append(arguments[2][1:, 0].tolist())
-        return score_evidence(*arguments, **named)
-
-    score_evidence = likelihood.score_evidence
-    monkeypatch.setattr(likelihood, "score_evidence", record)
-    algorithm = make(samples_per_image=2, replay=12, cells=(1,))
-    for visit in range(10):
-        update(algorithm, torch.zeros(1, 3, 4, 4), np.array([[visit / 10, 0.99]]))
-    first, memory = 0, 6
-    for visit in range(first, 10 - memory):
-        ages = [later - visit for later in range(10) if visit / 10 in replayed[later]]
-        assert ages == [1, 3, 5]
 
 
 @pytest.mark.parametrize("level", ["image", "pixel"])
