@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rss_env.arguments import check_choice
 from rss_env.errors import InvalidAction, OptionError
 from rss_env.spaces import check_form
 from rss_env.task import SegmentationTask
@@ -34,8 +35,7 @@ class TorchSegmentationTask(SegmentationTask):
 
     def __init__(self, dataset: str, level: str, *, device: str = "cpu", cache: str = "device", **options: Any) -> None:
         self.device = _check_device(device)
-        if cache not in CACHES:
-            raise OptionError(f"Unknown cache {cache!r}; valid: {', '.join(CACHES)}.")
+        check_choice("cache", cache, CACHES)
         self.cache = cache
         super().__init__(dataset, level, **options)
 

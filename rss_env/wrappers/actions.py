@@ -7,9 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from rss_env.arguments import is_count
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array
-from rss_env.task import is_count
+from rss_env.spaces import as_array
 
 
 class FlattenAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], RecordConstructorArgs):
@@ -29,7 +30,7 @@ class FlattenAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Recor
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """(H·W,) -> (H, W), or (K·H·W,) -> (K, H, W)."""
-        flat = np.asarray(action)
+        flat = as_array(action)
         check_shape("flat label maps", flat, self.action_space)
         return flat.reshape(self._shape)
 
@@ -63,7 +64,7 @@ class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Record
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """(h, w) -> (H, W), or (K, h, w) -> (K, H, W)."""
-        coarse = np.asarray(action)
+        coarse = as_array(action)
         check_shape("coarse label maps", coarse, self.action_space)
         return upsample(coarse, self.cell, self._shape[-2:])
 
