@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class SegmentationTask:
         self._attach()
 
     @classmethod
-    def check_names(cls, environment: type, dataset: str, given: Iterable[str]) -> None:
+    def check_names(cls, environment: type, dataset: str, given: Mapping[str, Any]) -> None:
         """Checks the names of the arguments of an environment that its own ``__init__`` does not name.
 
         Raises:
@@ -93,7 +93,7 @@ class SegmentationTask:
         for name in given:
             if name in ("device", "cache") and name not in valid:
                 raise OptionError(
-                    f"{name}= is for tensors: gym.make_vec(id, device=...) gives them, and cache= goes with device=; "
+                    f"{name}={given[name]!r} is for tensors: gym.make_vec(id, device=...) gives them, and cache= goes with device=; "
                     "elsewhere leave both out."
                 )
         refuse_unknown(environment.__init__, given, valid)  # type: ignore[misc]

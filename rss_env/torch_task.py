@@ -177,9 +177,11 @@ class TorchSegmentationTask(SegmentationTask):
 
 def _check_device(device: Any) -> torch.device:
     try:
+        if isinstance(device, bool):
+            raise TypeError("a device is a string such as 'cuda', or a torch.device")
         checked = torch.device(device)
         torch.zeros(1, dtype=torch.float64, device=checked).cpu()  # some hold no float64, and "meta" nothing at all
-    except (RuntimeError, TypeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(f"device={device!r} cannot be used here (device='cpu' can): {reason}") from None
     if checked.type == "cuda" and checked.index is None:

@@ -79,4 +79,4 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
 
 
 def _host(value: Any) -> Any:
-    return value.cpu().numpy()[()] if isinstance(value, torch.Tensor) else value  # [()]: a number where it has no axes
+    return value.tolist() if isinstance(value, torch.Tensor) else value
