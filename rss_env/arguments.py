@@ -55,8 +55,8 @@ def check_data_arguments(root: Any, split: Any, resize: Any, image_size: Any, op
         if not isinstance(value, str):
             raise OptionError(f"{name} must be a string, got {value!r}.")
     if image_size is not None:
-        sides = list(image_size) if isinstance(image_size, (Sequence, np.ndarray)) else []
-        if len(sides) != 2 or not all(map(is_count, sides)):
+        sides = image_size.tolist() if isinstance(image_size, np.ndarray) else image_size
+        if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_count, sides)):
             raise OptionError(f"image_size must be two positive integers (H, W), got {image_size!r}.")
     for name, value in options.items():
         if not isinstance(value, (str, int, float, np.generic, type(None))):

@@ -72,17 +72,25 @@ class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Record
 def flat_space(space: spaces.Space) -> spaces.MultiDiscrete:
     """The MultiDiscrete space of the same labels in one axis."""
     if not isinstance(space, spaces.MultiDiscrete):
-        raise TypeError(f"FlattenAction needs a MultiDiscrete action space, got {space}.")
+        raise TypeError(f"FlattenAction needs a MultiDiscrete action space, got {_described(space)}.")
     return spaces.MultiDiscrete(space.nvec.ravel(), dtype=space.dtype.type)
 
 
 def coarse_space(space: spaces.Space, cell: int) -> spaces.MultiDiscrete:
     """The MultiDiscrete space with one label for each cell of the last two axes."""
     if not isinstance(space, spaces.MultiDiscrete) or len(space.shape) < 2:
-        raise TypeError(f"CoarseAction needs a MultiDiscrete action space of (..., H, W), got {space}.")
+        raise TypeError(
+            f"CoarseAction needs a MultiDiscrete action space of (..., H, W), got {_described(space)}. Coarse label maps "
+            "are made flat last: FlattenAction(CoarseAction(env, cell))."
+        )
     if not is_count(cell):
         raise OptionError(f"cell must be an integer of at least 1, got {cell!r}.")
     return spaces.MultiDiscrete(space.nvec[..., ::cell, ::cell], dtype=space.dtype.type)
+
+
+def _described(space: spaces.Space) -> str:
+    """Not the space's own text, which has a number for every pixel."""
+    return f"{type(space).__name__} of shape {space.shape}"
 
 
 def check_shape(what: str, actions: Array, space: spaces.Space) -> None:
