@@ -1,4 +1,4 @@
-"""Checks of arguments, shared by environments, wrappers and evaluation: each error names the argument and what is valid.
+"""Checks of arguments, shared by environments, wrappers and evaluation; each error names the argument.
 
 They ask for the type that is meant, because Python's own conversions say yes to too much: ``bool("False")`` is True,
 ``int(2.7)`` is 2, and a string is a sequence.

@@ -54,7 +54,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``samples_per_image``: K, or None for a single label map without the K axis.
     - ``expose_target``: whether ``info`` holds targets.
     - ``reward_level``: ``"image"`` or ``"pixel"``.
-    - ``reward``: name of the reward, None for a callable.
+    - ``reward``: name of the reward, None for a callable and where feedback changes the score.
     - ``reward_options``: a dict of the options the reward was given, ``{}`` if none.
     - ``device``: name of the torch device; only in vector environments that were made with one.
 

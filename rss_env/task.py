@@ -88,13 +88,13 @@ class SegmentationTask:
             UnknownArgumentError: neither the environment, nor this task, nor the data set has such an argument.
         """
         check_choice("data set", dataset, DATASETS)
-        makers = [each.__init__ for each in (*environment.__mro__, *cls.__mro__) if "__init__" in vars(each)]
+        makers = [vars(each)["__init__"] for each in (*environment.__mro__, *cls.__mro__) if "__init__" in vars(each)]
         valid = (*keywords(*makers), *DATASETS[dataset].options)
         for name in given:
             if name in ("device", "cache") and name not in valid:
                 raise OptionError(
-                    f"{name}={given[name]!r} is for tensors: gym.make_vec(id, device=...) gives them, and cache= goes with device=; "
-                    "elsewhere leave both out."
+                    f"{name}={given[name]!r} is for tensors: gym.make_vec(id, device=...) gives them, and "
+                    "cache= goes with device=; elsewhere leave both out."
                 )
         refuse_unknown(environment.__init__, given, valid)  # type: ignore[misc]
 
@@ -243,7 +243,8 @@ class SegmentationTask:
             num_envs: B, how many indices may be given instead of one; None if only one may.
 
         Raises:
-            OptionError: no dict, an unknown key, an index outside the data set or too many of them, an episode out of range.
+            OptionError: no dict, an unknown key, an index outside the data set or too many of them, an episode out of
+                range.
         """
         options = {} if options is None else options
         if not isinstance(options, Mapping):

@@ -20,9 +20,9 @@ class Turn:
             self._token.pop()
         except IndexError:
             raise AlreadyPendingCallError(
-                "reset() or step() was called while another call was at work in the same environment: two threads share "
-                "it, or a reward callable uses it. Make an environment for each thread; one that is shared needs a lock "
-                "held from reset() to step(), as the score is that of the image shown last.",
+                "reset() or step() was called while another call was at work in the same environment: two threads share"
+                " it, or a reward callable uses it. Make an environment for each thread; one that is shared needs a"
+                " lock held from reset() to step(), as the score is that of the image shown last.",
                 "turn",
             ) from None
 

@@ -40,8 +40,8 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
     ``autoreset_mode``.
 
     ``get_attr``, ``set_attr`` and ``call`` are those of Gymnasium's ``SyncVectorEnv``. A sub-environment has the spaces
-    and metadata of a single environment, ``spec``, ``render_mode``, ``reward_queries`` (its share), ``render``, and what
-    ``set_attr`` gave it.
+    and metadata of a single environment, ``spec``, ``render_mode``, ``reward_queries`` (its share), ``render``, and
+    what ``set_attr`` gave it.
 
     Reset options: ``index`` (one integer or B of them), ``episode`` (see ``SegmentationEnv``), and for DISABLED
     ``reset_mask``, bool (B,).
@@ -221,9 +221,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if name in self._part_attributes:
-            return tuple(
-                value(*args, **kwargs) if callable(value) else value for value in self._part_attributes[name]
-            )
+            return tuple(value(*args, **kwargs) if callable(value) else value for value in self._part_attributes[name])
         if name == "render":
             return self.render(*args, **kwargs) or (None,) * self.num_envs
         if name == "reward_queries":
@@ -234,7 +232,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
             value = getattr(self, SINGLE.get(name, name))
         else:
             raise AttributeError(
-                f"A sub-environment has {', '.join(SINGLE)}, metadata, spec, render_mode, reward_queries, render(), and "
+                f"A sub-environment has {', '.join(SINGLE)}, metadata, spec, render_mode, reward_queries, render() and "
                 f"what set_attr() gave it, but no {name!r}; reset(), step() and close() are the vector environment's."
             )
         return (value,) * self.num_envs

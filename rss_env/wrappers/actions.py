@@ -80,8 +80,8 @@ def coarse_space(space: spaces.Space, cell: int) -> spaces.MultiDiscrete:
     """The MultiDiscrete space with one label for each cell of the last two axes."""
     if not isinstance(space, spaces.MultiDiscrete) or len(space.shape) < 2:
         raise TypeError(
-            f"CoarseAction needs a MultiDiscrete action space of (..., H, W), got {_described(space)}. Coarse label maps "
-            "are made flat last: FlattenAction(CoarseAction(env, cell))."
+            f"CoarseAction needs a MultiDiscrete action space of (..., H, W), got {_described(space)}. Coarse "
+            "label maps are made flat last: FlattenAction(CoarseAction(env, cell))."
         )
     if not is_count(cell):
         raise OptionError(f"cell must be an integer of at least 1, got {cell!r}.")

@@ -103,7 +103,7 @@ def metadata_with(env: Any, kind: Feedback) -> dict[str, Any]:
         )
     kind.check(env.metadata)
     inner = {key: value for key, value in env.metadata.items() if key != "reward_stars"}  # no longer what is given
-    formula = {} if kind.keeps_score else {"reward": None, "reward_options": {}}
+    formula: dict[str, Any] = {} if kind.keeps_score else {"reward": None, "reward_options": {}}
     return inner | formula | kind.metadata()
 
 

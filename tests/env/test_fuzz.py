@@ -1,7 +1,8 @@
 """Whatever is passed to an environment, it works or raises an error of this package that names the argument.
 
-A run draws cases from a seed: an environment, single, vector or torch, with wrappers, made with arguments of which some
-are wrong, and then calls of ``reset`` and ``step`` with more of them. ``python -m tests.env.test_fuzz 10000`` runs many.
+A run draws cases from a seed: an environment, single, vector or torch, with wrappers, made with arguments some of which
+are wrong, and then calls of ``reset`` and ``step`` with more of them. ``python -m tests.env.test_fuzz 10000 SEED`` runs
+many.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ FEEDBACK: dict[str, tuple[str, ...]] = {
     "Shaping": ("shape", "scale", "shift", "exponent", "epsilon"),
 }
 KNOWN = (OptionError, InvalidAction, ResetNeeded, DatasetError)
-NAMES = {"dataset": "data set", "level": "level", "reward_options": "of reward"}  # of arguments that messages call otherwise
+NAMES = {"dataset": "data set", "reward_options": "of reward"}  # what messages call these arguments
 
 
 class Fuzz:
@@ -148,7 +149,9 @@ class Fuzz:
             )
         )
         words = ["seed", "reset"]
-        self.attempt(f"{case} reset(seed={seed!r}, options={options!r})", lambda: env.reset(seed=seed, options=options), *words)
+        self.attempt(
+            f"{case} reset(seed={seed!r}, options={options!r})", lambda: env.reset(seed=seed, options=options), *words
+        )
 
     def step(self, env: Any, case: str) -> None:
         space = env.action_space
@@ -167,7 +170,9 @@ class Fuzz:
             bad[place] = self.choose(kinds)
             wrong_shapes: tuple[Any, ...] = (bad, bad[None], bad[..., :-1], bad.T if bad.T.shape != bad.shape else bad)
             action = self.choose(wrong_shapes)
-            action = torch.from_numpy(action.copy()) if action.dtype.kind in "if" and self.rng.random() < 0.3 else action
+            action = (
+                torch.from_numpy(action.copy()) if action.dtype.kind in "if" and self.rng.random() < 0.3 else action
+            )
         inner = env.unwrapped
         before = inner.reward_queries
         running = np.asarray(inner._running).all() and bool(np.any(getattr(inner, "_keyed", False)))

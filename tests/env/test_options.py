@@ -158,7 +158,7 @@ def test_reset_options_are_a_dict_on_a_device_too():
 @every_kind
 @pytest.mark.parametrize("options", [{3: 1, "a": 2}, {None: 1}, {("index",): 1}])
 def test_names_of_reset_options_are_strings(kind: Any, options: Any):
-    with pytest.raises(OptionError, match="Unknown reset option .*; valid: index, episode"):
+    with pytest.raises(OptionError, match=r"Unknown reset option .*; valid: index, episode"):
         kind(**SMALL).reset(options=options)
 
 

@@ -45,7 +45,9 @@ def test_gym_env_makes_an_environment_from_its_id(level: str, options: dict[str,
 def test_gym_env_passes_an_error_on():
     from torchrl.envs import GymEnv
 
-    with pytest.raises(UnknownArgumentError, match=r"unexpected keyword argument 'colour'; valid: dataset, level, root"):
+    with pytest.raises(
+        UnknownArgumentError, match=r"unexpected keyword argument 'colour'; valid: dataset, level, root"
+    ):
         GymEnv(ID, colour="grey", **SMALL)
     with pytest.raises(OptionError, match="expose_target must be True or False, got 'False'"):
         GymEnv(ID, expose_target="False", **SMALL)
