@@ -10,9 +10,11 @@ import gymnasium as gym
 import numpy as np
 
 from rss_env import rendering
+from rss_env.arguments import check_seed
 from rss_env.episodes import EpisodeStream
 from rss_env.errors import ResetNeeded
 from rss_env.task import SegmentationTask
+from rss_env.turns import Turn
 
 
 class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -52,7 +54,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``samples_per_image``: K, or None for a single label map without the K axis.
     - ``expose_target``: whether ``info`` holds targets.
     - ``reward_level``: ``"image"`` or ``"pixel"``.
-    - ``reward``: name of the reward, None for a callable.
+    - ``reward``: name of the reward, None for a callable and where feedback changes the score.
     - ``reward_options``: a dict of the options the reward was given, ``{}`` if none.
     - ``device``: name of the torch device; only in vector environments that were made with one.
 
@@ -79,6 +81,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
 
     Raises:
         OptionError: an argument is not among the valid values, which are listed.
+        UnknownArgumentError: there is no argument of that name; an ``OptionError`` and a ``TypeError``.
         DatasetError: the data set is missing, incomplete or corrupt.
 
     Example:
@@ -111,6 +114,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         **dataset_options: Any,
     ) -> None:
+        SegmentationTask.check_names(type(self), dataset, dataset_options)
         rendering.check_render_mode(render_mode, self.metadata["render_modes"])
         self._task = SegmentationTask(
             dataset,
@@ -133,6 +137,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.reward_queries = 0
         """Label maps scored since the environment was made."""
+        self._turn = Turn()
         self._stream = EpisodeStream(order, len(self._task.dataset), num_envs=1)
         self._keyed = False
         self._running = False
@@ -145,8 +150,18 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Shows the next image. With ``seed`` the order starts again; see the class for ``options``."""
+        """Shows the next image. With ``seed`` the order starts again; see the class for ``options``.
+
+        Raises:
+            OptionError: a seed that is no integer of at least 0, or a wrong option.
+            AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
+        """
         chosen = self._task.check_reset_options(options, ("index", "episode"))
+        seed = check_seed(seed)
+        with self._turn:
+            return self._reset(seed, chosen)
+
+    def _reset(self, seed: int | None, chosen: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None or not self._keyed:
             self._stream.restart(self.np_random.integers(1 << 63, size=1, dtype=np.uint64))
@@ -168,7 +183,12 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             InvalidAction: wrong shape, dtype or class.
             ResetNeeded: before the first reset, or after the episode's only step.
+            AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
         """
+        with self._turn:
+            return self._step(action)
+
+    def _step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self._running:
             raise ResetNeeded("An episode has one step: call reset() before each step().")
         label_maps = self._task.check_label_maps(action, ())

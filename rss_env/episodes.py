@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rss_env.errors import OptionError
+from rss_env.arguments import check_choice
 
 ORDERS = ("random", "sequential")
 AUGMENTS = ("none", "flip")
@@ -18,14 +18,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def check_order(order: str) -> None:
     """Raises ``OptionError`` that lists the valid orders if ``order`` is not among them."""
-    if order not in ORDERS:
-        raise OptionError(f"Unknown order {order!r}; valid: {', '.join(ORDERS)}.")
+    check_choice("order", order, ORDERS)
 
 
 def check_augment(augment: str) -> None:
     """Raises ``OptionError`` that lists the valid augmentations if ``augment`` is not among them."""
-    if augment not in AUGMENTS:
-        raise OptionError(f"Unknown augment {augment!r}; valid: {', '.join(AUGMENTS)}.")
+    check_choice("augment", augment, AUGMENTS)
 
 
 class EpisodeStream:

@@ -1,12 +1,25 @@
 """The errors this package raises on bad input; each message says what was expected, what came and what to do."""
 
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import AlreadyPendingCallError, InvalidAction, ResetNeeded
 
-__all__ = ["DatasetError", "DatasetNotFoundError", "InvalidAction", "OptionError", "ResetNeeded", "UnknownSplitError"]
+__all__ = [
+    "AlreadyPendingCallError",
+    "DatasetError",
+    "DatasetNotFoundError",
+    "InvalidAction",
+    "OptionError",
+    "ResetNeeded",
+    "UnknownArgumentError",
+    "UnknownSplitError",
+]
 
 
 class OptionError(ValueError):
     """An argument of an environment, reward or data set is not one of the valid values."""
+
+
+class UnknownArgumentError(OptionError, TypeError):
+    """An environment has no argument of that name; a ``TypeError`` too, as Python raises for any other function."""
 
 
 class DatasetError(ValueError):

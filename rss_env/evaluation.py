@@ -10,10 +10,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rss_env.arguments import is_count
 from rss_env.errors import OptionError
 from rss_env.metrics import ConfusionMatrix
 from rss_env.spaces import check_label_maps
-from rss_env.task import is_count
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ WRONG, RIGHT = (190, 60, 0), (90, 210, 180)
 
 def check_render_mode(render_mode: str | None, valid: list[str]) -> None:
     """Raises ``OptionError`` that lists the valid modes if ``render_mode`` is neither None nor among them."""
-    if render_mode is not None and render_mode not in valid:
+    if render_mode is not None and not (isinstance(render_mode, str) and render_mode in valid):
         raise OptionError(f"Unknown render_mode {render_mode!r}; valid: None, {', '.join(valid)}.")
 
 

@@ -53,7 +53,7 @@ def check_label_maps(label_maps: Any, shape: tuple[int, ...], num_classes: int) 
     Raises:
         InvalidAction: wrong shape, a dtype that is not integer, or a value outside 0..C-1.
     """
-    maps = np.asarray(label_maps)
+    maps = as_array(label_maps)
     check_form(maps.shape, maps.dtype, maps.dtype.kind in "iu", shape)
     narrowed = narrow(maps, num_classes)
     if narrowed is None:
@@ -61,6 +61,17 @@ def check_label_maps(label_maps: Any, shape: tuple[int, ...], num_classes: int) 
             f"A label map holds classes 0..{num_classes - 1}, got values from {maps.min()} to {maps.max()}."
         )
     return narrowed
+
+
+def as_array(value: Any) -> np.ndarray:
+    """``value`` as a NumPy array; one of objects, which no check of integers accepts, where NumPy can make none of it.
+
+    NumPy refuses nested lists of different lengths, tensors that require gradients, and dtypes that it does not have.
+    """
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):
+        return np.array(None)
 
 
 def check_form(shape: tuple[int, ...], dtype: Any, is_integer: bool, expected: tuple[int, ...]) -> None:

@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rss_env.datasets import load_dataset
+from rss_env.arguments import (
+    check_choice,
+    check_data_arguments,
+    check_flag,
+    is_count,
+    keywords,
+    refuse_unknown,
+)
+from rss_env.datasets import DATASETS, load_dataset
 from rss_env.episodes import check_augment, check_order
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rewards import count_classes, count_labels, get_reward
 from rss_env.rewards.arrays import Array, tree_sum
 from rss_env.rewards.callables import check_callable, score_by_calling
-from rss_env.spaces import check_label_maps, label_map_space
+from rss_env.spaces import as_array, check_label_maps, label_map_space
 
 
 class SegmentationTask:
@@ -49,19 +57,14 @@ class SegmentationTask:
             self.reward = get_reward(reward, level)
         check_order(order)
         check_augment(augment)
-        for name in ("device", "cache"):
-            if name in dataset_options:
-                raise OptionError(
-                    f"{name}={dataset_options[name]!r} is for tensors: gym.make_vec(id, device=...) gives them, and "
-                    "cache= goes with device=; elsewhere leave both out."
-                )
         if samples_per_image is not None and not is_count(samples_per_image):
             raise OptionError(f"samples_per_image must be None or an integer of at least 1, got {samples_per_image!r}.")
         self.level = level
         self.order = order
         self.augment = augment
         self.samples_per_image = None if samples_per_image is None else int(samples_per_image)
-        self.expose_target = expose_target
+        self.expose_target = check_flag("expose_target", expose_target)
+        check_data_arguments(root, split, resize, image_size, dataset_options)
         self.resize = resize
         self.dataset = load_dataset(
             dataset, root=root, split=split, image_size=image_size, resize=resize, **dataset_options
@@ -75,6 +78,25 @@ class SegmentationTask:
         self.observation_space = spaces.Box(0, 255, (*self.dataset.image_size, 3), np.uint8)
         self.action_space = label_map_space(self.map_shape, self.dataset.num_classes)
         self._attach()
+
+    @classmethod
+    def check_names(cls, environment: type, dataset: str, given: Mapping[str, Any]) -> None:
+        """Checks the names of the arguments of an environment that its own ``__init__`` does not name.
+
+        Raises:
+            OptionError: there is no such data set, or the argument is for tensors and this environment has none.
+            UnknownArgumentError: neither the environment, nor this task, nor the data set has such an argument.
+        """
+        check_choice("data set", dataset, DATASETS)
+        makers = [vars(each)["__init__"] for each in (*environment.__mro__, *cls.__mro__) if "__init__" in vars(each)]
+        valid = (*keywords(*makers), *DATASETS[dataset].options)
+        for name in given:
+            if name in ("device", "cache") and name not in valid:
+                raise OptionError(
+                    f"{name}={given[name]!r} is for tensors: gym.make_vec(id, device=...) gives them, and "
+                    "cache= goes with device=; elsewhere leave both out."
+                )
+        refuse_unknown(environment.__init__, given, valid)  # type: ignore[misc]
 
     def _attach(self) -> None:
         """Makes the arrays that follow from the data set, which copies and pickles of the task leave out."""
@@ -221,14 +243,16 @@ class SegmentationTask:
             num_envs: B, how many indices may be given instead of one; None if only one may.
 
         Raises:
-            OptionError: an unknown key, an index outside the data set or too many of them, an episode out of range.
+            OptionError: no dict, an unknown key, an index outside the data set or too many of them, an episode out of
+                range.
         """
         options = {} if options is None else options
-        unknown = sorted(set(options) - set(valid))
-        if unknown:
-            raise OptionError(f"Unknown reset option {unknown[0]!r}; valid: {', '.join(valid)}.")
+        if not isinstance(options, Mapping):
+            raise OptionError(f"reset(options=...) needs a dict of {', '.join(valid)}, got {options!r}.")
+        for name in options:
+            check_choice("reset option", name, valid)
         if "index" in options:
-            index = np.asarray(options["index"])
+            index = as_array(options["index"])
             if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < len(self.dataset)):
                 raise OptionError(
                     f"reset(options={{'index': i}}) needs integers from 0 to {len(self.dataset) - 1}, "
@@ -242,8 +266,3 @@ class SegmentationTask:
                 f"reset(options={{'episode': t}}) needs an integer from 0 to 2**63 - 1, got {options['episode']!r}."
             )
         return options
-
-
-def is_count(value: Any, least: int = 1) -> bool:
-    """Whether ``value`` is an integer, no bool, from ``least`` to 2**63 - 1."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= int(value) < 1 << 63

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rss_env.arguments import check_choice
 from rss_env.errors import InvalidAction, OptionError
 from rss_env.spaces import check_form
 from rss_env.task import SegmentationTask
@@ -34,8 +35,7 @@ class TorchSegmentationTask(SegmentationTask):
 
     def __init__(self, dataset: str, level: str, *, device: str = "cpu", cache: str = "device", **options: Any) -> None:
         self.device = _check_device(device)
-        if cache not in CACHES:
-            raise OptionError(f"Unknown cache {cache!r}; valid: {', '.join(CACHES)}.")
+        check_choice("cache", cache, CACHES)
         self.cache = cache
         super().__init__(dataset, level, **options)
 
@@ -177,9 +177,11 @@ class TorchSegmentationTask(SegmentationTask):
 
 def _check_device(device: Any) -> torch.device:
     try:
+        if isinstance(device, bool):
+            raise TypeError("a device is a string such as 'cuda', or a torch.device")
         checked = torch.device(device)
         torch.zeros(1, dtype=torch.float64, device=checked).cpu()  # some hold no float64, and "meta" nothing at all
-    except (RuntimeError, TypeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(f"device={device!r} cannot be used here (device='cpu' can): {reason}") from None
     if checked.type == "cuda" and checked.index is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
         **options: as for ``SegmentationVectorEnv``.
 
     Raises:
+        UnknownArgumentError: there is no argument of that name; an ``OptionError`` and a ``TypeError``.
         OptionError: an argument is not among the valid values, no such device, or no room on it for the data set.
         DatasetError: the data set is missing, incomplete or corrupt.
 
@@ -55,7 +57,9 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As ``SegmentationVectorEnv.reset``; seeds and options may be tensors, which are copied to the host."""
         self._task.check_earlier()
-        return super().reset(seed=_host(seed), options=options and {key: _host(v) for key, v in options.items()})
+        if isinstance(options, Mapping):
+            options = {key: _host(value) for key, value in options.items()}
+        return super().reset(seed=_host(seed), options=options)
 
     def close(self, **kwargs: Any) -> None:
         """Closes, waits for the device, and raises ``InvalidAction`` for labels outside 0..C-1 not yet reported."""
@@ -75,4 +79,4 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
 
 
 def _host(value: Any) -> Any:
-    return value.cpu().numpy()[()] if isinstance(value, torch.Tensor) else value  # [()]: a number where it has no axes
+    return value.tolist() if isinstance(value, torch.Tensor) else value

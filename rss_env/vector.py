@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rss_env import rendering
+from rss_env.arguments import check_seed, is_count
+from rss_env.attributes import SINGLE, PartAttributes, same
 from rss_env.episodes import EpisodeStream
 from rss_env.errors import OptionError, ResetNeeded
-from rss_env.spaces import batched_space
-from rss_env.task import SegmentationTask, is_count
+from rss_env.spaces import as_array, batched_space
+from rss_env.task import SegmentationTask
+from rss_env.turns import Turn
 
 
-class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """B copies of ``SegmentationEnv`` in one: a gather of images and one batched count a step.
 
     With the same seed, sub-environment b shows the images that ``SegmentationEnv`` seeded with ``seed + b`` shows, and
@@ -36,6 +39,10 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ``envs.metadata``, which vector wrappers pass on, holds what ``SegmentationEnv`` lists under *Metadata*, and
     ``autoreset_mode``.
 
+    ``get_attr``, ``set_attr`` and ``call`` are those of Gymnasium's ``SyncVectorEnv``. A sub-environment has the spaces
+    and metadata of a single environment, ``spec``, ``render_mode``, ``reward_queries`` (its share), ``render``, and
+    what ``set_attr`` gave it.
+
     Reset options: ``index`` (one integer or B of them), ``episode`` (see ``SegmentationEnv``), and for DISABLED
     ``reset_mask``, bool (B,).
 
@@ -50,6 +57,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     Raises:
         OptionError: an argument is not among the valid values, which are listed.
+        UnknownArgumentError: there is no argument of that name; an ``OptionError`` and a ``TypeError``.
         DatasetError: the data set is missing, incomplete or corrupt.
 
     Example:
@@ -74,10 +82,12 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         root: str | Path | None = None,
         **task_options: Any,
     ) -> None:
+        self.task_class.check_names(type(self), dataset, task_options)
         if not is_count(num_envs):
             raise OptionError(f"num_envs must be an integer of at least 1, got {num_envs!r}.")
         try:
-            self.autoreset_mode = AutoresetMode(autoreset_mode)
+            mode = autoreset_mode if isinstance(autoreset_mode, AutoresetMode) else str(autoreset_mode)
+            self.autoreset_mode = AutoresetMode(mode)
         except ValueError:
             valid = ", ".join(repr(mode.value) for mode in AutoresetMode)
             raise OptionError(f"Unknown autoreset_mode {autoreset_mode!r}; valid: {valid}.") from None
@@ -92,6 +102,8 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batched_space(self.single_action_space, self.num_envs)
         self.reward_queries = 0
         """Label maps scored since the environment was made."""
+        self._turn = Turn()
+        self._part_attributes: dict[str, list[Any]] = {}  # that set_attr gave, B values each
         self._stream = EpisodeStream(self._task.order, len(self._task.dataset), self.num_envs)
         self._keyed: np.ndarray = np.zeros(self.num_envs, bool)
         self._all: np.ndarray = np.ones(self.num_envs, bool)
@@ -113,10 +125,21 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         None in a sequence lets that environment's order go on. With ``reset_mask`` seeds and options apply only to the
         environments in the mask.
+
+        Raises:
+            OptionError: a seed that is no integer of at least 0, another number of them than B, or a wrong option.
+            AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
         """
         chosen = self._task.check_reset_options(options, ("index", "episode", "reset_mask"), self.num_envs)
         mask = self._check_mask(chosen["reset_mask"]) if "reset_mask" in chosen else self._all
-        self._seed(seed, mask)
+        seeds = self._check_seeds(seed)
+        with self._turn:
+            return self._reset(seeds, mask, chosen)
+
+    def _reset(
+        self, seeds: list[int | None], mask: np.ndarray, chosen: Mapping[str, Any]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self._seed(seeds, mask)
         if "episode" in chosen:
             self._stream.jump(chosen["episode"], mask)
         if "index" in chosen:
@@ -134,7 +157,12 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Raises:
             InvalidAction: wrong shape, dtype or class.
             ResetNeeded: before the first reset; in DISABLED mode also after the end of an episode.
+            AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
         """
+        with self._turn:
+            return self._step(actions)
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if not self._keyed.any():
             raise ResetNeeded("Call reset() before the first step().")
         if not self._running.all():
@@ -191,18 +219,47 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             for i in range(self.num_envs)
         )
 
-    def _seed(self, seed: int | Sequence[int | None] | None, mask: np.ndarray) -> None:
-        """Restarts the order of the environments in ``mask`` that are given a seed or never had one."""
-        seeds: list[int | None]
-        if seed is None:
-            seeds = [None] * self.num_envs
-        elif isinstance(seed, (Sequence, np.ndarray)):
-            seeds = [int(s) if isinstance(s, np.integer) else s for s in seed]
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        if name in self._part_attributes:
+            return tuple(value(*args, **kwargs) if callable(value) else value for value in self._part_attributes[name])
+        if name == "render":
+            return self.render(*args, **kwargs) or (None,) * self.num_envs
+        if name == "reward_queries":
+            value: Any = self.reward_queries // self.num_envs  # a step scores as many label maps of each
+        elif name == "metadata":
+            value = {key: v for key, v in self.metadata.items() if key != "autoreset_mode"}
+        elif name in (*SINGLE, "render_mode", "spec"):
+            value = getattr(self, SINGLE.get(name, name))
         else:
-            first = int(seed) if isinstance(seed, np.integer) else seed
-            seeds = [first + b for b in range(self.num_envs)]
-        if len(seeds) != self.num_envs:
-            raise OptionError(f"Expected one seed or {self.num_envs}, got {len(seeds)}.")
+            raise AttributeError(
+                f"A sub-environment has {', '.join(SINGLE)}, metadata, spec, render_mode, reward_queries, render() and "
+                f"what set_attr() gave it, but no {name!r}; reset(), step() and close() are the vector environment's."
+            )
+        return (value,) * self.num_envs
+
+    def _set_parts(self, name: str, values: list[Any]) -> None:
+        if name in (*SINGLE, "metadata", "spec", "render", "reset", "step", "close"):
+            raise AttributeError(f"{name} of a sub-environment cannot be set: it follows from the arguments.")
+        if name == "reward_queries":
+            self.reward_queries = sum(values)
+        elif name == "render_mode":
+            rendering.check_render_mode(same(name, values), self.metadata["render_modes"])
+            self.render_mode = values[0]
+        else:
+            self._part_attributes[name] = values
+
+    def _check_seeds(self, seed: Any) -> list[int | None]:
+        """The seed of each environment, None where there is none."""
+        seed = seed.tolist() if isinstance(seed, np.ndarray) else seed
+        if not isinstance(seed, Sequence) or isinstance(seed, (str, bytes)):
+            first = check_seed(seed)
+            return [None if first is None else first + b for b in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise OptionError(f"Expected one seed or {self.num_envs}, got {len(seed)}.")
+        return [check_seed(each) for each in seed]
+
+    def _seed(self, seeds: list[int | None], mask: np.ndarray) -> None:
+        """Restarts the order of the environments in ``mask`` that are given a seed or never had one."""
         fresh = mask & (np.array([s is not None for s in seeds]) | ~self._keyed)
         if not fresh.any():
             return
@@ -245,7 +302,7 @@ class SegmentationVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "reset(options={'reset_mask': m}) is for autoreset_mode='Disabled'; with "
                 f"autoreset_mode={self.autoreset_mode.value!r} step() begins the next episodes."
             )
-        array = np.asarray(mask)
+        array = as_array(mask)
         if array.dtype != bool or array.shape != (self.num_envs,) or not array.any():
             raise OptionError(
                 f"reset(options={{'reset_mask': m}}) needs a bool array of shape ({self.num_envs},) with a True in it, "

@@ -70,7 +70,7 @@ def score_model(reward: str | None, options: Mapping[str, Any]) -> tuple[str, st
     """The model for a reward of the environment.
 
     Args:
-        reward: name of the reward; None for a callable, whose formula nobody here knows.
+        reward: name of the reward; None where nobody here knows the formula, as for a callable or shaped scores.
         options: of the reward, which no model takes into account.
 
     Returns:
@@ -78,9 +78,8 @@ def score_model(reward: str | None, options: Mapping[str, Any]) -> tuple[str, st
         what the model differs from the score, None if in nothing.
     """
     if reward not in SCORE_MODELS:
-        name = "this callable" if reward is None else reward
-        said = f"There is no score model of {name}: its scores are predicted by the expected pixel accuracy."
-        return "pixel_accuracy", said
+        known = "The formula of the score is not known" if reward is None else f"There is no score model of {reward}"
+        return "pixel_accuracy", f"{known}: the scores are predicted by the expected pixel accuracy."
     if options:
         return reward, f"The score model of {reward} knows nothing of its options ({', '.join(options)})."
     return reward, None

@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.leaderboard.arenas import Arena
 from benchmarks.processes import Processes
+from rss_env.arguments import is_count
 from rss_env.errors import InvalidAction, OptionError, ResetNeeded
 from rss_env.evaluation import evaluate
-from rss_env.task import is_count
 
 SHOWN = 4  # validation images whose label maps are kept
 MAKE_OPTIONS = {"num_envs", "samples_per_image", "augment"}

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from rss_env import SegmentationVectorEnv
+from rss_env.arguments import check_flag
 from rss_env.errors import OptionError
 from rss_env.wrappers.actions import flat_space
 
@@ -52,7 +53,7 @@ class SegmentationVecEnv(VecEnv):
             raise OptionError("num_envs and env_options are for an id; this vector environment is made already.")
         _check(envs)
         self.envs = envs
-        self.terminal_observation = terminal_observation
+        self.terminal_observation = check_flag("terminal_observation", terminal_observation)
         self._shape = (envs.num_envs, *(envs.single_action_space.shape or ()))
         self._actions: np.ndarray | None = None
         self._started = time.time()

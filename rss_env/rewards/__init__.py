@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rss_env.arguments import check_choice
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array
 from rss_env.rewards.boundary_f1 import boundary_f1
@@ -104,12 +105,9 @@ def get_reward(name: str | None, level: str) -> Reward:
     Raises:
         OptionError: an unknown level, or no reward of that name at that level; the message lists the valid ones.
     """
-    if level not in LEVELS:
-        raise OptionError(f"Unknown reward level {level!r}; valid: {', '.join(LEVELS)}.")
-    valid = [n for n, reward in REWARDS.items() if reward.has_level(level)]
+    check_choice("reward level", level, LEVELS)
     chosen = DEFAULT_REWARD[level] if name is None else name
-    if chosen not in valid:
-        raise OptionError(f"Unknown {level}-level reward {name!r}; valid: {', '.join(valid)}.")
+    check_choice(f"{level}-level reward", chosen, (n for n, reward in REWARDS.items() if reward.has_level(level)))
     return REWARDS[chosen]
 
 

@@ -16,7 +16,7 @@ def check_callable(level: str, options: Any) -> None:
     """Raises ``OptionError`` where a callable cannot be the reward: at pixel level, or with ``reward_options``."""
     if level != "image":
         raise OptionError(
-            f"A callable gives one score a label map, so it needs an image-level id, not {level!r} level."
+            f"A callable reward gives one score a label map, so it needs an image-level id, not {level!r} level."
         )
     if options is not None:
         raise OptionError(f"reward_options are for rewards by name; a callable takes none, got {options!r}.")

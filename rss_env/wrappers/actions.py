@@ -7,9 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from rss_env.arguments import is_count
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array
-from rss_env.task import is_count
+from rss_env.spaces import as_array
 
 
 class FlattenAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], RecordConstructorArgs):
@@ -29,7 +30,7 @@ class FlattenAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Recor
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """(H·W,) -> (H, W), or (K·H·W,) -> (K, H, W)."""
-        flat = np.asarray(action)
+        flat = as_array(action)
         check_shape("flat label maps", flat, self.action_space)
         return flat.reshape(self._shape)
 
@@ -63,7 +64,7 @@ class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Record
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """(h, w) -> (H, W), or (K, h, w) -> (K, H, W)."""
-        coarse = np.asarray(action)
+        coarse = as_array(action)
         check_shape("coarse label maps", coarse, self.action_space)
         return upsample(coarse, self.cell, self._shape[-2:])
 
@@ -71,17 +72,25 @@ class CoarseAction(gym.ActionWrapper[np.ndarray, np.ndarray, np.ndarray], Record
 def flat_space(space: spaces.Space) -> spaces.MultiDiscrete:
     """The MultiDiscrete space of the same labels in one axis."""
     if not isinstance(space, spaces.MultiDiscrete):
-        raise TypeError(f"FlattenAction needs a MultiDiscrete action space, got {space}.")
+        raise TypeError(f"FlattenAction needs a MultiDiscrete action space, got {_described(space)}.")
     return spaces.MultiDiscrete(space.nvec.ravel(), dtype=space.dtype.type)
 
 
 def coarse_space(space: spaces.Space, cell: int) -> spaces.MultiDiscrete:
     """The MultiDiscrete space with one label for each cell of the last two axes."""
     if not isinstance(space, spaces.MultiDiscrete) or len(space.shape) < 2:
-        raise TypeError(f"CoarseAction needs a MultiDiscrete action space of (..., H, W), got {space}.")
+        raise TypeError(
+            f"CoarseAction needs a MultiDiscrete action space of (..., H, W), got {_described(space)}. Coarse "
+            "label maps are made flat last: FlattenAction(CoarseAction(env, cell))."
+        )
     if not is_count(cell):
         raise OptionError(f"cell must be an integer of at least 1, got {cell!r}.")
     return spaces.MultiDiscrete(space.nvec[..., ::cell, ::cell], dtype=space.dtype.type)
+
+
+def _described(space: spaces.Space) -> str:
+    """Not the space's own text, which has a number for every pixel."""
+    return f"{type(space).__name__} of shape {space.shape}"
 
 
 def check_shape(what: str, actions: Array, space: spaces.Space) -> None:

@@ -33,19 +33,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from rss_env.arguments import check_choice, is_count
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array, namespace, tree_sum
-from rss_env.task import is_count
 from rss_env.wrappers.draws import Draws
 
 
 @dataclass
 class Feedback:
-    """Leaves the scores as they are; base of all kinds."""
+    """Leaves the scores as they are; base of all kinds.
+
+    Attributes:
+        keeps_score: of the class: whether what it gives is the score itself up to noise or rounding. Where it is not,
+            the metadata of the wrapped environment names no reward: an agent that knows the formula of ``mean_iou``
+            would take what it is given for that.
+    """
+
+    keeps_score: ClassVar[bool] = False
 
     def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
         """float64 (B, K) -> float64 (B, K)."""
@@ -77,6 +85,7 @@ class Noise(Feedback):
         std: standard deviation of the noise, at least 0.
     """
 
+    keeps_score = True
     std: float = 0.05
 
     def __post_init__(self) -> None:
@@ -96,6 +105,7 @@ class Stars(Feedback):
         stars: N, at least 2; one star is 0, N stars are 1.
     """
 
+    keeps_score = True
     stars: int = 5
 
     def __post_init__(self) -> None:
@@ -241,8 +251,7 @@ class Shaping(Feedback):
     epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.shape not in SHAPES:
-            raise OptionError(f"Unknown shape {self.shape!r}; valid: {', '.join(SHAPES)}.")
+        check_choice("shape", self.shape, SHAPES)
         self.scale = _number("scale", self.scale)
         self.shift = _number("shift", self.shift)
         self.exponent = _number("exponent", self.exponent, least=0)

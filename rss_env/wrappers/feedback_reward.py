@@ -103,7 +103,8 @@ def metadata_with(env: Any, kind: Feedback) -> dict[str, Any]:
         )
     kind.check(env.metadata)
     inner = {key: value for key, value in env.metadata.items() if key != "reward_stars"}  # no longer what is given
-    return inner | kind.metadata()
+    formula: dict[str, Any] = {} if kind.keeps_score else {"reward": None, "reward_options": {}}
+    return inner | formula | kind.metadata()
 
 
 def count_layers(env: Any, of: type) -> int:

@@ -10,7 +10,9 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from rss_env.attributes import SINGLE, PartAttributes, same
 from rss_env.rewards.arrays import Array
+from rss_env.spaces import as_array
 from rss_env.wrappers.actions import check_shape, coarse_space, flat_space, upsample
 from rss_env.wrappers.feedback import Feedback, mean_score
 from rss_env.wrappers.feedback_reward import Channel, count_layers, metadata_with
@@ -19,14 +21,39 @@ from rss_env.wrappers.forms import as_feedback
 __all__ = ["CoarseAction", "FeedbackReward", "FlattenAction"]
 
 
-class _WithAutoresetMode(VectorWrapper):
+class _Twin(PartAttributes, VectorWrapper):
+    """What the twins pass on that Gymnasium's own vector wrappers do not."""
+
+    part_attributes: tuple[str, ...] = ()
+    """Names of what the single twin of this wrapper has beyond what an environment has."""
+
     @property
     def autoreset_mode(self) -> AutoresetMode:
-        """That of the environment, as TorchRL asks for it; Gymnasium's own vector wrappers do not pass it on."""
+        """That of the environment, as TorchRL asks for it."""
         return self.metadata["autoreset_mode"]
 
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        if name in (*SINGLE, *self.part_attributes):
+            return (getattr(self, SINGLE.get(name, name)),) * self.num_envs
+        if name == "metadata":
+            return ({key: value for key, value in self.metadata.items() if key != "autoreset_mode"},) * self.num_envs
+        return self._below().call(name, *args, **kwargs)
 
-class FlattenAction(_WithAutoresetMode, VectorActionWrapper, RecordConstructorArgs):
+    def _set_parts(self, name: str, values: list[Any]) -> None:
+        if name in self.part_attributes:
+            setattr(self, name, same(name, values))
+        else:
+            self._below().set_attr(name, values)
+
+    def _below(self) -> Any:
+        """The next layer that knows attributes of sub-environments; Gymnasium's wrappers do not."""
+        layer = self.env
+        while isinstance(layer, VectorWrapper) and not hasattr(layer, "call"):
+            layer = layer.env
+        return layer
+
+
+class FlattenAction(_Twin, VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.FlattenAction``: actions (B, H·W), or (B, K·H·W)."""
 
     def __init__(self, env: VectorEnv) -> None:
@@ -43,8 +70,10 @@ class FlattenAction(_WithAutoresetMode, VectorActionWrapper, RecordConstructorAr
         return flat.reshape(self.num_envs, *self._shape)
 
 
-class CoarseAction(_WithAutoresetMode, VectorActionWrapper, RecordConstructorArgs):
+class CoarseAction(_Twin, VectorActionWrapper, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.CoarseAction``: actions (B, h, w), or (B, K, h, w)."""
+
+    part_attributes = ("cell",)
 
     def __init__(self, env: VectorEnv, cell: int) -> None:
         RecordConstructorArgs.__init__(self, cell=cell.item() if isinstance(cell, np.generic) else cell)
@@ -61,12 +90,14 @@ class CoarseAction(_WithAutoresetMode, VectorActionWrapper, RecordConstructorArg
         return upsample(coarse, self.cell, self._size)
 
 
-class FeedbackReward(_WithAutoresetMode, RecordConstructorArgs):
+class FeedbackReward(_Twin, RecordConstructorArgs):
     """Vector twin of ``rss_env.wrappers.FeedbackReward``.
 
     The scores are where the autoreset mode puts them: in ``infos["final_info"]`` for SAME_STEP, else in ``infos``. A
     step of NEXT_STEP that only begins new episodes passes unchanged.
     """
+
+    part_attributes = ("kind",)
 
     def __init__(self, env: VectorEnv, kind: Feedback | Mapping[str, Any] | str) -> None:
         self.kind = as_feedback(kind)
@@ -106,4 +137,4 @@ class FeedbackReward(_WithAutoresetMode, RecordConstructorArgs):
 
 
 def _as_array(actions: Any) -> Array:
-    return actions if hasattr(actions, "reshape") else np.asarray(actions)
+    return actions if hasattr(actions, "reshape") else as_array(actions)

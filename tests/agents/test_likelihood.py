@@ -67,7 +67,7 @@ def update(
         ("mean_dice", {}, "mean_dice", None),
         ("mean_iou", {"classes": "target"}, "mean_iou", "knows nothing of its options (classes)"),
         ("boundary_f1", {}, "pixel_accuracy", "no score model of boundary_f1"),
-        (None, {}, "pixel_accuracy", "no score model of this callable"),
+        (None, {}, "pixel_accuracy", "The formula of the score is not known"),
     ],
 )
 def test_it_says_where_its_score_model_differs_from_the_score(
@@ -87,7 +87,7 @@ def test_it_says_where_its_score_model_differs_from_the_score(
         ({}, None),
         ({"reward_options": {"classes": "target"}}, "The score model of mean_iou knows nothing of its options"),
         ({"reward": "boundary_f1"}, "There is no score model of boundary_f1"),
-        ({"reward": lambda image, label_map, target: 0.5}, "There is no score model of this callable"),
+        ({"reward": lambda image, label_map, target: 0.5}, "The formula of the score is not known"),
     ],
     ids=["the default", "options", "boundary F1", "a callable"],
 )
@@ -99,6 +99,20 @@ def test_the_environments_own_metadata_say_enough(options: dict[str, Any], said:
     assert algorithm.level.model == ("pixel_accuracy" if "reward" in options else "mean_iou")
     assert (line is None) == (said is None)
     assert said is None or (line is not None and line.startswith(said))
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [("noise:0.1", "mean_iou"), ("stars:5", "mean_iou"), ("threshold:0.5", "pixel_accuracy"), ("preference", None)],
+)
+def test_of_scores_that_feedback_made_something_else_it_knows_no_formula(kind: str, model: str | None) -> None:
+    envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, samples_per_image=2, num_images=4)
+    algorithm = Likelihood(samples_per_image=2)
+    line = algorithm.start(FeedbackReward(envs, kind).metadata, 5)
+    assert isinstance(algorithm.level, ImageLevel)
+    assert algorithm.level.model == (model or "pixel_accuracy")
+    assert (line is None) == (model == "mean_iou")
+    assert line is None or line.startswith("The formula of the score is not known: ")
 
 
 def test_pixel_rewards_need_no_score_model() -> None:

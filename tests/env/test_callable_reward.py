@@ -166,7 +166,7 @@ def test_it_may_give_any_finite_number_also_below_0_and_above_1():
 
 
 def test_at_pixel_level_and_with_options_it_is_refused():
-    with pytest.raises(OptionError, match="A callable gives one score a label map, so it needs an image-level id"):
+    with pytest.raises(OptionError, match="A callable reward gives one score a label map, so it needs an image"):
         gym.make("RSS-Shapes-PixelReward-v0", reward=brightness, **SMALL)
     with pytest.raises(OptionError, match="reward_options are for rewards by name; a callable takes none"):
         gym.make("RSS-Shapes-ImageReward-v0", reward=brightness, reward_options={"classes": "union"}, **SMALL)

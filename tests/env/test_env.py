@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.error import Error, ResetNeeded
+from gymnasium.error import ResetNeeded
 from sklearn.metrics import accuracy_score, jaccard_score
 
 from rss_env import SegmentationEnv
@@ -326,10 +326,15 @@ def test_a_wrong_reset_option_is_an_error_that_changes_nothing(options: dict, me
     assert shown(env, 10) == shown(twin, 10)
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "0"])
-def test_a_wrong_seed_is_gymnasiums_error(seed: Any):
-    with pytest.raises(Error, match="Seed must be"):
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True, float("nan"), [1]])
+def test_a_seed_must_be_an_integer_of_at_least_0(seed: Any):
+    with pytest.raises(OptionError, match="seed must be None or an integer of at least 0, got "):
         make().reset(seed=seed)
+
+
+def test_a_seed_may_have_any_number_of_digits():
+    seed = 12345678901234567890123
+    assert shown(make(), 20, seed=seed) == shown(make(), 20, seed=seed) != shown(make(), 20, seed=seed + 1)
 
 
 # Flips

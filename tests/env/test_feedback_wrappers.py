@@ -494,7 +494,7 @@ def test_a_refused_reset_changes_no_memory(make: Any):
     for env in (refused, other):
         env.reset(seed=0)
         env.step(label_maps)
-    with pytest.raises(gym.error.Error):
+    with pytest.raises(OptionError):
         refused.reset(seed=-1)
     for env in (refused, other):
         env.reset(options={"index": 0})
@@ -614,6 +614,31 @@ def test_wrong_kinds_and_arguments_are_errors_that_say_what_is_right(kind: Any, 
         with pytest.raises(OptionError) as caught:
             wrap(make(ID, **SMALL), kind)
         assert message in str(caught.value)
+
+
+@every_kind
+@pytest.mark.parametrize("vectorization", [None, {}, {"device": "cpu"}])
+def test_the_metadata_names_the_reward_only_where_it_is_given_up_to_noise_or_rounding(
+    name: str, vectorization: dict[str, Any] | None
+):
+    options: dict[str, Any] = {"reward_options": {"classes": "target"}, **SMALL}
+    env = gym.make(ID, **options) if vectorization is None else gym.make_vec(ID, 2, **options, **vectorization)
+    clean = env.metadata
+    given = wrap(env, KINDS_IN_ENVS[name]).metadata
+    if name in ("noise", "stars"):
+        assert (given["reward"], given["reward_options"]) == ("mean_iou", {"classes": "target"})
+    else:
+        assert (given["reward"], given["reward_options"]) == (None, {})
+    differing = {key for key in given if key not in clean or given[key] != clean[key]}
+    assert differing <= {"reward", "reward_options", "reward_stars"}
+    assert env.metadata["reward"] == "mean_iou"
+
+
+@pytest.mark.parametrize("inner", ["threshold", "shaping", "own"])
+def test_noise_and_stars_do_not_bring_the_name_of_the_reward_back(inner: str):
+    env = wrap(wrap(gym.make(ID, **SMALL), KINDS_IN_ENVS[inner]), Stars(4))
+    assert (env.metadata["reward"], env.metadata["reward_stars"]) == (None, 4)
+    assert wrap(env, Noise()).metadata["reward"] is None
 
 
 def test_the_metadata_tells_how_many_stars_the_scores_have():

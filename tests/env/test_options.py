@@ -8,9 +8,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from rss_env import SegmentationEnv, SegmentationVectorEnv
-from rss_env.errors import DatasetError, OptionError
+from rss_env.errors import DatasetError, InvalidAction, OptionError
 
 KINDS = {"single": SegmentationEnv, "vector": SegmentationVectorEnv}
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -32,7 +33,6 @@ SMALL: dict[str, Any] = {"image_size": (40, 48), "num_images": 4}
         ({"render_mode": "human"}, "Unknown render_mode 'human'; valid: None, rgb_array"),
         ({"split": "dev"}, "'dev' of Shapes; valid: train, val, test"),
         ({"dataset": "MNIST"}, "Unknown data set 'MNIST'; valid: Shapes, "),
-        ({"colour": "grey"}, "Unknown option 'colour' for data set Shapes; its own options: num_classes, "),
         ({"image_size": (40,)}, "image_size must be two positive integers (H, W), got (40,)"),
         ({"image_size": (40, 0)}, "image_size must be two positive integers (H, W), got (40, 0)"),
         ({"image_size": (40.5, 48)}, "image_size must be two positive integers (H, W), got (40.5, 48)"),
@@ -64,6 +64,112 @@ def test_errors_come_through_gym_make():
         gym.make("RSS-Shapes-ImageReward-v0", order="shuffled")
     with pytest.raises(OptionError, match="Unknown order 'shuffled'; valid: random, sequential"):
         gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, order="shuffled")
+
+
+@every_kind
+@pytest.mark.parametrize("value", ["False", "True", "", 0, 1, 1.0, None, [], [False], np.array([False])])
+def test_a_flag_is_a_bool_and_nothing_that_python_takes_for_one(kind: Any, value: Any):
+    with pytest.raises(OptionError, match="expose_target must be True or False, got "):
+        kind(expose_target=value, **SMALL)
+
+
+@every_kind
+def test_numpy_bools_are_bools(kind: Any):
+    for value in (True, False):
+        env = kind(expose_target=np.bool_(value), **SMALL)
+        assert env.metadata["expose_target"] is value
+        assert ("target" in env.reset(seed=0)[1]) is value
+
+
+@every_kind
+@pytest.mark.parametrize("name", ["colour", "frameskip", "dataset_options", "task_options", "render_modes"])
+def test_an_unknown_argument_is_an_error_in_pythons_own_words_that_lists_the_valid_ones(kind: Any, name: str):
+    with pytest.raises(TypeError) as caught:
+        kind(**SMALL | {name: 1})
+    said = str(caught.value)
+    assert said.startswith(f"{kind.__name__}.__init__() got an unexpected keyword argument {name!r}; valid: dataset, ")
+    valid = said.rstrip(".").split("; valid: ")[1].split(", ")
+    assert {"root", "expose_target", "samples_per_image", "num_classes", "dataset_seed"} <= set(valid)
+    assert ("num_envs" in valid) == (kind is SegmentationVectorEnv)
+    assert len(set(valid)) == len(valid)
+    assert isinstance(caught.value, OptionError)  # so that a command line prints one line
+
+
+@every_kind
+def test_the_arguments_that_the_error_lists_are_all_taken(kind: Any):
+    with pytest.raises(TypeError) as caught:
+        kind(colour=1)
+    for name in str(caught.value).rstrip(".").split("; valid: ")[1].split(", "):
+        with pytest.raises((OptionError, DatasetError)) as other:
+            kind(**SMALL | {name: object()})
+        assert "unexpected keyword argument" not in str(other.value)
+        assert name in str(other.value).replace("data set", "dataset").replace("reward level", "level")
+
+
+def test_a_torch_environment_lists_its_own_arguments_too():
+    with pytest.raises(TypeError, match=r"valid: dataset, level, device, num_envs, .*cache, .*num_images\.$"):
+        gym.make_vec("RSS-Shapes-ImageReward-v0", device="cpu", colour=1)
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"order": np.array(["random", "x"])}, "Unknown order array"),
+        ({"reward": np.array(["mean_iou", "x"])}, "Unknown image-level reward array"),
+        ({"level": np.array(["image", "pixel"])}, "Unknown reward level array"),
+        ({"dataset": ["Shapes"]}, "Unknown data set ['Shapes']; valid: Shapes, "),
+        ({"split": ["train"]}, "split must be a string, got ['train']."),
+        ({"resize": None}, "resize must be a string, got None."),
+        ({"root": 5}, "root must be the path of a folder, got 5."),
+        ({"image_size": (True, 48)}, "image_size must be two positive integers (H, W), got (True, 48)"),
+        ({"image_size": (40.0, 48.0)}, "image_size must be two positive integers (H, W), got (40.0, 48.0)"),
+        ({"image_size": {40: 1, 48: 2}}, "image_size must be two positive integers (H, W), got {40: 1, 48: 2}"),
+        ({"image_size": {40, 48}}, "image_size must be two positive integers (H, W), got {"),
+        ({"image_size": "48"}, "image_size must be two positive integers (H, W), got '48'"),
+        ({"image_size": float("nan")}, "image_size must be two positive integers (H, W), got nan"),
+        ({"num_classes": [3]}, "num_classes must be a number, a bool or a string, got [3]."),
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_the_argument(kind: Any, wrong: dict, message: str):
+    with pytest.raises(OptionError, match=re.escape(message)):
+        kind(**SMALL | wrong)
+
+
+@every_kind
+def test_image_sizes_may_be_lists_and_arrays(kind: Any):
+    for size in ([40, 48], np.array([40, 48]), (np.int64(40), np.uint8(48))):
+        assert kind(**SMALL | {"image_size": size}).reset(seed=0)[0].shape[-3:] == (40, 48, 3)
+
+
+@every_kind
+@pytest.mark.parametrize("options", [3, 0, "", "index", ["index"], [], [("index", 1)], np.array([1]), float("nan")])
+def test_reset_options_are_a_dict(kind: Any, options: Any):
+    env = kind(**SMALL)
+    with pytest.raises(OptionError, match=r"reset\(options=...\) needs a dict of index, episode"):
+        env.reset(seed=0, options=options)
+
+
+def test_reset_options_are_a_dict_on_a_device_too():
+    with pytest.raises(OptionError, match="needs a dict of index, episode, reset_mask, got 3"):
+        gym.make_vec("RSS-Shapes-ImageReward-v0", device="cpu", **SMALL).reset(options=3)
+
+
+@every_kind
+@pytest.mark.parametrize("options", [{3: 1, "a": 2}, {None: 1}, {("index",): 1}])
+def test_names_of_reset_options_are_strings(kind: Any, options: Any):
+    with pytest.raises(OptionError, match=r"Unknown reset option .*; valid: index, episode"):
+        kind(**SMALL).reset(options=options)
+
+
+@every_kind
+@pytest.mark.parametrize("action", [[[1], [2, 3]], torch.zeros(40, 48, requires_grad=True), torch.zeros(2).bfloat16()])
+def test_what_numpy_makes_no_array_of_is_an_invalid_action(kind: Any, action: Any):
+    env = kind(**SMALL)
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction, match="A label map must have an integer dtype"):
+        env.step(action)
+    assert env.reward_queries == 0
 
 
 @every_kind

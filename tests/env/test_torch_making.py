@@ -88,7 +88,9 @@ def test_a_device_for_a_single_environment_is_an_error_that_names_make_vec():
 
 
 def test_other_wrong_options_are_the_errors_they_are_without_a_device():
-    with pytest.raises(OptionError, match="Unknown option 'colour' for data set Shapes"):
+    with pytest.raises(
+        TypeError, match=r"TorchSegmentationVectorEnv.* unexpected keyword argument 'colour'; .* cache,"
+    ):
         gym.make_vec(ENV_ID, device="cpu", colour="grey", **SMALL)
     with pytest.raises(OptionError, match="Unknown autoreset_mode"):
         gym.make_vec(ENV_ID, device="cpu", autoreset_mode="never", **SMALL)

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecMonito
 
 from rss_env.errors import InvalidAction, OptionError
 from rss_env.integrations.sb3 import SegmentationVecEnv
-from rss_env.wrappers import FlattenAction
+from rss_env.wrappers import CoarseAction, FlattenAction
 from rss_env.wrappers import vector as twins
 
 SMALL: dict[str, Any] = {"image_size": (8, 10), "num_classes": 3, "num_images": 8}
@@ -110,6 +110,12 @@ def test_what_sb3_cannot_use_is_refused(options: dict[str, Any], message: str):
         SegmentationVecEnv(gym.make_vec(ID, 2, **SMALL), 2)
 
 
+@pytest.mark.parametrize("value", ["False", 1, None])
+def test_terminal_observation_is_a_bool(value: Any):
+    with pytest.raises(OptionError, match="terminal_observation must be True or False, got "):
+        SegmentationVecEnv(ID, 2, terminal_observation=value, **SMALL)
+
+
 def test_a_wrong_action_is_an_error():
     envs = SegmentationVecEnv(ID, 2, **SMALL)
     envs.reset()
@@ -163,6 +169,20 @@ def test_sb3s_own_wrappers_work():
     assert dones.all()
     assert infos[0]["episode"]["l"] == 1
     assert infos[0]["terminal_observation"].shape == (3, 8, 10)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MlpPolicy"])
+def test_sb3s_agents_train_on_a_single_environment_with_flat_coarse_actions(policy: str):
+    env = FlattenAction(CoarseAction(gym.make(ID, **SMALL | {"image_size": (36, 40)}), cell=8))
+    agent = PPO(policy, env, n_steps=4, batch_size=4, n_epochs=1, seed=0, device="cpu")
+    agent.learn(8)
+    assert len(agent.ep_info_buffer) == 8
+    assert agent.predict(env.reset(seed=0)[0])[0].shape == (25,)
+
+
+def test_without_a_flat_action_sb3_says_nothing_of_use():
+    with pytest.raises(TypeError, match="must be tuple of ints"):  # docs/integrations.md quotes it
+        PPO("MlpPolicy", gym.make(ID, **SMALL), device="cpu")
 
 
 @pytest.mark.parametrize(("algorithm", "policy"), [(PPO, "CnnPolicy"), (A2C, "MlpPolicy")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import rss_env  # noqa: F401  (registers the ids)
+from rss_env.errors import OptionError, UnknownArgumentError
 from rss_env.rewards import score_images
 from rss_env.wrappers import FlattenAction, vector
 
@@ -23,6 +25,48 @@ def checked(env: gym.Env | gym.vector.VectorEnv, **options: Any) -> Any:
     wrapped = GymWrapper(env, categorical_action_encoding=True, **options)
     check_env_specs(wrapped, seed=0)
     return wrapped
+
+
+@pytest.mark.parametrize("level", ["Image", "Pixel"])
+@pytest.mark.parametrize("options", [{}, {"device": "cpu"}, {"samples_per_image": 2}, {"from_pixels": True}], ids=str)
+def test_gym_env_makes_an_environment_from_its_id(level: str, options: dict[str, Any]):
+    from torchrl.envs import GymEnv
+    from torchrl.envs.utils import check_env_specs
+
+    # It passes frameskip=, and takes it back when Python says that there is no such argument.
+    env = GymEnv(f"RSS-Shapes-{level}Reward-v0", categorical_action_encoding=True, **SMALL, **options)
+    check_env_specs(env, seed=0)
+    rollout = env.rollout(3, break_when_any_done=False)
+    assert rollout.batch_size == (3,)
+    assert rollout["next", "terminated"].all()
+    assert ((rollout["next", "reward"] >= 0) & (rollout["next", "reward"] <= 1)).all()
+
+
+def test_gym_env_passes_an_error_on():
+    from torchrl.envs import GymEnv
+
+    with pytest.raises(
+        UnknownArgumentError, match=r"unexpected keyword argument 'colour'; valid: dataset, level, root"
+    ):
+        GymEnv(ID, colour="grey", **SMALL)
+    with pytest.raises(OptionError, match="expose_target must be True or False, got 'False'"):
+        GymEnv(ID, expose_target="False", **SMALL)
+
+
+@pytest.mark.parametrize("level", ["Image", "Pixel"])
+def test_parallel_env_over_ids(level: str):
+    from torchrl.envs import GymEnv, ParallelEnv
+    from torchrl.envs.utils import check_env_specs
+
+    make = partial(GymEnv, f"RSS-Shapes-{level}Reward-v0", categorical_action_encoding=True, **SMALL)
+    env = ParallelEnv(2, make, mp_start_method="fork")  # spawned workers import torch, which takes some seconds each
+    try:
+        check_env_specs(env, seed=0)
+        rollout = env.rollout(3, break_when_any_done=False)
+        assert rollout.batch_size == (2, 3)
+        assert rollout["next", "terminated"].all()
+    finally:
+        env.close()
 
 
 @pytest.mark.parametrize("wrap", [lambda env: env, FlattenAction])

@@ -62,13 +62,16 @@ def test_a_reward_has_the_model_of_its_name_and_options_are_said_to_be_unknown_t
     assert said == f"The score model of {name} knows nothing of its options (classes, class_weights)."
 
 
-@pytest.mark.parametrize(("reward", "called"), [("boundary_f1", "boundary_f1"), (None, "this callable")])
+@pytest.mark.parametrize(
+    ("reward", "known"),
+    [("boundary_f1", "There is no score model of boundary_f1"), (None, "The formula of the score is not known")],
+)
 def test_a_score_of_unknown_formula_is_predicted_by_the_expected_accuracy_and_that_is_said(
-    reward: str | None, called: str
+    reward: str | None, known: str
 ) -> None:
     model, said = score_model(reward, {"tolerance": 2} if reward else {})
     assert model == "pixel_accuracy"
-    assert said == f"There is no score model of {called}: its scores are predicted by the expected pixel accuracy."
+    assert said == f"{known}: the scores are predicted by the expected pixel accuracy."
 
 
 @names
