@@ -68,7 +68,7 @@ def test_tensorboard_shows_the_same_numbers_and_a_picture(finished_run: Path) ->
 def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_loaded(finished_run: Path) -> None:
     checkpoint = RunFolder(finished_run).latest_checkpoint()
     assert checkpoint == finished_run / "checkpoints" / "step-00000006"
-    assert sorted(file.name for file in checkpoint.iterdir()) == ["state.pt", "weights.safetensors"]
+    assert sorted(file.name for file in checkpoint.iterdir()) == ["SHA256SUMS", "state.pt", "weights.safetensors"]
     with safe_open(checkpoint / "weights.safetensors", framework="pt") as weights:
         described = json.loads(weights.metadata()["policy"])
     assert described["class_names"] == ["background", "disk", "square"]
@@ -156,8 +156,8 @@ def test_what_processes_remember_becomes_a_part_of_the_next_checkpoint(tmp_path:
     written = [folder.write_memory(rank, {"of": torch.tensor(rank)}) for rank in (0, 2)]
     assert folder.write_memory(1, {}) is None  # has nothing to remember
     first = save(folder, 3, [file for file in written if file is not None])
-    assert [int(memory["of"]) for memory in folder.read_memories(first, range(4))] == [0, 2]
-    assert [int(memory["of"]) for memory in folder.read_memories(first, [2])] == [2]
+    assert [int(memory["of"]) for _, memory in folder.read_memories(first, range(4))] == [0, 2]
+    assert [int(memory["of"]) for _, memory in folder.read_memories(first, [2])] == [2]
     assert list(folder.read_memories(first, [1])) == []
     second = save(folder, 4)  # without a memory
     assert list(folder.read_memories(second, range(4))) == []
@@ -185,7 +185,7 @@ def test_memories_are_in_the_checkpoints_of_a_run_until_it_is_finished(
     before: list[torch.Tensor] = []
 
     def forget(folder: RunFolder) -> None:
-        for memory in folder.read_memories(folder.path / "checkpoints" / "step-00000002", [0]):
+        for _, memory in folder.read_memories(folder.path / "checkpoints" / "step-00000002", [0]):
             before.append(memory["label_maps"])
         forget_memories(folder)
 
