@@ -68,10 +68,9 @@ class RunFolder:
             RunFolderError: the folder already holds a run, is in use, or cannot be written.
         """
         self._refuse_a_run()
+        self.lock()
+        self._refuse_a_run()  # another process may have been quicker
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock()
-            self._refuse_a_run()  # another process may have been quicker
             self.write_config(config)
         except OSError as error:
             raise RunFolderError(f"Cannot write the run folder {self.path}: {error}.") from error
@@ -89,11 +88,15 @@ class RunFolder:
             RunFolderError: another process writes it, or it cannot be written.
         """
         try:
+            str(self.path).encode()  # TensorBoard takes no other names
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
             raise RunFolderError(
                 f"Another process is writing {self.path}. Wait until it has ended, or choose another --run-dir."
             ) from None
+        except UnicodeEncodeError:
+            raise RunFolderError(f"The name of the run folder {str(self.path)!a} is no valid UTF-8.") from None
         except OSError as error:
             raise RunFolderError(f"Cannot write the run folder {self.path}: {error}.") from error
 
