@@ -21,9 +21,19 @@ from rss_env.errors import OptionError
 from rss_env.evaluation import Evaluation, evaluate
 
 from .networks.checkpoints import check_classes, find_weights, load_policy, predict_label_maps
-from .training.arguments import JsonObject, check_env_id, check_env_kwargs, choose_device
+from .training.arguments import (
+    JsonObject,
+    TrainArguments,
+    check_env_id,
+    check_env_kwargs,
+    choose_device,
+    from_config,
+)
 from .training.command import run_command
 from .training.loop import num_classes
+from .training.run_folder import RunFolder
+
+ENVIRONMENT = ("env_id", "root", "image_size", "resize", "env_kwargs")  # arguments of a run that say what it is
 
 
 @dataclass
@@ -56,7 +66,8 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
     """Measures a checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is missing, or does not fit the environment's classes.
+        CheckpointError: the checkpoint is missing or damaged, or does not fit the environment's classes.
+        RunFolderError: the run's config.json is damaged.
         OptionError: the environment is not known from the arguments or the run.
         DatasetError: the data set is missing.
     """
@@ -77,11 +88,7 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
 def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
     """The id and the arguments of the environment: the run's own, overridden by what was given."""
     config = read_run_config(Path(args.checkpoint))
-    given = {
-        name: getattr(args, name)
-        for name in ("env_id", "root", "image_size", "resize", "env_kwargs")
-        if getattr(args, name) is not None
-    }
+    given = {name: getattr(args, name) for name in ENVIRONMENT if getattr(args, name) is not None}
     if given.get("env_id", config.get("env_id")) != config.get("env_id"):
         config = {"image_size": config.get("image_size")}  # another environment: its data set is not the run's
     merged = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": {}} | config | given
@@ -94,11 +101,14 @@ def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:
-    """config.json of the run folder that a checkpoint lies in; empty if it lies in none."""
+    """What config.json of the run folder that a checkpoint lies in says about the environment; empty if in none."""
     weights = find_weights(checkpoint).resolve()
-    for folder in list(weights.parents)[:3]:
-        if (folder / "config.json").is_file():
-            return json.loads((folder / "config.json").read_text())
+    for path in list(weights.parents)[:3]:
+        folder = RunFolder(path)
+        if folder.config_path.is_file():
+            config = folder.read_config()
+            run = from_config(TrainArguments, config, folder.config_path)
+            return {name: getattr(run, name) for name in ENVIRONMENT if name in config}
     return {}
 
 

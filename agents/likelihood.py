@@ -163,7 +163,7 @@ class ImageLevel:
     def __init__(self, options: Likelihood, num_classes: int, model: str, stars: int) -> None:
         self.options, self.num_classes, self.model, self.stars = options, num_classes, model, stars
         visits = max(1, options.replay // options.samples_per_image) if options.replay else 0
-        self.memory = VisitMemory(visits, options.replay_megabytes)
+        self.memory = VisitMemory(visits, options.replay_megabytes, num_classes)
         self.buffer = torch.empty(0, dtype=torch.uint8)  # where label maps of earlier visits are unpacked
         self.noise = ScoreNoise(stars)
         self.twice = False  # whether the first label map of every image of this update is its last one as well

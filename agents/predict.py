@@ -25,7 +25,7 @@ from rss_env.datasets.decode import read_image
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rendering import overlay
 
-from .networks.checkpoints import load_policy, predict_label_maps
+from .networks.checkpoints import check_description, load_policy, predict_label_maps
 from .training.arguments import choose_device
 from .training.command import run_command
 
@@ -86,6 +86,7 @@ def main() -> int:
         raise OptionError(f"{lost[0]} is one of the photos and would be replaced; choose another --out.")
     device = choose_device(args.device)
     network, described = load_policy(args.checkpoint, device)
+    check_description(described, ("palette", "image_size", "resize"), args.checkpoint)
     palette = np.array(described["palette"], np.uint8)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,16 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import tyro
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -30,6 +32,8 @@ from rss_env.errors import OptionError
 from rss_env.evaluation import Evaluation, evaluate
 from rss_env.integrations.sb3 import SegmentationVecEnv
 
+from .checksums import add_checksums, check_file
+from .errors import CheckpointError
 from .networks.sb3_policy import DensePolicy, PixelRolloutBuffer
 from .plugins import leave_one_out
 from .training.arguments import JsonObject, check_env_id, check_env_kwargs, check_numbers, choose_device
@@ -183,6 +187,41 @@ class Evaluate(BaseCallback):
         )
 
 
+class Save(BaseCallback):
+    """Saves the model, with its checksum.
+
+    Args:
+        folder: for the files.
+        every: steps of all environments between two of them.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__()
+        self.folder, self.every = folder, every
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.every == 0:
+            self.folder.mkdir(exist_ok=True)
+            file = self.folder / f"rl_model_{self.num_timesteps}_steps.zip"
+            self.model.save(file)
+            add_checksums([file])
+        return True
+
+
+def load_parameters(model: BaseAlgorithm, file: Path) -> None:
+    """Puts the weights and the optimiser of a saved model into another one.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another model.
+    """
+    check_file(file, required=False)
+    try:
+        model.set_parameters(str(file), device=model.device)
+    except (BadZipFile, EOFError, LookupError, RuntimeError, TypeError, UnpicklingError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise CheckpointError(f"{file} is no SB3 model of this kind, or is damaged: {said}") from error
+
+
 def predict_label_maps(model: BaseAlgorithm, images: np.ndarray) -> np.ndarray:
     """The model's most probable label maps, uint8 (B, H, W), of images uint8 (B, H, W, 3)."""
     shape = model.observation_space.shape or ()
@@ -236,6 +275,7 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
     """Trains with SB3's ``learn``; the model is saved as ``model.zip`` in the run folder.
 
     Raises:
+        CheckpointError: the model to start from is damaged, or another one.
         OptionError, DatasetError: the environment cannot be made.
         RunFolderError: the run folder cannot be used.
     """
@@ -254,17 +294,20 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
         raise OptionError(f"--policy stock is SB3's CnnPolicy, which needs images from 36×36 on, got {height}×{width}.")
     model = make_model(args, envs)
     folder = RunFolder(run_dir)
-    folder.create({"algorithm": "SB3"} | vars(args))
     if args.resume:
-        model.set_parameters(args.resume, device=model.device)
-    model.set_logger(configure(str(run_dir / "sb3"), ["csv", "tensorboard"] + ["stdout"] * args.progress))
-    callback = Evaluate(args, folder)
-    saving = CheckpointCallback(max(1, args.reward_queries // envs.num_envs // 5), str(run_dir / "checkpoints"))
-    model.learn(args.reward_queries, callback=[callback, saving])
-    model.save(run_dir / "model.zip")
-    model.logger.close()
-    folder.close()
-    envs.close()
+        load_parameters(model, Path(args.resume))
+    try:
+        folder.create({"algorithm": "SB3"} | vars(args))
+        model.set_logger(configure(str(run_dir / "sb3"), ["csv", "tensorboard"] + ["stdout"] * args.progress))
+        callback = Evaluate(args, folder)
+        saving = Save(run_dir / "checkpoints", max(1, args.reward_queries // envs.num_envs // 5))
+        model.learn(args.reward_queries, callback=[callback, saving])
+        model.save(run_dir / "model.zip")
+        add_checksums([run_dir / "model.zip"])
+        model.logger.close()
+    finally:
+        folder.close()
+        envs.close()
     assert callback.last is not None
     return model, callback.last
 

@@ -119,12 +119,15 @@ def log_file(folder: Path) -> Path:
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, oldest first: step, reward queries, seconds, mIoU and pixel accuracy."""
+    """The evaluations of a run, oldest first: step, reward queries, seconds, mIoU and pixel accuracy.
+
+    One whose queries are not known, as the rows before it are damaged, is left out.
+    """
     curve: dict[int, dict[str, Any]] = {}
     last: dict[str, Any] = {}
     for row in RunFolder(folder).read_metrics():
         last |= row
-        if "val/miou" in row:
+        if "val/miou" in row and "time/reward_queries" in last:
             curve[last["step"]] = {
                 "step": last["step"],
                 "reward_queries": int(last["time/reward_queries"]),

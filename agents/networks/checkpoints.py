@@ -1,8 +1,14 @@
-"""Weights on disk: one safetensors file whose metadata says how to make the network again and how to use it."""
+"""Weights on disk: one safetensors file whose metadata says how to make the network again and how to use it.
+
+Next to the weights of a checkpoint lies a list of checksums, which loading a run folder or a checkpoint folder needs. A
+``.safetensors`` file that is given by itself is compared with its checksum if there is such a list.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +20,20 @@ from torch import nn
 
 from rss_env.errors import OptionError
 
+from ..checksums import check_file
 from ..errors import CheckpointError
 from . import make_network
+
+WEIGHTS = "weights.safetensors"
+NEEDED = ("network", "network_options", "num_classes")  # in every description
+VALID: dict[str, Callable[[Any], bool]] = {
+    "network": lambda value: isinstance(value, str),
+    "network_options": lambda value: isinstance(value, dict),
+    "num_classes": lambda value: isinstance(value, int) and value > 0,
+    "palette": lambda value: isinstance(value, list) and all(_are_integers(colour, 3, 0, 255) for colour in value),
+    "image_size": lambda value: _are_integers(value, 2, 1),
+    "resize": lambda value: value in ("pad", "crop", "stretch"),
+}
 
 
 def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
@@ -27,7 +45,10 @@ def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> 
         description: ``network``, ``network_options`` and ``num_classes``, with which ``make_network`` makes it again,
             and what else a user of the weights needs; JSON-serialisable; kept as metadata.
     """
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it; safetensors makes a file of its own that only its owner may read
     save_model(network, str(path), metadata={"policy": json.dumps(description)})
+    path.chmod(mode)
 
 
 def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
@@ -38,13 +59,14 @@ def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict
         device: where the policy goes.
 
     Raises:
-        CheckpointError: nothing there, not a checkpoint of this project, or its network cannot be made again.
+        CheckpointError: nothing there, damaged, not a checkpoint of this project, or its network cannot be made again.
     """
     file = find_weights(Path(path))
+    check_file(file, required=Path(path).is_dir())
     description = read_description(file)
     try:
         network = make_network(description["network"], description["num_classes"], description["network_options"])
-    except OptionError as error:
+    except (OptionError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"The network of {file} cannot be made again: {error}") from error
     load_weights(network, file)
     return network.to(device), description
@@ -54,7 +76,7 @@ def read_description(file: Path) -> dict[str, Any]:
     """The description that ``save_policy`` stored with the weights.
 
     Raises:
-        CheckpointError: the file cannot be read, or has none.
+        CheckpointError: the file cannot be read, or has none that a policy can be made from.
     """
     try:
         with safe_open(file, framework="pt") as stored:
@@ -63,7 +85,33 @@ def read_description(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"Cannot read the weights {file}: {error}.") from error
     if "policy" not in metadata:
         raise CheckpointError(f"{file} has no description of its policy; it was not written by this project.")
-    return json.loads(metadata["policy"])
+    try:
+        description = json.loads(metadata["policy"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"The description of the policy in {file} is damaged: {error}.") from error
+    if not isinstance(description, dict):
+        raise CheckpointError(f"The description of the policy in {file} is damaged: it is no JSON object.")
+    check_description(description, NEEDED, file)
+    return description
+
+
+def check_description(description: dict[str, Any], needed: Iterable[str], file: str | Path) -> None:
+    """Raises ``CheckpointError`` that names the first key of a description that is missing or has a wrong value."""
+    for key in needed:
+        if key not in description:
+            raise CheckpointError(f"The description of the policy in {file} has no {key!r}.")
+    for key, valid in VALID.items():
+        if key in description and not valid(description[key]):
+            shown = repr(description[key])
+            raise CheckpointError(f"The description of the policy in {file} has a wrong {key!r}: {shown:.80}.")
+
+
+def _are_integers(value: Any, number: int, least: int, most: float = math.inf) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == number
+        and all(isinstance(integer, int) and least <= integer <= most for integer in value)
+    )
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
@@ -81,18 +129,26 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def find_weights(path: Path) -> Path:
-    """The ``.safetensors`` file that a run folder, a checkpoint folder or the file itself stands for."""
+    """The ``.safetensors`` file that a run folder (its newest checkpoint), a checkpoint folder or the file stands for.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if path.is_dir():
-        candidates = [path / "weights.safetensors", *sorted(path.glob("checkpoints/step-*/weights.safetensors"))]
-        found = [candidate for candidate in candidates if candidate.is_file()]
-        if not found:
-            raise CheckpointError(
-                f"{path} holds no checkpoint: expected weights.safetensors or checkpoints/step-*/weights.safetensors."
-            )
-        return found[-1]
+        checkpoints = find_checkpoints(path)
+        if checkpoints:
+            return checkpoints[-1] / WEIGHTS
+        if not (path / WEIGHTS).is_file():
+            raise CheckpointError(f"{path} holds no checkpoint: expected {WEIGHTS} or checkpoints/step-*/{WEIGHTS}.")
+        return path / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}.")
     return path
+
+
+def find_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run folder, oldest first."""
+    return sorted((run_dir / "checkpoints").glob("step-" + 8 * "[0-9]"))
 
 
 def check_classes(description: dict[str, Any], num_classes: int, source: str | Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
+
+from rss_env.compiled import compiled
 
 from . import philox, torch_ops
 from .philox import cell_numbers
@@ -107,7 +108,7 @@ def _planes(sums: np.ndarray, height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(sums).unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
     batch, classes, pixels = chances.shape
     samples = out.shape[1]
@@ -135,7 +136,7 @@ def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
                             labels[i] += np.uint8(draws[i] >= bound[i])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _words(seed, cells, image, group, out):  # type: ignore[no-untyped-def]
     """Numbers of four samples, uint32 (4, at least len(cells)); all others are uint64: see ``philox.py``."""
     half = np.uint64(32)
@@ -151,7 +152,7 @@ def _words(seed, cells, image, group, out):  # type: ignore[no-untyped-def]
             out[lane, i] = number
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _credit(maps, advantages, out):  # type: ignore[no-untyped-def]
     batch, classes, pixels = out.shape
     samples = np.float32(maps.shape[1])
@@ -169,7 +170,7 @@ def _credit(maps, advantages, out):  # type: ignore[no-untyped-def]
                     out[b, c, start + i] = table[i, c] / samples
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-untyped-def]
     # Neighbours are mostly of one class, and an addition to a sum in memory waits for the one before it. So neighbours
     # are added to different sums, of which every class has LANES. Indices are unsigned: others may count from the end.
@@ -201,7 +202,7 @@ def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-u
             predicted[m, c] = number[c::classes].sum()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
     for m in range(maps.shape[0]):
         sums, label_map, weight = out[image[m]], maps[m], weights[m]

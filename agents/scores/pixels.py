@@ -109,9 +109,18 @@ class PixelMemory:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Adds what ``state_dict()`` holds; what two processes learned about one image is put together."""
+        """Adds what ``state_dict()`` holds; what two processes learned about one image is put together.
+
+        Raises:
+            ValueError: it is of another number of classes, or a known class is none.
+        """
         if not state:
             return
+        if int(state["classes"]) != self.num_classes:
+            raise ValueError(f"the memory is of {int(state['classes'])} classes, not of {self.num_classes}")
+        wrong = (state["known"] > self.num_classes - 1) & (state["known"] != UNKNOWN)
+        if state["known"].dtype != torch.uint8 or wrong.any():
+            raise ValueError(f"known classes must be uint8, 0..{self.num_classes - 1} or {UNKNOWN}")
         for index, known, packed in zip(
             state["index"].tolist(), state["known"].numpy(), state["excluded"].numpy(), strict=True
         ):

@@ -46,11 +46,13 @@ class VisitMemory:
     Args:
         visits: most visits kept of one image; 0 keeps none.
         megabytes: most memory used, in MB of 10⁶ bytes.
+        num_classes: C of the label maps.
     """
 
-    def __init__(self, visits: int, megabytes: float) -> None:
+    def __init__(self, visits: int, megabytes: float, num_classes: int = 256) -> None:
         self.visits = visits
         self.capacity = int(megabytes * 1e6)
+        self.num_classes = num_classes
         self.nbytes = 0
         self._kept: OrderedDict[int, Visit] = OrderedDict()  # by serial number, oldest first
         self._of_image: dict[int, deque[int]] = defaultdict(deque)  # serial numbers, oldest first
@@ -100,11 +102,20 @@ class VisitMemory:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the visits of ``state_dict()`` and those that are kept together, each once and in the order of time."""
+        """Puts the visits of ``state_dict()`` and those that are kept together, each once and in the order of time.
+
+        Raises:
+            ValueError: the label maps are of another number of classes, or not as many as there should be; a kernel
+                would take such labels for addresses.
+        """
         if not state:
             return
         merged = {visit.when: visit for visit in self._kept.values()}
-        shape, num_classes = tuple(state["shape"].tolist()), int(state["num_classes"])
+        shape, num_classes, numbers = tuple(state["shape"].tolist()), int(state["num_classes"]), state["label_maps"]
+        if num_classes != self.num_classes:
+            raise ValueError(f"the memory is of {num_classes} classes, not of {self.num_classes}")
+        if numbers.dtype != torch.int32 or numbers[:1].nbytes != packed_bytes(math.prod(shape), num_classes):
+            raise ValueError(f"{numbers.dtype} {tuple(numbers.shape)} are no packed label maps of {shape}")
         columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist())
         for index, numbers, scores, when in zip(*columns, strict=True):
             merged[when] = Visit(index, PackedMaps(numbers.clone(), shape, num_classes), scores.clone(), when)

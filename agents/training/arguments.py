@@ -6,11 +6,13 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 import tyro
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 import rss_env
 from rss_env.env import SegmentationEnv
@@ -18,6 +20,9 @@ from rss_env.errors import OptionError
 from rss_env.task import SegmentationTask
 from rss_env.vector import SegmentationVectorEnv
 from rss_env.wrappers import as_feedback
+
+from ..errors import RunFolderError
+from .run_folder import RunFolder
 
 
 def _read_object(words: list[str]) -> Any:
@@ -139,6 +144,46 @@ ENV_ARGUMENTS = {
 def to_config(run: TrainArguments, algorithm: Any) -> dict[str, Any]:
     """What config.json stores: the algorithm, its hyper-parameters and the arguments of the run, side by side."""
     return {"algorithm": type(algorithm).__name__} | asdict(run) | asdict(algorithm)
+
+
+def from_config(cls: type[Any], config: dict[str, Any], source: str | Path) -> Any:
+    """The arguments that config.json stores, the inverse of ``to_config``; those that it lacks have their defaults.
+
+    Args:
+        cls: dataclass of arguments, such as ``TrainArguments`` or an algorithm.
+        config: stored arguments.
+        source: what an error names.
+
+    Raises:
+        RunFolderError: a value has a wrong type.
+    """
+    hints = get_type_hints(cls)
+    stored = {known.name: config[known.name] for known in fields(cls) if known.name in config}
+    for key, value in stored.items():
+        stored[key] = tuple(value) if isinstance(value, list) else value
+        try:
+            check_type(stored[key], hints[key], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        except TypeCheckError:
+            raise RunFolderError(f"{source} is damaged: {key} cannot be {value!r}. Restore a copy of it.") from None
+    return cls(**stored)
+
+
+def check_resumed(folder: RunFolder, config: dict[str, Any]) -> None:
+    """Raises ``RunFolderError`` if a run folder holds no run that these arguments, of ``to_config``, continue."""
+    stored = folder.read_config()
+    if stored.get("algorithm") != config["algorithm"]:
+        raise RunFolderError(f"{folder.path} holds a run of {stored.get('algorithm')}, not of {config['algorithm']}.")
+    now = json.loads(json.dumps(config))
+    changed = [
+        f"{name} {stored[name]!r} -> {now[name]!r}"
+        for name in sorted(now.keys() & stored.keys() - MAY_CHANGE_ON_RESUME)
+        if stored[name] != now[name]
+    ]
+    if changed:
+        raise RunFolderError(
+            f"The run in {folder.path} is continued as it was begun; these arguments would make it another one: "
+            f"{'; '.join(changed)}."
+        )
 
 
 def default_run_dir(algorithm: str, run: TrainArguments) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tyro
@@ -15,7 +19,7 @@ from rss_env.errors import DatasetError, OptionError
 
 from ..errors import CheckpointError, JobError, RunFolderError
 from .algorithm import Algorithm
-from .arguments import MAY_CHANGE_ON_RESUME, TrainArguments, default_run_dir, to_config
+from .arguments import TrainArguments, default_run_dir, from_config
 from .distributed import Job
 from .loop import Result, fit
 from .run_folder import RunFolder
@@ -45,7 +49,7 @@ def parse_command(cls: type[AnyAlgorithm], words: Sequence[str] | None = None) -
         words: the command line; None: that of this process.
 
     Raises:
-        RunFolderError: ``--resume`` without a run, or with an argument that would make it another run.
+        RunFolderError: ``--resume`` without a run of this algorithm, or with a damaged config.json.
         OptionError: a value is out of range.
     """
     words = list(sys.argv[1:] if words is None else words)
@@ -78,28 +82,14 @@ def _fields(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def _parse_resumed(cls: type[AnyAlgorithm], words: Sequence[str], run_dir: str) -> Command[AnyAlgorithm]:
-    stored = RunFolder(run_dir).read_config()
+    folder = RunFolder(run_dir)
+    stored, source = folder.read_config(), folder.config_path
     if stored.get("algorithm") != cls.__name__:
         raise RunFolderError(f"{run_dir} holds a run of {stored.get('algorithm')}, not of {cls.__name__}.")
-    saved = Command(_restore(cls, stored), _restore(TrainArguments, stored))
+    saved = Command(from_config(cls, stored, source), from_config(TrainArguments, stored, source))
     command = _parse(cls, words, saved)
     command.run.run_dir = run_dir
-    before, now = to_config(saved.run, saved.algorithm), to_config(command.run, command.algorithm)
-    changed = [
-        f"{name} {before[name]!r} -> {now[name]!r}"
-        for name in sorted(set(now) - MAY_CHANGE_ON_RESUME)
-        if before[name] != now[name]
-    ]
-    if changed:
-        raise RunFolderError(
-            f"--resume continues the run in {run_dir}; these arguments would make it another one: {'; '.join(changed)}."
-        )
     return command
-
-
-def _restore(cls: type[Any], stored: dict[str, Any]) -> Any:
-    known = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items() if key in known})
 
 
 def report(result: Result, run: TrainArguments) -> int:
@@ -119,21 +109,80 @@ def report(result: Result, run: TrainArguments) -> int:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Runs a command; an error on the user's side becomes one line on stderr and exit code 2."""
+    """Runs a command; an error on the user's side becomes one line on stderr and exit code 2.
+
+    SIGTERM ends it as Ctrl-C does, with exit code 130. If whoever reads its output leaves early it ends as other
+    commands do, with exit code 141 and no further word.
+    """
+    _open_streams()
+    with _terminated_as_interrupted():
+        try:
+            code = _exit_code(main)
+            sys.stdout.flush()  # else an error would come at the exit of the interpreter, with a traceback
+        except (OptionError, DatasetError, RunFolderError, CheckpointError, FloatingPointError) as error:
+            code = _fail(f"error: {error}", 2)
+        except JobError as error:
+            code = _fail(f"error in process {os.environ.get('RANK', '0')}: {error}", 3)
+        except BrokenPipeError:
+            code = 141
+        except OSError as error:  # a file that is not there or may not be written, a full disk
+            code = _fail(f"error: {_without_number(error)}", 2)
+        except KeyboardInterrupt:
+            code = _fail("interrupted", 130)
+    _close_streams()
+    sys.exit(code)
+
+
+def _exit_code(main: Callable[[], int | None]) -> Any:
     try:
-        sys.exit(main())
-    except (OptionError, DatasetError, RunFolderError, CheckpointError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"error in process {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)
-        sys.exit(3)
-    except OSError as error:  # a file that is not there or may not be written, a full disk
-        print(f"error: {_without_number(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        return main()
+    except SystemExit as end:  # tyro's, of --help and of words that it does not know
+        return end.code
+
+
+def _fail(said: str, code: int) -> int:
+    with suppress(OSError):
+        print(said, file=sys.stderr)
+    return code
+
+
+def _open_streams() -> None:
+    """Has output that is closed go nowhere, and what cannot be encoded printed as an escape."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # free: the next file that is opened would get it, and with it what libraries print
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _close_streams() -> None:
+    """Drops what cannot be printed any more, over which the interpreter would stumble at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _without_number(error: OSError) -> str:

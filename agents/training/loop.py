@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,13 +23,13 @@ from rss_env.wrappers.vector import FeedbackReward
 
 from ..errors import CheckpointError, JobError, RunFolderError
 from ..networks import Factory, check_network, make_network, name_of
-from ..networks.checkpoints import check_classes, load_weights, read_description
+from ..networks.checkpoints import WEIGHTS, check_classes, load_weights, read_description
 from .algorithm import Algorithm
-from .arguments import TrainArguments, choose_device, default_run_dir, to_config
+from .arguments import TrainArguments, check_resumed, choose_device, default_run_dir, to_config
 from .distributed import Job, is_lost_connection
 from .feedback import as_action, read_feedback
 from .interruption import interruption
-from .run_folder import RunFolder
+from .run_folder import STATE, RunFolder, contents_of
 from .validation import Validation
 
 
@@ -70,8 +71,8 @@ def train(env_id: str, algorithm: Algorithm, *, network: str | Factory = "unet",
 
     Raises:
         OptionError, DatasetError: an argument is out of range, or the environment or network cannot be made.
-        RunFolderError: the run folder cannot be used.
-        CheckpointError: the checkpoint to resume from does not fit.
+        RunFolderError: the run folder cannot be used, or the run in it has other arguments.
+        CheckpointError: the checkpoint to resume from is damaged or does not fit.
 
     Example::
 
@@ -80,7 +81,8 @@ def train(env_id: str, algorithm: Algorithm, *, network: str | Factory = "unet",
     """
     run = TrainArguments(env_id=env_id, network=name_of(network), **arguments)
     if run.run_dir is None:
-        run.run_dir = _unused(default_run_dir(type(algorithm).__name__, run))
+        run_dir = default_run_dir(type(algorithm).__name__, run)
+        run.run_dir = run_dir if run.resume else _unused(run_dir)
     run.check()
     return fit(run, algorithm)
 
@@ -91,9 +93,12 @@ def fit(run: TrainArguments, algorithm: Algorithm) -> Result:
     Raises:
         JobError: another process of the job failed.
     """
-    job = Job()
+    assert run.run_dir is not None
+    job, folder = Job(), RunFolder(run.run_dir)
     try:
-        return _Trainer(run, algorithm, job).train()
+        if run.resume:
+            check_resumed(folder, to_config(run, algorithm))
+        return _Trainer(run, algorithm, job, folder).train()
     except (JobError, RunFolderError, CheckpointError):
         raise
     except RuntimeError as error:
@@ -104,14 +109,15 @@ def fit(run: TrainArguments, algorithm: Algorithm) -> Result:
             ) from error
         raise
     finally:
+        folder.close()
         job.close()
 
 
 class _Trainer:
     """One run: environment, network, optimiser and run folder, and the loop over its updates."""
 
-    def __init__(self, run: TrainArguments, algorithm: Algorithm, job: Job) -> None:
-        self.run, self.algorithm, self.job = run, algorithm, job
+    def __init__(self, run: TrainArguments, algorithm: Algorithm, job: Job, folder: RunFolder) -> None:
+        self.run, self.algorithm, self.job, self.folder = run, algorithm, job, folder
         self.step, self.seconds, self.queries = 0, 0.0, 0  # queries: label maps that this process had scored
         self.earlier_queries = 0  # of all processes, before the run was resumed
         self.evaluation: Evaluation | None = None
@@ -132,7 +138,7 @@ class _Trainer:
             weight_decay=run.weight_decay,
             fused=self.device.type == "cuda",
         )
-        self.folder = self._open_folder()
+        self._open_folder()
         if run.compile:
             self.network.compile()
         self.replica = self.network if job.size == 1 else DistributedDataParallel(self.network)
@@ -159,37 +165,42 @@ class _Trainer:
         check_network(network, run.network, (height, width), self.num_classes)
         return network.train()
 
-    def _open_folder(self) -> RunFolder:
+    def _open_folder(self) -> None:
         """A new run folder, or the one of the run that is resumed, whose last checkpoint is loaded."""
-        run, job = self.run, self.job
-        assert run.run_dir is not None
-        folder, config = RunFolder(run.run_dir), to_config(run, self.algorithm)
-        checkpoint = folder.latest_checkpoint() if run.resume else None
-        if checkpoint is not None:
-            self._load(folder, checkpoint)
+        run, job, folder = self.run, self.job, self.folder
+        config = to_config(run, self.algorithm)
+        if run.resume:
+            job.on_main(folder.lock)
+            checkpoint, said = job.broadcast(job.on_main(folder.latest_whole_checkpoint)) or (None, None)
+            if said and job.is_main:
+                print(said, file=sys.stderr)
+            if checkpoint is not None:
+                self._load(checkpoint)
         job.on_main(lambda: folder.write_config(config) if run.resume else folder.create(config))
         job.on_main(lambda: folder.rewind(self.step))
-        return folder
 
-    def _load(self, folder: RunFolder, checkpoint: Path) -> None:
+    def _load(self, checkpoint: Path) -> None:
         """Continues from a checkpoint, written by any number of processes."""
-        weights = checkpoint / "weights.safetensors"
+        weights = checkpoint / WEIGHTS
         check_classes(read_description(weights), self.num_classes, checkpoint)
         load_weights(self.network, weights)
-        state = folder.read_state(checkpoint)
-        self.step, self.seconds, self.earlier_queries = state["step"], state["seconds"], state["reward_queries"]
-        self.saved = self.step
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.algorithm.load_state_dict(state["algorithm"])
-        generators = state["generators"]
-        same_job = len(generators) == self.job.size
-        if same_job and state["device"] == self.device.type:
-            self.generator.set_state(generators[self.job.rank])
-            set_random_state(state["network_generators"][self.job.rank], self.device)
-        else:  # draws of another number of processes or kind of device: new ones
-            self.generator.manual_seed(stream_seed(self.run.seed, self.job.rank, self.step))
-        for memory in folder.read_memories(checkpoint, [self.job.rank] if same_job else range(len(generators))):
-            self.algorithm.load_memory(memory)
+        state, job = self.folder.read_state(checkpoint), self.job
+        with contents_of(checkpoint / STATE):
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.earlier_queries = int(state["reward_queries"])
+            self.saved = self.step
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.algorithm.load_state_dict(state["algorithm"])
+            generators = state["generators"]
+            same_job = len(generators) == job.size
+            if same_job and state["device"] == self.device.type:
+                self.generator.set_state(generators[job.rank])
+                set_random_state(state["network_generators"][job.rank], self.device)
+            else:  # draws of another number of processes or kind of device: new ones
+                self.generator.manual_seed(stream_seed(self.run.seed, job.rank, self.step))
+        for file, memory in self.folder.read_memories(checkpoint, [job.rank] if same_job else range(len(generators))):
+            with contents_of(file):
+                self.algorithm.load_memory(memory)
 
     # The loop ---------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The folder of one training run: configuration, metrics, TensorBoard events and checkpoints.
 
-    RUN_DIR/config.json                                   the arguments
+    RUN_DIR/config.json                                   the arguments, and their checksum
     RUN_DIR/metrics.jsonl                                 one JSON object a line
     RUN_DIR/events.out.tfevents.*                         TensorBoard: scalars and a picture grid
     RUN_DIR/pictures/val-label_maps-step-00000200.png     validation images above the policy's label maps
@@ -8,23 +8,26 @@
     RUN_DIR/checkpoints/step-00000200/state.pt            optimiser, random state, counters
     RUN_DIR/checkpoints/step-00000200/memory-0.pt         what process 0 remembers of earlier visits of the images,
                                                           until the run is finished
+    RUN_DIR/checkpoints/step-00000200/SHA256SUMS          checksums of these files
+    RUN_DIR/.lock                                         held by the process that writes the folder
 
 Whatever is replaced is written next to its place and renamed, so a run killed at any moment leaves a folder that
-`--resume` can continue from its last checkpoint.
+`--resume` can continue from its last checkpoint. Files and folders have the modes that the umask gives.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 from PIL import Image
@@ -32,8 +35,11 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from ..errors import CheckpointError, RunFolderError
-from ..networks.checkpoints import save_policy
+from ..checksums import add_checksums, check_folder
+from ..errors import CheckpointError, DamagedCheckpointError, RunFolderError
+from ..networks.checkpoints import WEIGHTS, find_checkpoints, save_policy
+
+STATE = "state.pt"
 
 
 class RunFolder:
@@ -48,6 +54,7 @@ class RunFolder:
         self.path = Path(path)
         self.keep = keep
         self._events: SummaryWriter | None = None
+        self._lock = filelock.FileLock(self.path / ".lock")
 
     @property
     def config_path(self) -> Path:
@@ -55,42 +62,103 @@ class RunFolder:
         return self.path / "config.json"
 
     def create(self, config: dict[str, Any]) -> None:
-        """Starts a new run.
+        """Starts a new run, and locks its folder.
 
         Raises:
-            RunFolderError: the folder already holds a run, or cannot be written.
+            RunFolderError: the folder already holds a run, is in use, or cannot be written.
         """
+        self._refuse_a_run()
+        self.lock()
+        self._refuse_a_run()  # another process may have been quicker
+        try:
+            self.write_config(config)
+        except OSError as error:
+            raise RunFolderError(f"Cannot write the run folder {self.path}: {error}.") from error
+
+    def _refuse_a_run(self) -> None:
         if self.config_path.exists():
             raise RunFolderError(
                 f"{self.path} already holds a run. Continue it with --resume, or choose another --run-dir."
             )
+
+    def lock(self) -> None:
+        """Keeps other processes from writing the folder until ``close``, or until this process ends in any way.
+
+        Raises:
+            RunFolderError: another process writes it, or it cannot be written.
+        """
         try:
+            str(self.path).encode()  # TensorBoard takes no other names
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_config(config)
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise RunFolderError(
+                f"Another process is writing {self.path}. Wait until it has ended, or choose another --run-dir."
+            ) from None
+        except UnicodeEncodeError:
+            raise RunFolderError(f"The name of the run folder {str(self.path)!a} is no valid UTF-8.") from None
         except OSError as error:
             raise RunFolderError(f"Cannot write the run folder {self.path}: {error}.") from error
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replaces config.json."""
-        _write_atomically(self.config_path, json.dumps(config, indent=2) + "\n")
+        _write_atomically(self.config_path, json.dumps(config | {"sha256": _checksum(config)}, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
         """The stored arguments.
 
         Raises:
-            RunFolderError: there is no run here.
+            RunFolderError: there is no run here, or config.json is damaged.
         """
+        path = self.config_path
         try:
-            return json.loads(self.config_path.read_text())
+            config = json.loads(path.read_bytes())
         except FileNotFoundError:
-            raise RunFolderError(f"{self.path} holds no run: {self.config_path} does not exist.") from None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"Cannot read {self.config_path}: {error}.") from error
+            raise RunFolderError(f"{self.path} holds no run: {path} does not exist.") from None
+        except OSError as error:
+            raise RunFolderError(f"Cannot read {path}: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}. Restore a copy of it.") from error
+        if not isinstance(config, dict):
+            raise RunFolderError(f"{path} is damaged: it is no JSON object. Restore a copy of it.")
+        checksum = config.pop("sha256", None)
+        if checksum is not None and checksum != _checksum(config):
+            raise RunFolderError(
+                f"{path} is damaged or was edited: it does not fit its checksum. Restore a copy of it; if you edited "
+                'it, delete its line "sha256".'
+            )
+        return config
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint folder, or None."""
-        found = sorted((self.path / "checkpoints").glob("step-*"))
+        found = find_checkpoints(self.path)
         return found[-1] if found else None
+
+    def latest_whole_checkpoint(self) -> tuple[Path | None, str | None]:
+        """The newest checkpoint that a run can go on from.
+
+        Returns:
+            The folder, or None if there is no checkpoint; and a line that the user should read if there are newer ones,
+            which are damaged.
+
+        Raises:
+            CheckpointError: all are damaged.
+        """
+        damaged = []
+        for checkpoint in reversed(find_checkpoints(self.path)):
+            try:
+                check_folder(checkpoint, (WEIGHTS, STATE))
+            except DamagedCheckpointError as error:
+                damaged.append(error)
+            else:
+                said = f"{damaged[0]} Going on from {checkpoint.name}." if damaged else None
+                return checkpoint, said
+        if damaged:
+            raise CheckpointError(
+                f"{' '.join(map(str, damaged))} No checkpoint is whole. Restore a copy, or start again in another "
+                "--run-dir."
+            )
+        return None, None
 
     def save_checkpoint(
         self,
@@ -114,27 +182,30 @@ class RunFolder:
         """
         parent = self.path / "checkpoints"
         final = parent / f"step-{step:08d}"
+        temporary, aside = parent / f".writing-{final.name}", parent / f".writing-{final.name}-aside"
         parent.mkdir(exist_ok=True)
-        temporary, aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent)), None
         try:
             with _writing(parent):
-                save_policy(temporary / "weights.safetensors", network, description)
-                torch.save(state, temporary / "state.pt")
-            for memory in memories:
-                memory.replace(temporary / memory.name[1:])
-            for file in temporary.iterdir():
-                _sync(file)
-            temporary.chmod(0o755)
+                _make_empty(temporary)
+                save_policy(temporary / WEIGHTS, network, description)
+                torch.save(state, temporary / STATE)
+                for memory in memories:
+                    memory.replace(temporary / memory.name[1:])
+                files = sorted(temporary.iterdir())
+                for file in files:
+                    _sync(file)
+                add_checksums(files)
+                _sync(temporary)
             if final.exists():  # the same step again: the old one goes when the new one is there
-                aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+                _make_empty(aside)
                 final.replace(aside)
             temporary.replace(final)
             _sync(parent)
-            if aside is not None:
+            if aside.exists():
                 shutil.rmtree(aside)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for old in sorted(parent.glob("step-*"))[: -self.keep]:
+        for old in find_checkpoints(self.path)[: -self.keep]:
             shutil.rmtree(old)
         return final
 
@@ -157,12 +228,17 @@ class RunFolder:
         return file
 
     def forget_memories(self) -> None:
-        """Deletes what the processes remembered, which may be large and which a finished run needs no more."""
+        """Deletes what the processes remembered, which may be large and which a finished run needs no more.
+
+        Checkpoints that lose theirs still list it, as nothing can go on from them as it was.
+        """
         for memory in (self.path / "checkpoints").glob("step-*/memory-*.pt"):
             memory.unlink()
 
-    def read_memories(self, path: Path, ranks: Iterable[int]) -> Iterator[dict[str, torch.Tensor]]:
-        """What these processes remembered at a checkpoint; those that had nothing are left out.
+    def read_memories(self, path: Path, ranks: Iterable[int]) -> Iterator[tuple[Path, dict[str, torch.Tensor]]]:
+        """The files of what these processes remembered at a checkpoint, and what they hold.
+
+        Processes that remembered nothing are left out.
 
         Raises:
             CheckpointError: a file is damaged.
@@ -170,7 +246,7 @@ class RunFolder:
         for rank in ranks:
             file = path / f"memory-{rank}.pt"
             if file.exists():
-                yield _read_tensors(file, path)
+                yield file, _read_tensors(file, path)
 
     def read_state(self, path: Path) -> dict[str, Any]:
         """The training state of a checkpoint folder.
@@ -178,10 +254,13 @@ class RunFolder:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        return _read_tensors(path / "state.pt", path)
+        return _read_tensors(path / STATE, path)
 
     def rewind(self, step: int) -> None:
-        """Forgets what was logged after ``step`` and drops leftovers of writes that a kill cut short."""
+        """Forgets what was logged and saved after ``step``, and drops leftovers of writes that a kill cut short."""
+        for later in find_checkpoints(self.path):
+            if later.name > f"step-{step:08d}":  # damaged ones, which the run will write again
+                shutil.rmtree(later)
         for leftover in (self.path / "checkpoints").glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for leftover in (self.path / "checkpoints").glob(".memory-*.pt"):
@@ -191,15 +270,10 @@ class RunFolder:
         self._events = SummaryWriter(str(self.path), purge_step=step + 1)
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The logged rows, oldest first; a last line that a kill cut short is left out."""
+        """The logged rows, oldest first; a line that is damaged, or that a kill cut short, is left out."""
         path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        return [row for row in map(_read_row, lines) if row is not None]
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Appends one row to metrics.jsonl and the same numbers to TensorBoard."""
@@ -223,10 +297,28 @@ class RunFolder:
         return self._events
 
     def close(self) -> None:
-        """Flushes and closes the TensorBoard writer."""
+        """Flushes and closes the TensorBoard writer, and lets other processes write the folder."""
         if self._events is not None:
             self._events.close()
             self._events = None
+        self._lock.release()
+
+
+@contextmanager
+def contents_of(file: Path) -> Iterator[None]:
+    """Names the file whose contents a block cannot use: a key is missing, or a value is not what it should be.
+
+    Raises:
+        CheckpointError: in place of the error of the block.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{file} does not hold what this run needs ({type(error).__name__}: {said}). "
+            f"Delete {file.parent} to resume from the checkpoint before it."
+        ) from error
 
 
 def _read_tensors(file: Path, checkpoint: Path) -> dict[str, Any]:
@@ -239,17 +331,37 @@ def _read_tensors(file: Path, checkpoint: Path) -> dict[str, Any]:
         ) from error
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
+def _read_row(line: bytes) -> dict[str, float] | None:
+    """A row of metrics.jsonl, numbers by name; None if the line holds none."""
     try:
-        with os.fdopen(handle, "w") as file:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int)
+    return row if whole and all(isinstance(value, int | float) for value in row.values()) else None
+
+
+def _checksum(config: dict[str, Any]) -> str:
+    as_read = json.loads(json.dumps(config))
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".writing-{path.name}")
+    try:
+        with temporary.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
+        _sync(path.parent)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+    folder.mkdir()
 
 
 @contextmanager

@@ -95,7 +95,8 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
         "palette": [[0, 0, 0], [255, 0, 0], [0, 255, 0]],
     }
     description |= {"network": "unet", "network_options": {"width": 8}, "num_classes": 3}
-    save_policy(tmp_path / "weights.safetensors", UNet(3, 8), description)
+    weights = tmp_path / "weights.safetensors"
+    save_policy(weights, UNet(3, 8), description)
     shown = []
 
     def recording(policy: UNet, images: np.ndarray, device: torch.device) -> np.ndarray:
@@ -105,7 +106,7 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
     monkeypatch.setattr(predict, "predict_label_maps", recording)
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)).save(photo)
-    assert command(predict.main, tmp_path, photo, "--out", tmp_path / "out", "--no-progress").code == 0
+    assert command(predict.main, weights, photo, "--out", tmp_path / "out", "--no-progress").code == 0
     assert [images.shape for images in shown] == [(1, *seen, 3)]
     trained = np.asarray(fit(read_image(photo), (16, 24), resize, Image.Resampling.BILINEAR, 0))
     np.testing.assert_array_equal(shown[0][0][common[0]], trained[common[1]])

@@ -13,6 +13,8 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 
+from agents.checksums import check_folder
+from agents.errors import CheckpointError
 from agents.networks.sb3_policy import DensePolicy, PixelCategorical, PixelRolloutBuffer
 from agents.sb3 import GroupBaseline, SB3Arguments, make_envs, predict_label_maps, train_sb3
 from rss_env.errors import OptionError
@@ -66,12 +68,30 @@ def test_sb3_trains_saves_and_loads_the_dense_policy(algo: Any, ratio: str, tmp_
     assert rows[-1]["val/miou"] == evaluation.miou
     assert rows[-1]["time/reward_queries"] == 32
     assert rows[-1]["time/seconds"] > 0
+    check_folder(tmp_path / "run", ["model.zip"])
+    check_folder(tmp_path / "run" / "checkpoints", ["rl_model_8_steps.zip", "rl_model_32_steps.zip"])
     again = algo.load(tmp_path / "run" / "model.zip")
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 17, 3), np.uint8)
     label_maps = predict_label_maps(again, images)
     assert label_maps.shape == (3, 16, 17)
     assert np.array_equal(label_maps, predict_label_maps(model, images))
     assert again.policy.pixel_ratio == (ratio == "pixel")
+
+
+def test_a_model_to_start_from_is_checked_before_anything_is_written(tmp_path: Path) -> None:
+    shared = TINY | {"reward_queries": 8}
+    train_sb3(SB3Arguments(run_dir=str(tmp_path / "run"), **shared))
+    model, other = tmp_path / "run" / "model.zip", tmp_path / "other.zip"
+    train_sb3(SB3Arguments(run_dir=str(tmp_path / "again"), resume=str(model), **shared))
+    other.write_bytes(model.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"other\.zip is no SB3 model of this kind, or is damaged"):
+        train_sb3(SB3Arguments(run_dir=str(tmp_path / "third"), resume=str(other), **shared))
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.zip is damaged: it does not fit its checksum"):
+        train_sb3(SB3Arguments(run_dir=str(tmp_path / "third"), resume=str(model), **shared))
+    assert not (tmp_path / "third").exists()
 
 
 @pytest.mark.parametrize("group_baseline", [False, True])

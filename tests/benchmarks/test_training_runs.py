@@ -153,3 +153,14 @@ def test_a_curve_holds_the_counts_that_were_logged_before_each_evaluation(tmp_pa
         {"step": 1, "reward_queries": 5, "seconds": 1.0, "val_miou": 0.1, "val_pixel_accuracy": 0.2},
         {"step": 2, "reward_queries": 10, "seconds": 2.0, "val_miou": 0.3, "val_pixel_accuracy": 0.4},
     ]
+
+
+def test_an_evaluation_whose_queries_were_on_a_damaged_line_is_left_out(tmp_path: Path) -> None:
+    rows = [
+        b'{"step": 1, "time/reward_queries": 5, "time\xff',
+        b'{"step": 1, "val/miou": 0.1, "val/pixel_accuracy": 0.2}',
+        b'{"step": 2, "time/reward_queries": 10, "time/seconds": 2.0}',
+        b'{"step": 2, "val/miou": 0.3, "val/pixel_accuracy": 0.4}',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(rows))
+    assert [point["step"] for point in read_curve(tmp_path)] == [2]

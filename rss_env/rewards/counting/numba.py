@@ -8,8 +8,8 @@ in four tables, so that equal neighbours do not wait for each other.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from rss_env.compiled import compiled
 from rss_env.rewards.counting import numpy as count_numpy
 
 BLOCK = 128  # pixels: a byte holds their sum, and the vectorised loop has no remainder
@@ -58,7 +58,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, np.uint8)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _compare_labels(maps, truth, rows, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
     batch, samples, pixels = maps.shape
     whole = pixels - pixels % BLOCK
@@ -86,7 +86,7 @@ def _compare_labels(maps, truth, rows, num_classes, intersection, predicted):  #
                     intersection[b, k, label_map[i]] += label_map[i] == target[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tally_labels(maps, truth, rows, num_classes, intersection, predicted):  # type: ignore[no-untyped-def]
     batch, samples, pixels = maps.shape
     # In each table: right pixels from 0 on, wrong ones from 256, ignored ones from 512.
@@ -103,7 +103,7 @@ def _tally_labels(maps, truth, rows, num_classes, intersection, predicted):  # t
                     predicted[b, k, label] += table[label] + table[256 + label]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tally_classes(rows, num_classes, counts):  # type: ignore[no-untyped-def]
     tables = np.empty((4, 256), np.int64)
     for row in range(len(rows)):
@@ -115,7 +115,7 @@ def _tally_classes(rows, num_classes, counts):  # type: ignore[no-untyped-def]
                 counts[row, label] += table[label]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _narrow(values, num_classes, out):  # type: ignore[no-untyped-def]
     outside = False
     for i in range(values.size):

@@ -206,6 +206,7 @@ def test_a_signal_to_one_process_stops_both_with_a_checkpoint_that_one_alone_con
     assert [one["result"] for one in found] == [[3, False, 3 * BATCH * SAMPLES]] * 2
     checkpoint = folder / "interrupted" / "checkpoints" / "step-00000003"
     assert sorted(path.name for path in checkpoint.iterdir()) == [
+        "SHA256SUMS",
         "memory-0.pt",
         "memory-1.pt",
         "state.pt",

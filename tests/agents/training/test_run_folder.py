@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from agents.likelihood import Likelihood
 from agents.networks.unet import UNet
 from agents.training.loop import train
 from agents.training.run_folder import RunFolder
+from tests.datasets.plain_user import as_plain_user
+
+ROOT = Path(__file__).parents[3]
 
 
 def new_folder(path: Path, keep: int = 2) -> RunFolder:
@@ -68,7 +74,7 @@ def test_tensorboard_shows_the_same_numbers_and_a_picture(finished_run: Path) ->
 def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_loaded(finished_run: Path) -> None:
     checkpoint = RunFolder(finished_run).latest_checkpoint()
     assert checkpoint == finished_run / "checkpoints" / "step-00000006"
-    assert sorted(file.name for file in checkpoint.iterdir()) == ["state.pt", "weights.safetensors"]
+    assert sorted(file.name for file in checkpoint.iterdir()) == ["SHA256SUMS", "state.pt", "weights.safetensors"]
     with safe_open(checkpoint / "weights.safetensors", framework="pt") as weights:
         described = json.loads(weights.metadata()["policy"])
     assert described["class_names"] == ["background", "disk", "square"]
@@ -156,8 +162,8 @@ def test_what_processes_remember_becomes_a_part_of_the_next_checkpoint(tmp_path:
     written = [folder.write_memory(rank, {"of": torch.tensor(rank)}) for rank in (0, 2)]
     assert folder.write_memory(1, {}) is None  # has nothing to remember
     first = save(folder, 3, [file for file in written if file is not None])
-    assert [int(memory["of"]) for memory in folder.read_memories(first, range(4))] == [0, 2]
-    assert [int(memory["of"]) for memory in folder.read_memories(first, [2])] == [2]
+    assert [int(memory["of"]) for _, memory in folder.read_memories(first, range(4))] == [0, 2]
+    assert [int(memory["of"]) for _, memory in folder.read_memories(first, [2])] == [2]
     assert list(folder.read_memories(first, [1])) == []
     second = save(folder, 4)  # without a memory
     assert list(folder.read_memories(second, range(4))) == []
@@ -185,7 +191,7 @@ def test_memories_are_in_the_checkpoints_of_a_run_until_it_is_finished(
     before: list[torch.Tensor] = []
 
     def forget(folder: RunFolder) -> None:
-        for memory in folder.read_memories(folder.path / "checkpoints" / "step-00000002", [0]):
+        for _, memory in folder.read_memories(folder.path / "checkpoints" / "step-00000002", [0]):
             before.append(memory["label_maps"])
         forget_memories(folder)
 
@@ -256,3 +262,108 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "trapped").exists()
     torch.load(checkpoint / "state.pt", weights_only=False)
     assert (tmp_path / "trapped").exists()  # so the trap was a real one
+
+
+# Modes, locks and streams
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_and_folders_have_the_modes_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        folder = new_folder(tmp_path / "run")
+        memory = folder.write_memory(0, {"of": torch.tensor(0)})
+        assert memory is not None
+        folder.log(1, {"a": 1.0})
+        folder.log_picture(1, "a", np.zeros((2, 2, 3), np.uint8))
+        save(folder, 1, [memory])
+        save(folder, 1)
+        folder.rewind(1)
+        folder.close()
+    finally:
+        os.umask(before)
+    written = list((tmp_path / "run").rglob("*"))
+    assert {"config.json", "metrics.jsonl", ".lock", "weights.safetensors", "SHA256SUMS"} <= {p.name for p in written}
+    for path in [tmp_path / "run", *written]:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+SMALL = "--image-size 16 16 --batch-size 2 --samples-per-image 3 --no-progress --log-every 1 --checkpoint-every 1000"
+SMALL += ' --env-kwargs {"num_images":4} --network-options {"width":8} --steps 100000'
+
+
+def test_a_running_run_is_refused_to_others_and_ends_on_sigterm_as_on_ctrl_c(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    run_dir, words = tmp_path / "run", [sys.executable, "-m", "agents.likelihood", *SMALL.split()]
+    process = subprocess.Popen(
+        [*words, "--run-dir", str(run_dir)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    with process:
+        deadline = time.monotonic() + 120
+        while not (run_dir / "metrics.jsonl").exists() or not RunFolder(run_dir).read_metrics():
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                pytest.fail(f"The run did not start:\n{process.communicate()[0]}")
+            time.sleep(0.02)
+        refused = command(Likelihood, "--run-dir", run_dir, "--resume")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == (
+        f"error: Another process is writing {run_dir}. Wait until it has ended, or choose another --run-dir.\n"
+    )
+    checkpoint = RunFolder(run_dir).latest_checkpoint()
+    assert process.returncode == 130
+    assert checkpoint is not None
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert step == RunFolder(run_dir).read_metrics()[-1]["step"]  # nothing is lost
+    assert output == f"Stopped after step {step} of 100000; continue with --run-dir {run_dir} --resume\n"
+
+
+def test_a_lock_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
+    script = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+    words = [sys.executable, "-c", script, str(tmp_path / ".lock")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with pytest.raises(RunFolderError, match="Another process is writing"):
+                RunFolder(tmp_path).create({})
+        finally:
+            process.kill()
+    folder = new_folder(tmp_path)
+    folder.close()
+
+
+def test_a_run_that_failed_lets_go_of_its_folder(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        RunFolder(tmp_path / "run").create({})
+    with pytest.raises(RunFolderError, match="Another process is writing"):
+        RunFolder(tmp_path / "run").lock()
+    folder.close()
+    again = RunFolder(tmp_path / "run")
+    again.lock()
+    again.close()
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    run_dir = tmp_path / "closed" / "run"
+    new_folder(run_dir).close()
+    (run_dir / ".lock").unlink()
+    for path in (run_dir, run_dir.parent):
+        path.chmod(0o555)
+    try:
+        for attempt in (RunFolder(run_dir).lock, lambda: RunFolder(run_dir.parent / "other").create({})):
+            with pytest.raises(RunFolderError, match=r"Cannot write the run folder .* Permission denied"):
+                as_plain_user(attempt)
+    finally:
+        for path in (run_dir.parent, run_dir):
+            path.chmod(0o755)
+
+
+def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"l\\udcf6we' is no valid UTF-8"):
+        RunFolder(os.fsdecode(bytes(tmp_path) + b"/l\xf6we")).create({})
+    assert list(tmp_path.iterdir()) == []
