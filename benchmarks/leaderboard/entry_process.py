@@ -29,6 +29,7 @@ from benchmarks.leaderboard.messages import HEAD
 from benchmarks.leaderboard.trial import BudgetSpent, Trial, TrialEnded
 
 NAME = "entry"  # of the entry's module, whatever its file is called
+FILE = "RSS_LEADERBOARD_ENTRY"  # variable of the environment: that file, for the processes that the entry starts
 
 
 class EntryFinder:
@@ -76,6 +77,7 @@ def run_entry(stream: socket.socket, path: Path, facts: dict[str, Any]) -> None:
 def load_train(path: Path) -> Callable[[Trial], Any]:
     """Imports an entry's file, which may import its neighbours, and returns its function ``train``."""
     sys.argv = [str(path)]
+    os.environ[FILE] = str(path)
     sys.path.append(str(path.parent))
     sys.meta_path.insert(0, EntryFinder(path))
     train = getattr(importlib.import_module(NAME), "train", None)
@@ -127,10 +129,10 @@ def close_the_wall(refuse: Callable[[str], Any]) -> None:
 if __name__ == "__main__":
     descriptor, file, facts = sys.argv[1:]
     run_entry(socket.socket(fileno=int(descriptor)), Path(file), json.loads(facts))
-elif __name__ == "__mp_main__":  # a worker that the entry spawned; it has the entry's sys.argv and sys.path
+elif __name__ == "__mp_main__":  # a worker that the entry spawned; it has the entry's sys.path
 
     def refuse_quietly(what: str) -> None:
         """The judge hears of it as an error of the worker."""
 
-    sys.meta_path.insert(0, EntryFinder(Path(sys.argv[0])))
+    sys.meta_path.insert(0, EntryFinder(Path(os.environ[FILE])))
     close_the_wall(refuse_quietly)

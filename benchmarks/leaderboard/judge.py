@@ -305,7 +305,7 @@ class Judge:
             del first[1:]
             return label_maps
 
-        options = {"split": "val", "batch_size": REPORTED} | self.arena.env_options
+        options: dict[str, Any] = {"split": "val", "batch_size": REPORTED} | self.arena.env_options
         try:
             with self.reporting:
                 result = evaluate(predict, self.arena.env_id, **options)
