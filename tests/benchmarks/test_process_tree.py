@@ -29,7 +29,8 @@ for kind in ("child", "session", "daemon"):
             os._exit(0)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say(os.getpid())
-        time.sleep(1000)
+        time.sleep(60)
+        os._exit(0)
 say(os.getpid())
 until = time.monotonic() + 60
 while len(open(sys.argv[1]).read().split()) < 4 and time.monotonic() < until:
@@ -41,13 +42,14 @@ elif sys.argv[2] == "exit":
 elif sys.argv[2] == "stop":
     os.kill(os.getppid(), signal.SIGSTOP)
 elif sys.argv[2] == "bomb":
-    while True:
+    for _ in range(300):
         if os.fork() == 0:
             os.setsid()
             time.sleep(0.02)
             if os.fork():
                 os._exit(0)
-            time.sleep(1000)
+            time.sleep(60)
+            os._exit(0)
         time.sleep(0.005)
 say("waiting")
 time.sleep(1000)
@@ -73,10 +75,12 @@ def wait_for(log: Path, words: int) -> list[str]:
 def test_all_ends_with_the_module_and_its_exit_code_is_passed_on(tree: Path, words: list[str], code: int) -> None:
     processes = Processes()
     process = processes.start("process_tree_for_tests", [str(tree), *words], tree)
-    assert process.wait(60) == code
+    try:
+        assert process.wait(60) == code
+    finally:
+        processes.end(process)
     assert len(pids := wait_for(tree, 4)) == 4
     assert end_within(pids, seconds=1)
-    assert processes.end(process) == code
 
 
 @pytest.mark.parametrize("word", ["wait", "stop", "bomb"])

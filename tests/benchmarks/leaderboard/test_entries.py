@@ -22,7 +22,7 @@ DAEMON = """
         os.setsid()
         if os.fork() == 0:
             print(os.getpid(), flush=True)
-            time.sleep(1000)
+            time.sleep(60)
         os._exit(0)
     os.wait()
     time.sleep(0.2)
@@ -172,7 +172,11 @@ QUESTIONS = {
         TARGETS,
     ),
     "reloads the generator": (
-        "import importlib, rss_env.datasets.shapes as shapes; importlib.reload(shapes).load('val', (16, 16))",
+        """
+        import importlib, rss_env.datasets.shapes as shapes
+        importlib.reload(shapes)
+        shapes.draw_scene(np.random.default_rng([0, 1 << 30]), (16, 16), 3, shapes.DIFFICULTIES["medium"])
+        """,
         TARGETS,
     ),
     "imports the generator again": (
@@ -356,7 +360,7 @@ STARTED = {
     "a daemon": (DAEMON, "ok"),
     "a daemon, and raises": (DAEMON + "    raise ValueError", "raised ValueError"),
     "a daemon, and dies": (DAEMON + "    os._exit(1)", "its process died"),
-    "a daemon, and hangs": (DAEMON + "    time.sleep(1000)", "over its time of 1 s"),
+    "a daemon, and hangs": (DAEMON + "    time.sleep(1000)", "over its time of 2 s"),
     "a daemon, and leaves its own group": (
         DAEMON + "    print(os.getpid(), flush=True); os.setsid(); time.sleep(1000)",
         "over",
@@ -413,7 +417,7 @@ def test_nothing_that_an_entry_does_or_leaves_undone_holds_up_the_judge(
 @pytest.mark.parametrize("name", STARTED)
 def test_whatever_an_entry_starts_ends_with_it(tmp_path: Path, name: str) -> None:
     body, status = STARTED[name]
-    verdict = judge_body(tmp_path, textwrap.dedent(body) + f"\n{REPORT}", seconds=1 if "over" in status else 60)
+    verdict = judge_body(tmp_path, textwrap.dedent(body) + f"\n{REPORT}", seconds=2 if "over" in status else 60)
     assert re.match(status, verdict.status)
     started = [word for word in (tmp_path / "log.txt").read_text().split() if word.isdecimal()]
     assert started
