@@ -1,4 +1,4 @@
-"""Processes of a benchmark: each leads its own process group, which ends with it and with the benchmark.
+"""Processes of a benchmark: each ends with all that it started, and with the benchmark.
 
 python -m benchmarks.processes MODULE WORDS…     runs python -m MODULE WORDS… until its standard input ends
 """
@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from benchmarks.process_tree import kill_descendants, lead
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 20.0  # seconds that a process has to write a last checkpoint
@@ -39,6 +41,8 @@ class Processes:
         log: Path,
         stop_signal: signal.Signals = signal.SIGKILL,
         pass_fds: Sequence[int] = (),
+        folder: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Starts ``python -m module words`` on one thread, in its own process group.
 
@@ -48,12 +52,14 @@ class Processes:
             log: file for what it prints.
             stop_signal: the signal that ``stop`` sends it.
             pass_fds: file descriptors that it inherits.
+            folder: its working folder; None for that of this process.
+            variables: further variables of its environment.
 
         Raises:
             OSError: the log cannot be written, or no process can be started.
             KeyboardInterrupt: ``stop`` was called.
         """
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(variables or {})
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, log.open("wb") as output:
@@ -61,6 +67,7 @@ class Processes:
                 raise KeyboardInterrupt
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.processes", module, *words],
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.PIPE,  # ends when this process does, however that happens
                 stdout=output,
@@ -73,7 +80,7 @@ class Processes:
 
     def end(self, process: subprocess.Popen[bytes]) -> int:
         """Kills a process and everything that it started; returns its exit code."""
-        send(process, signal.SIGKILL)
+        kill(process)
         code = process.wait()
         with self._lock:
             self._signals.pop(process, None)
@@ -92,30 +99,27 @@ class Processes:
         for process in running:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
-            send(process, signal.SIGKILL)
+            kill(process)
 
 
 def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Sends a signal to a process and everything that it started."""
+    """Sends a signal to a process and its process group."""
     with suppress(ProcessLookupError, PermissionError):  # nobody is left
         os.killpg(process.pid, number)
 
 
-def end_with_parent() -> None:
-    """Kills this process's group when its standard input ends; the module that runs here reads an empty one."""
-    parent = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and everything that it started, whatever process group or session that made for itself."""
+    if process.poll() is None:  # else it has seen to that, and its number may be another's
+        kill_descendants(process.pid)
+    send(process, signal.SIGKILL)
 
-    def watch() -> None:
-        os.read(parent, 1)
-        os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=watch, daemon=True).start()
+def run_module() -> None:
+    """Runs the module of the command line with its words."""
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    end_with_parent()
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    lead(run_module)

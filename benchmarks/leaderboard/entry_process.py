@@ -8,33 +8,60 @@ What the entry prints, and the traceback of what it raises, is in the log of the
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
+import inspect
 import json
+import os
+import socket
 import sys
 import traceback
-from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import rss_env.datasets.shapes
+import rss_env.datasets
 import rss_env.task
+from benchmarks.leaderboard.messages import HEAD
 from benchmarks.leaderboard.trial import BudgetSpent, Trial, TrialEnded
-from rss_env.datasets import DATASETS
+
+NAME = "entry"  # of the entry's module, whatever its file is called
+FILE = "RSS_LEADERBOARD_ENTRY"  # variable of the environment: that file, for the processes that the entry starts
 
 
-def run_entry(pipe: Connection, path: Path, facts: dict[str, Any]) -> None:
+class EntryFinder:
+    """Makes a file importable as the module ``entry``; pickles name the functions of an entry by it.
+
+    Args:
+        path: the entry's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the import system asks every finder."""
+        if name != NAME:
+            return None
+        return spec_from_file_location(NAME, self.path, loader=SourceFileLoader(NAME, str(self.path)))
+
+
+def run_entry(stream: socket.socket, path: Path, facts: dict[str, Any]) -> None:
     """Runs an entry's file in this process.
 
     Args:
-        pipe: connection to the judge.
+        stream: socket to the judge.
         path: the file.
         facts: arguments of ``Trial``.
     """
-    trial = Trial(pipe, facts)
-    close_the_wall(trial)
-    pipe.send(("ready", None))
+    trial = Trial(stream, facts)
+    close_the_wall(lambda what: trial.ask("forbidden", what))
+    trial.tell("ready")
     message: tuple[str, str | None] = ("done", None)
     try:
         load_train(path)(trial)
@@ -42,24 +69,18 @@ def run_entry(pipe: Connection, path: Path, facts: dict[str, Any]) -> None:
         pass
     except BaseException as error:  # sys.exit too: an entry that leaves early has failed
         traceback.print_exc()
-        message = ("raised", describe(error, path))
-    try:
-        pipe.send(message)
-    except OSError:  # the judge has ended the trial
-        sys.exit(1)
+        message = ("raised", describe(error, path)[: HEAD // 16])
+    with suppress(TrialEnded):
+        trial.tell(*message)
 
 
 def load_train(path: Path) -> Callable[[Trial], Any]:
     """Imports an entry's file, which may import its neighbours, and returns its function ``train``."""
     sys.argv = [str(path)]
+    os.environ[FILE] = str(path)
     sys.path.append(str(path.parent))
-    loader = SourceFileLoader("entry", str(path))
-    spec = importlib.util.spec_from_loader("entry", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["entry"] = module  # where dataclasses and pickle look for it
-    loader.exec_module(module)
-    train = getattr(module, "train", None)
+    sys.meta_path.insert(0, EntryFinder(path))
+    train = getattr(importlib.import_module(NAME), "train", None)
     if not callable(train):
         raise AttributeError(f"{path.name} has no function train(trial).")
     return train
@@ -74,19 +95,44 @@ def describe(error: BaseException, path: Path) -> str:
     return f"{said} ({path.name}, line {lines[-1]})" if lines else said
 
 
-def close_the_wall(trial: Trial) -> None:
-    """Makes every way of this package to a data set end the trial: an entry has no business with one."""
+def close_the_wall(refuse: Callable[[str], Any]) -> None:
+    """Closes every way of this package to a data set: an entry has no business with one.
+
+    Args:
+        refuse: called with what was tried.
+    """
+    data = rss_env.datasets.__name__
 
     def forbid(*args: Any, **kwargs: Any) -> Any:
-        trial.ask("forbidden", "a data set of its own")
+        refuse("a data set of its own")
+        raise PermissionError("An entry may not open a data set.")
 
-    for name, entry in DATASETS.items():
-        DATASETS[name] = dataclasses.replace(entry, locate=None, generate=forbid)
-    rss_env.datasets.load_dataset = rss_env.task.load_dataset = forbid
-    rss_env.datasets.shapes.load = rss_env.datasets.shapes.draw_scene = forbid
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == rss_env.__name__]
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if inspect.isfunction(value) and (value.__module__ or "").startswith(data):
+                setattr(module, name, forbid)
+    for name, entry in rss_env.datasets.DATASETS.items():
+        rss_env.datasets.DATASETS[name] = dataclasses.replace(entry, locate=None, generate=forbid)
     rss_env.task.SegmentationTask.__init__ = forbid  # type: ignore[method-assign]
+
+    folder = str(Path(rss_env.datasets.__file__).parent) + os.sep
+
+    def audit(event: str, arguments: Sequence[Any]) -> None:
+        """Sees the code of a module before it is run again; Python has no way to remove it."""
+        if event == "exec" and getattr(arguments[0], "co_filename", "").startswith(folder):
+            forbid()
+
+    sys.addaudithook(audit)
 
 
 if __name__ == "__main__":
     descriptor, file, facts = sys.argv[1:]
-    run_entry(Connection(int(descriptor)), Path(file), json.loads(facts))
+    run_entry(socket.socket(fileno=int(descriptor)), Path(file), json.loads(facts))
+elif __name__ == "__mp_main__":  # a worker that the entry spawned; it has the entry's sys.path
+
+    def refuse_quietly(what: str) -> None:
+        """The judge hears of it as an error of the worker."""
+
+    sys.meta_path.insert(0, EntryFinder(Path(os.environ[FILE])))
+    close_the_wall(refuse_quietly)

@@ -1,29 +1,51 @@
-"""The judge of the leaderboard: runs an entry in its own process, counts queries and time, and evaluates it."""
+"""The judge of the leaderboard: runs an entry in its own process, counts queries and time, and evaluates it.
+
+Whatever an entry sends is data (``benchmarks.leaderboard.messages``), and every wait for it has a limit.
+"""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
+import math
+import os
 import signal
+import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from benchmarks.leaderboard.arenas import Arena
+from benchmarks.leaderboard.messages import BadMessage, Channel
 from benchmarks.processes import Processes
 from rss_env.arguments import is_count
 from rss_env.errors import InvalidAction, OptionError, ResetNeeded
 from rss_env.evaluation import evaluate
 
 SHOWN = 4  # validation images whose label maps are kept
+REPORTED = 16  # validation images in one message
 MAKE_OPTIONS = {"num_envs", "samples_per_image", "augment"}
+KNOWN = (
+    "class_names",
+    "palette",
+    "num_images",
+    "resize",
+    "samples_per_image",
+    "reward_level",
+    "reward",
+    "reward_options",
+)
 STARTING = 120.0  # seconds that the process of an entry may take before the entry itself begins
-REPORTING = 60.0  # seconds that the reports of a trial may always take
+REPORTING = 60.0  # seconds that the reports of a trial may always take, and the answers of the judge
+DYING = 5.0  # seconds that a process which has closed its socket may take to end
+MAX_REPORTS = 1000
+MAX_PRINTED = 64 << 20  # bytes
+SPARE = 1 << 20  # bytes that an entry's arrays may have beyond the largest that are asked for, to be told what is wrong
 
 
 @dataclass
@@ -51,6 +73,41 @@ class Ended(Exception):
     """The trial is over; the message is the status."""
 
 
+class Clock:
+    """A part of a trial's time, counted while it is entered, once or several times over.
+
+    Args:
+        limit: seconds.
+        late: status of a trial that takes longer.
+    """
+
+    def __init__(self, limit: float, late: str) -> None:
+        self.limit, self.late = limit, late
+        self.spent = 0.0
+        self._entered = 0
+        self._began = math.nan
+
+    def __enter__(self) -> None:
+        if not self._entered:
+            self._began = time.perf_counter()
+        self._entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._entered -= 1
+        if not self._entered:
+            self.spent += time.perf_counter() - self._began
+
+    def check(self) -> None:
+        """Ends a trial that is late."""
+        if self.left < 0:
+            raise Ended(self.late)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit."""
+        return self.limit - self.spent - (time.perf_counter() - self._began if self._entered else 0.0)
+
+
 class Judge:
     """One trial.
 
@@ -58,19 +115,23 @@ class Judge:
         path: the entry's file.
         arena: environment and budget.
         seed: of the trial.
-        seconds: longest training time; all reports together may take as long again, and at least a minute.
+        seconds: longest training time; all reports together may take as long again, and at least a minute, and so may
+            all answers of the judge.
         processes: where the entry's process starts.
         log: file for what the entry prints.
     """
 
     def __init__(self, path: Path, arena: Arena, seed: int, seconds: float, processes: Processes, log: Path) -> None:
-        self.path, self.arena, self.seed, self.limit = path, arena, seed, seconds
+        self.path, self.arena, self.seed = path, arena, seed
         self.processes, self.log = processes, log
         self.verdict = Verdict()
         self.envs: Any = None
         self.samples = 1
         self.score_sum = 0.0
-        self.reporting = 0.0  # seconds of all reports
+        allowed = max(REPORTING, seconds)
+        self.training = Clock(seconds, f"over its time of {seconds:g} s")
+        self.reporting = Clock(allowed, f"over the {allowed:g} s of its reports")
+        self.answering = Clock(allowed, f"over the {allowed:g} s of its environments")
         self.num_classes = len(gym.make_vec(arena.env_id, num_envs=1, **arena.env_options).metadata["class_names"])
 
     def run(self) -> Verdict:
@@ -80,176 +141,188 @@ class Judge:
             "num_classes": self.num_classes,
             "image_size": self.arena.image_size,
             "budget": self.arena.budget,
-            "seconds": self.limit,
+            "seconds": self.training.limit,
             "seed": self.seed,
         }
-        self.pipe, theirs = multiprocessing.Pipe()
-        with self.pipe, theirs:
-            words = [str(theirs.fileno()), str(self.path.resolve()), json.dumps(facts)]
+        ours, theirs = socket.socketpair()
+        with ours, theirs, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            self.channel = Channel(ours, self._is_gone)
             self.process = self.processes.start(
-                "benchmarks.leaderboard.entry_process", words, self.log, pass_fds=[theirs.fileno()]
+                "benchmarks.leaderboard.entry_process",
+                [str(theirs.fileno()), str(self.path.resolve()), json.dumps(facts)],
+                self.log,
+                pass_fds=[theirs.fileno()],
+                folder=Path(folder),
+                variables={"RSS_CACHE_DIR": str(Path(folder, "cache")), "PWD": folder},  # which name no data
             )
             theirs.close()
             try:
-                self._receive(STARTING, f"did not start within {STARTING:.0f} s")
+                self._receive(Clock(STARTING, f"did not start within {STARTING:.0f} s"))
                 while True:
-                    began = time.perf_counter()
-                    left = self.limit - self.verdict.seconds
-                    try:
-                        kind, value = self._receive(left, f"over its time of {self.limit:g} s")
-                    finally:
-                        self.verdict.seconds += time.perf_counter() - began
-                    self._answer(kind, value)
+                    self._answer(*self._receive(self.training))
             except Ended as end:
-                self.verdict.status = str(end)
+                self.verdict.status = readable(str(end))
             finally:
                 self.processes.end(self.process)
+            if self.log.is_file() and self.log.stat().st_size > MAX_PRINTED:
+                os.truncate(self.log, MAX_PRINTED)
+        self.verdict.seconds = self.training.spent
         if self.verdict.status == "ok" and not self.verdict.curve:
             self.verdict.status = "never called trial.report()"
         if self.verdict.queries:
             self.verdict.mean_score = self.score_sum / self.verdict.queries
         return self.verdict
 
-    def _receive(self, seconds: float, late: str) -> tuple[str, Any]:
+    def _receive(self, clock: Clock) -> tuple[str, Any]:
         """The entry's next message.
 
         Raises:
-            Ended: none comes in time, or it is not a message.
+            Ended: none comes in time, it is not a message, or it says that the entry is at its end.
         """
-        until = time.perf_counter() + seconds
+        self._check_log()
+        label_maps = max(REPORTED, self.envs.num_envs * self.samples if self.envs else 0)
+        height, width = self.arena.image_size
         try:
-            while not self.pipe.poll(min(0.5, max(0.0, until - time.perf_counter()))):
-                if self.process.poll() is not None and not self.pipe.poll():  # what it started may hold the pipe open
-                    raise EOFError
-                if time.perf_counter() >= until:
-                    raise Ended(late)
-            message = self.pipe.recv()
-        except (EOFError, OSError):
+            with clock:
+                kind, value = self.channel.receive(clock.left, 8 * label_maps * height * width + SPARE)
+        except TimeoutError:
+            raise Ended(clock.late) from None
+        except ConnectionError:
             raise Ended(self._death()) from None
-        except Ended:
-            raise
-        except Exception as error:  # unpickling runs what the entry sent
-            raise Ended(f"sent what cannot be read: {type(error).__name__}") from None
-        if not (isinstance(message, tuple) and len(message) == 2 and isinstance(message[0], str)):
-            raise Ended("sent what is no message")
-        return message
+        except BadMessage as error:
+            raise Ended(f"sent what is no message: {error}") from None
+        if kind == "raised":
+            raise Ended(f"raised {value}")
+        if kind == "forbidden":
+            raise Ended(f"asked for targets: {value}")
+        return kind, value
 
-    def _send(self, message: tuple[str, Any]) -> None:
+    def _send(self, clock: Clock, kind: str, value: Any = None) -> None:
         try:
-            self.pipe.send(message)
-        except OSError:
+            with clock:
+                self.channel.send(kind, value, clock.left)
+        except TimeoutError:
+            raise Ended(clock.late) from None
+        except ConnectionError:
             raise Ended(self._death()) from None
+
+    def _is_gone(self) -> bool:
+        self._check_log()
+        return self.process.poll() is not None
+
+    def _check_log(self) -> None:
+        try:
+            printed = self.log.stat().st_size
+        except OSError:
+            raise Ended("removed its log") from None
+        if printed > MAX_PRINTED:
+            raise Ended(f"printed more than {MAX_PRINTED >> 20} MiB")
 
     def _death(self) -> str:
         try:
-            code = self.process.wait(timeout=5)
+            code = self.process.wait(timeout=DYING)
         except subprocess.TimeoutExpired:
             return "closed the pipe to the judge"
-        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        return f"its process died ({how})"
+        if code >= 0:
+            return f"its process died (exit code {code})"
+        names = {number.value: number.name for number in signal.Signals}  # those of real time have none
+        return f"its process died ({names.get(-code, f'signal {-code}')})"
 
     def _answer(self, kind: str, value: Any) -> None:
         if kind == "done":
             raise Ended("ok")
-        if kind == "raised":
-            raise Ended(f"raised {value}")
-        if kind == "forbidden":
-            self._end(f"asked for targets: {value}")
-        elif kind == "make":
-            self._make(value)
-        elif kind == "reset":
-            self._reset(value)
-        elif kind == "step":
-            self._step(value)
-        elif kind == "report":
+        if kind == "report":
             self._report()
-        else:
-            self._end(f"sent an unknown message {kind!r}")
+            return
+        answers = {"make": self._make, "reset": self._reset, "step": self._step}
+        if kind not in answers:
+            raise Ended(f"sent an unknown message {kind!r}")
+        with self.answering:
+            answer = answers[kind](value)
+        self.answering.check()
+        self._send(self.training, *answer)
 
-    def _end(self, status: str) -> NoReturn:
-        self._send(("ended", status))
-        raise Ended(status)
-
-    def _make(self, options: Any) -> None:
+    def _make(self, options: Any) -> tuple[str, Any]:
         if not isinstance(options, dict):
-            self._end(f"make_envs: expected options, got {type(options).__name__}")
-        foreign = sorted(str(name) for name in set(options) - MAKE_OPTIONS)
+            raise Ended(f"make_envs: expected options, got {type(options).__name__}")
+        foreign = sorted(options.keys() - MAKE_OPTIONS)
         if foreign:
-            self._end(f"asked for targets: {', '.join(foreign)}")
+            raise Ended(f"asked for targets: {', '.join(foreign)}")
         num_envs, samples = options.get("num_envs", 1), options.get("samples_per_image")
         for name, number in (("num_envs", num_envs), ("samples_per_image", 1 if samples is None else samples)):
             if not is_count(number):
-                self._end(f"make_envs: {name} must be an integer of at least 1, got {number!r}")
+                raise Ended(f"make_envs: {name} must be an integer of at least 1, got {number!r}")
         queries = int(num_envs) * int(samples or 1)
         if queries > self.arena.budget:
-            self._end(f"make_envs: a step would cost {queries:,} queries of {self.arena.budget:,}")
+            raise Ended(f"make_envs: a step would cost {queries:,} queries of {self.arena.budget:,}")
         try:
             self.envs = gym.make_vec(self.arena.env_id, **self.arena.env_options | options)
         except (OptionError, TypeError, ValueError) as error:
-            self._end(f"make_envs: {error}")
+            raise Ended(f"make_envs: {error}") from None
         self.samples = int(samples or 1)
-        self._send(("spaces", (self.envs.single_observation_space, self.envs.single_action_space)))
+        metadata = {name: self.envs.metadata[name] for name in KNOWN}
+        return "environment", {"map_shape": self.envs.single_action_space.shape, "metadata": metadata}
 
-    def _reset(self, arguments: Any) -> None:
+    def _reset(self, arguments: Any) -> tuple[str, Any]:
         if self.envs is None:
-            self._end("reset() before make_envs()")
+            raise Ended("reset() before make_envs()")
         try:
             seed, options = arguments
-            result = self.envs.reset(seed=seed, options=options)
+            return "images", self.envs.reset(seed=seed, options=options)
         except Exception as error:  # the entry may have given anything as seed and options
-            self._end(f"reset: {error}")
-        self._send(("images", result))
+            raise Ended(f"reset: {error}") from None
 
-    def _step(self, label_maps: Any) -> None:
+    def _step(self, label_maps: Any) -> tuple[str, Any]:
         if self.envs is None:
-            self._end("step() before make_envs()")
+            raise Ended("step() before make_envs()")
+        if not isinstance(label_maps, np.ndarray):
+            raise Ended("sent a step without label maps")
         queries = self.envs.num_envs * self.samples
         left = self.arena.budget - self.verdict.queries
         if queries > left:
-            self._send(("spent", left))
-            return
+            return "spent", left
         try:
-            result = self.envs.step(label_maps)
+            *result, infos = self.envs.step(label_maps)
         except (InvalidAction, ResetNeeded) as error:
-            self._end(f"invalid label maps: {error}")
+            raise Ended(f"invalid label maps: {error}") from None
         self.verdict.queries += queries
-        ended = result[4]["final_info"]
+        ended = infos["final_info"]
         self.score_sum += float(np.sum(ended["scores"] if "scores" in ended else result[1]))
-        self._send(("result", (*result, left - queries)))
+        return "result", (*result, infos | {"final_obs": np.stack(infos["final_obs"])}, left - queries)
 
     def _report(self) -> None:
-        began = time.perf_counter()
-        allowed = max(REPORTING, self.limit)
+        if len(self.verdict.curve) == MAX_REPORTS:
+            raise Ended(f"reported more than {MAX_REPORTS:,} times")
         first: list[np.ndarray] = []
 
         def predict(images: np.ndarray) -> np.ndarray:
-            left = allowed - self.reporting - (time.perf_counter() - began)
-            if left <= 0:
-                raise Ended(f"over the {allowed:g} s of its reports")
-            self._send(("images", images))
-            kind, value = self._receive(left, f"over the {allowed:g} s of its reports")
-            if kind == "raised":
-                raise Ended(f"raised {value}")
-            if kind == "forbidden":
-                raise Ended(f"asked for targets: {value}")
-            if kind != "label maps":
+            self._send(self.reporting, "images", images)
+            kind, label_maps = self._receive(self.reporting)
+            if kind != "label maps" or not isinstance(label_maps, np.ndarray):
                 raise Ended(f"sent {kind!r} in place of label maps")
-            first.append(value)
+            self.reporting.check()
+            first.append(label_maps)
             del first[1:]
-            return value
+            return label_maps
 
+        options: dict[str, Any] = {"split": "val", "batch_size": REPORTED} | self.arena.env_options
         try:
-            result = evaluate(predict, self.arena.env_id, split="val", **self.arena.env_options)
+            with self.reporting:
+                result = evaluate(predict, self.arena.env_id, **options)
         except InvalidAction as error:
-            self._end(f"invalid label maps in report: {error}")
-        self.reporting += time.perf_counter() - began
+            raise Ended(f"invalid label maps in report: {error}") from None
         self.verdict.curve.append(
             {
                 "reward_queries": self.verdict.queries,
-                "seconds": round(self.verdict.seconds, 2),
+                "seconds": round(self.training.spent, 2),
                 "val_miou": round(result.miou, 5),
                 "val_pixel_accuracy": round(result.pixel_accuracy, 5),
             }
         )
         self.verdict.label_maps = first[0][:SHOWN].astype(np.uint8)
-        self._send(("miou", result.miou))
+        self._send(self.reporting, "miou", result.miou)
+
+
+def readable(text: str) -> str:
+    """What an entry said as a short line without control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:300]

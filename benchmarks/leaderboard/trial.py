@@ -13,18 +13,24 @@ An entry is a Python file with a function ``train(trial)``:
         trial.report(predict)                                    # the last report is the result
 
 It runs in its own process (``benchmarks.leaderboard.entry_process``). The environments and the data sets live in the
-process of the judge, behind a pipe, so there are no targets here to read; asking for them ends the trial with a row
-that says so.
+process of the judge, and images, label maps and scores are all that goes to and fro, so there are no targets here to
+read; asking for them ends the trial with a row that says so.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from benchmarks.leaderboard.messages import Channel, uncopied
+from rss_env.errors import InvalidAction
+from rss_env.spaces import batched_space, label_map_space
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -40,8 +46,10 @@ class TrialEnded(RuntimeError):
 class Trial:
     """One run of an entry on one environment.
 
+    Threads may share it, they take turns; other processes may not.
+
     Args:
-        pipe: connection to the judge.
+        stream: socket to the judge.
         facts: the attributes below, as the judge sends them.
 
     Attributes:
@@ -54,7 +62,7 @@ class Trial:
         queries_left: reward queries that are left.
     """
 
-    def __init__(self, pipe: Connection, facts: dict[str, Any]) -> None:
+    def __init__(self, stream: socket.socket, facts: dict[str, Any]) -> None:
         self.environment: str = facts["environment"]
         self.num_classes: int = facts["num_classes"]
         height, width = facts["image_size"]
@@ -63,7 +71,10 @@ class Trial:
         self.seconds: float = facts["seconds"]
         self.seed: int = facts["seed"]
         self.queries_left = self.budget
-        self._pipe = pipe
+        self._channel = Channel(stream)
+        self._process = os.getpid()
+        self._lock = threading.RLock()  # held from a question to its answer
+        self._predicting = False
 
     def make_envs(self, num_envs: int = 8, samples_per_image: int | None = None, augment: str = "none") -> TrialEnvs:
         """The training images as a vector environment; a second call replaces the first environment.
@@ -74,64 +85,112 @@ class Trial:
             augment: ``"none"`` or ``"flip"``.
         """
         options = {"num_envs": num_envs, "samples_per_image": samples_per_image, "augment": augment}
-        return TrialEnvs(self, num_envs, *self.ask("make", options))
+        return TrialEnvs(self, num_envs, self.ask("make", options))
 
     def report(self, predict: Predict) -> float:
         """Evaluates label maps of the validation images; the clock is stopped meanwhile.
 
         Args:
-            predict: uint8 images (B, H, W, 3) -> integer label maps (B, H, W).
+            predict: uint8 images (B, H, W, 3) -> integer label maps (B, H, W); it may not use the trial.
 
         Returns:
             mIoU, 0..1: only for monitoring; nothing may be learned from it.
         """
-        self._pipe.send(("report", None))
-        while True:
-            kind, value = self._receive()
-            if kind == "miou":
-                return value
-            self._pipe.send(("label maps", np.asarray(predict(value))))
+        with self._lock:
+            kind, value = self._exchange("report", None)
+            while kind == "images":
+                self._predicting = True
+                try:
+                    label_maps = as_label_maps(predict(value))
+                finally:
+                    self._predicting = False
+                kind, value = self._exchange("label maps", label_maps)
+            return value
 
-    def ask(self, kind: str, value: Any) -> Any:
+    def ask(self, kind: str, value: Any = None) -> Any:
         """Sends a message to the judge and returns the answer.
 
         Raises:
             BudgetSpent: no queries are left for this step.
             TrialEnded: the trial is over.
         """
-        self._pipe.send((kind, value))
-        return self._receive()[1]
+        with self._lock:
+            return self._exchange(kind, value)[1]
 
-    def _receive(self) -> tuple[str, Any]:
-        kind, value = self._pipe.recv()
+    def tell(self, kind: str, value: Any = None) -> None:
+        """Sends a message that the judge does not answer.
+
+        Raises:
+            TrialEnded: the trial is over.
+        """
+        with self._lock:
+            self._send(kind, value)
+
+    def _send(self, kind: str, value: Any) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError("The trial and its environment are for the process of train(trial), not its workers.")
+        if self._predicting and kind != "forbidden":
+            raise RuntimeError("predict cannot use the trial or its environment: the clock stands still for it.")
+        try:
+            self._channel.send(kind, value)
+        except ConnectionError:
+            raise TrialEnded("The judge has ended the trial.") from None
+
+    def _exchange(self, kind: str, value: Any) -> tuple[str, Any]:
+        self._send(kind, value)
+        try:
+            kind, value = self._channel.receive()
+        except ConnectionError:
+            raise TrialEnded("The judge has ended the trial.") from None
         if kind == "spent":
             raise BudgetSpent(f"{value} reward queries are left; this step needs more.")
-        if kind == "ended":
-            raise TrialEnded(value)
         return kind, value
+
+    __reduce_ex__ = uncopied
 
 
 class TrialEnvs(gym.vector.VectorEnv):
-    """The judge's vector environment, seen through the pipe: reset, step and the spaces, in SAME_STEP mode."""
+    """The judge's vector environment, seen through the pipe: reset, step, spaces and metadata, in SAME_STEP mode."""
 
-    def __init__(self, trial: Trial, num_envs: int, observation_space: gym.Space, action_space: gym.Space) -> None:
+    def __init__(self, trial: Trial, num_envs: int, about: dict[str, Any]) -> None:
         self._trial = trial
         self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = observation_space, action_space
-        self.observation_space = gym.vector.utils.batch_space(observation_space, num_envs)
-        self.action_space = gym.vector.utils.batch_space(action_space, num_envs)
-        self.metadata = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+        metadata = about["metadata"]
+        self.metadata = metadata | {
+            "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP,
+            "class_names": tuple(metadata["class_names"]),
+            "palette": tuple(map(tuple, metadata["palette"])),
+        }
+        self.single_observation_space = gym.spaces.Box(0, 255, (*trial.image_size, 3), np.uint8)
+        self.single_action_space = label_map_space(tuple(about["map_shape"]), trial.num_classes)
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = batched_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """The next images, uint8 (num_envs, H, W, 3)."""
-        return self._trial.ask("reset", (seed, options))
+        images, infos = self._trial.ask("reset", (seed, options))
+        return images, infos
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Scores label maps, integers (num_envs, H, W) or (num_envs, K, H, W); every one costs a reward query."""
-        *result, self._trial.queries_left = self._trial.ask("step", np.asarray(actions))
-        return tuple(result)
+        answer = self._trial.ask("step", as_label_maps(actions))
+        images, rewards, terminated, truncated, infos, self._trial.queries_left = answer
+        final = np.empty(self.num_envs, object)  # as Gymnasium passes on the last observations of episodes
+        for b, image in enumerate(infos["final_obs"]):
+            final[b] = image
+        return images, rewards, terminated, truncated, infos | {"final_obs": final}
 
     def __getattr__(self, name: str) -> Any:
         if name in ("_task", "task", "dataset", "envs", "targets"):
             self._trial.ask("forbidden", f"envs.{name}")
         raise AttributeError(f"The environment of a trial has no {name!r}.")
+
+    __reduce_ex__ = uncopied
+
+
+def as_label_maps(label_maps: Any) -> np.ndarray:
+    """Label maps as an array that can be sent; the judge sees to the rest of their form."""
+    array = np.asarray(label_maps)
+    if array.dtype.kind not in "biuf":
+        raise InvalidAction(f"A label map must have an integer dtype, got {array.dtype}.")
+    return array

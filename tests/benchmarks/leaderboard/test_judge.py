@@ -1,20 +1,23 @@
 from __future__ import annotations
 
-import re
+import json
+import pickle
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
+from benchmarks.leaderboard import judge as judging
 from benchmarks.leaderboard.arenas import Arena
-from benchmarks.leaderboard.judge import Judge, Verdict
 from benchmarks.leaderboard.own_entries import ENTRIES as OWN_ENTRIES
-from benchmarks.processes import Processes
-from tests.benchmarks.alive import is_alive
+from tests.benchmarks.leaderboard.trials import ARENA, REPORT, judge_body, judge_file
 
-ARENA = Arena("shapes", "RSS-Shapes-ImageReward-v0", (16, 16), 96, {"num_images": 8, "num_classes": 3})
 
-ENTRIES = {
-    "works": """
+def test_an_entry_that_works_is_evaluated_at_every_report_and_its_queries_and_scores_are_counted(
+    tmp_path: Path,
+) -> None:
+    body = """
         envs = trial.make_envs(num_envs=4, samples_per_image=3)
         images, infos = envs.reset(seed=trial.seed)
         assert images.shape == (4, 16, 16, 3) and "target" not in infos
@@ -25,109 +28,8 @@ ENTRIES = {
             assert trial.queries_left == expected
             miou = trial.report(lambda images: np.zeros(images.shape[:3], np.uint8))
             assert 0 < miou < 1
-    """,
-    "spends all": """
-        envs = trial.make_envs(num_envs=8, samples_per_image=5)
-        envs.reset(seed=0)
-        trial.report(lambda images: np.zeros(images.shape[:3], np.uint8))
-        while True:
-            envs.step(np.zeros((8, 5, 16, 16), np.uint8))
-    """,
-    "raises": "raise ValueError('out of ideas')",
-    "hangs": "import time; time.sleep(1000)",
-    "exits": "import os; os._exit(3)",
-    "calls sys.exit": "import sys; sys.exit(0)",
-    "raises deep in a library": "np.zeros(3).reshape(2)",
-    "raises what cannot be printed": """
-        class Silent(Exception):
-            def __str__(self):
-                raise ValueError
-        raise Silent
-    """,
-    "forks and dies": """
-        import os, time
-        if os.fork() == 0:
-            time.sleep(1000)
-        os._exit(5)
-    """,
-    "forks": """
-        import os, time
-        child = os.fork()
-        if child == 0:
-            time.sleep(1000)
-        print(child)
-        trial.report(lambda images: np.zeros(images.shape[:3], np.uint8))
-    """,
-    "sends garbage": "trial._pipe.send_bytes(b'garbage'); import time; time.sleep(1000)",
-    "sends no message": "trial.ask(3, None)",
-    "returns None": "trial.report(lambda images: None)",
-    "returns floats": "envs = trial.make_envs(2); envs.reset(); envs.step(np.zeros((2, 16, 16)))",
-    "returns an object": "envs = trial.make_envs(2); envs.reset(); envs.step(None)",
-    "negative class": "envs = trial.make_envs(2); envs.reset(); envs.step(np.full((2, 16, 16), -1))",
-    "too many environments": "trial.make_envs(97)",
-    "no number of environments": "trial.make_envs(2.5)",
-    "reset with nonsense": "trial.make_envs(2).reset(seed='moon')",
-    "reset for the target": "trial.make_envs(2).reset(options={'expose_target': True})",
-    "looks into the infos": "trial.make_envs(2).reset(seed=0)[1]['target']",
-    "loads a data set": "from rss_env.datasets import load_dataset; load_dataset('Shapes')",
-    "takes the generator": "from rss_env.datasets import DATASETS; DATASETS['Shapes'].generate('val', (16, 16))",
-    "evaluates by itself": """
-        from rss_env.evaluation import evaluate
-        evaluate(lambda images: np.zeros(images.shape[:3], np.uint8), "RSS-Shapes-ImageReward-v0")
-    """,
-    "asks on in spite of the budget": """
-        trial.report(lambda images: np.zeros(images.shape[:3], np.uint8))
-        envs = trial.make_envs(8, 12)
-        envs.reset(seed=0)
-        for _ in range(4):
-            try:
-                envs.step(np.zeros((8, 12, 16, 16), np.uint8))
-            except RuntimeError:
-                print(trial.queries_left)
-    """,
-    "sleeps in its reports": "import time; trial.report(lambda images: time.sleep(1000))",
-    "reports nothing": "trial.make_envs()",
-    "wrong shape": "envs = trial.make_envs(2); envs.reset(seed=0); envs.step(np.zeros((2, 16, 15), np.uint8))",
-    "wrong class": "envs = trial.make_envs(2); envs.reset(seed=0); envs.step(np.full((2, 16, 16), 3, np.uint8))",
-    "wrong report": "trial.report(lambda images: np.zeros((1, 2, 3), np.uint8))",
-    "raises in its report": "trial.report(lambda images: 1 / 0)",
-    "no reset": "trial.make_envs(2).step(np.zeros((2, 16, 16), np.uint8))",
-    "asks for the task": "envs = trial.make_envs(2); envs.unwrapped._task.dataset.targets",
-    "asks with an option": "trial.ask('make', {'num_envs': 2, 'samples_per_image': None, 'expose_target': True})",
-    "makes its own": """
-        import gymnasium as gym, rss_env
-        gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=1, expose_target=True)
-    """,
-    "catches the end": """
-        envs = trial.make_envs(2)
-        try:
-            envs._task
-        except Exception:
-            pass
-        trial.report(lambda images: np.zeros(images.shape[:3], np.uint8))
-    """,
-}
-
-
-def write_entry(folder: Path, name: str) -> Path:
-    body = "\n".join("    " + line.removeprefix("        ") for line in ENTRIES[name].strip("\n").splitlines())
-    path = folder / "entry.py"
-    path.write_text(f"import numpy as np\n\n\ndef train(trial):\n{body}\n")
-    return path
-
-
-def judge_file(path: Path, log: Path, arena: Arena = ARENA, seconds: float = 60) -> Verdict:
-    return Judge(path, arena, 1, seconds, Processes(), log).run()
-
-
-def judge(folder: Path, name: str, seconds: float = 60) -> Verdict:
-    return judge_file(write_entry(folder, name), folder / "log.txt", seconds=seconds)
-
-
-def test_an_entry_that_works_is_evaluated_at_every_report_and_its_queries_and_scores_are_counted(
-    tmp_path: Path,
-) -> None:
-    verdict = judge(tmp_path, "works")
+    """
+    verdict = judge_body(tmp_path, body)
     assert verdict.status == "ok"
     assert [point["reward_queries"] for point in verdict.curve] == [12, 24]
     assert verdict.queries == 24
@@ -136,71 +38,91 @@ def test_an_entry_that_works_is_evaluated_at_every_report_and_its_queries_and_sc
     assert 0 < verdict.mean_score < 1
 
 
+SEEN = """
+    import pickle
+    def seen(envs):
+        first = envs.reset(seed=trial.seed, options={"index": np.array([3, 1])})
+        again = envs.reset(seed=[7, None])
+        label_maps = np.random.default_rng(0).integers(0, 3, (2, 4, 16, 16)).astype(">i2")[..., ::-1]
+        return first, again, envs.step(label_maps), envs.step(label_maps.astype(np.uint8))
+"""
+
+
+def test_an_entry_gets_what_the_environment_gives(tmp_path: Path) -> None:
+    body = (
+        SEEN
+        + f"""
+    from pathlib import Path
+    envs = trial.make_envs(2, 4, augment="flip")
+    known = {{k: v for k, v in envs.metadata.items()}}
+    samples = [space.seed(1) and space.sample() for space in (envs.observation_space, envs.action_space)]
+    spaces = [envs.observation_space, envs.action_space, envs.single_observation_space, envs.single_action_space]
+    Path(__file__).with_suffix(".pickle").write_bytes(pickle.dumps((seen(envs), known, samples, spaces)))
+    {REPORT}
+    """
+    )
+    assert judge_body(tmp_path, body).status == "ok"
+    envs = gym.make_vec(ARENA.env_id, num_envs=2, samples_per_image=4, augment="flip", **ARENA.env_options)
+    scope: dict = {"np": np, "trial": type("Trial", (), {"seed": 1})}
+    exec("if True:" + SEEN, scope)
+    given, known, samples, spaces = pickle.loads((tmp_path / "my_entry.pickle").read_bytes())
+    assert_same(given, scope["seen"](envs))
+    assert known == {name: value for name, value in envs.metadata.items() if name in (*judging.KNOWN, "autoreset_mode")}
+    assert {"class_names", "palette", "num_images", "reward_level"} <= known.keys()
+    theirs = [envs.observation_space, envs.action_space, envs.single_observation_space, envs.single_action_space]
+    assert spaces == theirs
+    assert_same(samples, [space.seed(1) and space.sample() for space in theirs[:2]])
+
+
+def assert_same(one: object, other: object) -> None:
+    """The same numbers in the same forms and dtypes."""
+    if isinstance(other, dict):
+        assert isinstance(one, dict)
+        assert one.keys() == other.keys()
+        for name in other:
+            assert_same(one[name], other[name])
+    elif isinstance(other, (tuple, list)):
+        assert isinstance(one, (tuple, list))
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert isinstance(one, np.ndarray)
+        assert isinstance(other, np.ndarray)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        if other.dtype == object:
+            assert_same(list(one), list(other))
+        else:
+            np.testing.assert_array_equal(one, other)
+
+
 def test_the_budget_ends_an_entry_in_good_order(tmp_path: Path) -> None:
-    verdict = judge(tmp_path, "spends all")
+    body = f"""
+        envs = trial.make_envs(num_envs=8, samples_per_image=5)
+        envs.reset(seed=0)
+        {REPORT}
+        while True:
+            envs.step(np.zeros((8, 5, 16, 16), np.uint8))
+    """
+    verdict = judge_body(tmp_path, body)
     assert (verdict.status, verdict.queries) == ("ok", 80)  # a third step of 40 would exceed 96
     assert len(verdict.curve) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "status"),
-    [
-        ("raises", r"raised ValueError: out of ideas \(entry.py, line 5\)"),
-        ("exits", r"its process died \(exit code 3\)"),
-        ("calls sys.exit", r"raised SystemExit: 0 \(entry.py, line 5\)"),
-        ("raises deep in a library", r"raised ValueError: cannot reshape .*\(entry.py, line 5\)"),
-        ("raises what cannot be printed", r"raised .*Silent: <exception str\(\) failed>"),
-        ("forks and dies", r"its process died \(exit code 5\)"),
-        ("sends garbage", "sent what cannot be read"),
-        ("sends no message", "sent what is no message"),
-        ("returns None", "invalid label maps in report: .*dtype, got object"),
-        ("returns floats", "invalid label maps: .*dtype, got float64"),
-        ("returns an object", "invalid label maps: .*dtype, got object"),
-        ("negative class", "invalid label maps: .*from -1"),
-        ("too many environments", "make_envs: a step would cost 97 queries of 96"),
-        ("no number of environments", "make_envs: num_envs must be an integer of at least 1, got 2.5"),
-        ("reset with nonsense", "reset: "),
-        ("reset for the target", "reset: Unknown reset option 'expose_target'"),
-        ("looks into the infos", "raised KeyError: 'target'"),
-        ("loads a data set", "asked for targets: a data set of its own"),
-        ("takes the generator", "asked for targets: a data set of its own"),
-        ("evaluates by itself", "asked for targets: a data set of its own"),
-        ("reports nothing", r"never called trial.report\(\)"),
-        ("wrong shape", "invalid label maps: .*shape"),
-        ("wrong class", "invalid label maps: .*3"),
-        ("wrong report", "invalid label maps in report: "),
-        ("raises in its report", "raised ZeroDivisionError: division by zero"),
-        ("no reset", "invalid label maps: Call reset"),
-        ("asks for the task", "asked for targets: envs._task"),
-        ("asks with an option", "asked for targets: expose_target"),
-        ("makes its own", "asked for targets: a data set of its own"),
-        ("catches the end", "asked for targets: envs._task"),
-    ],
-)
-def test_what_an_entry_does_wrong_is_its_status(tmp_path: Path, name: str, status: str) -> None:
-    assert re.match(status, judge(tmp_path, name).status)
-
-
-def test_an_entry_that_hangs_is_stopped(tmp_path: Path) -> None:
-    verdict = judge(tmp_path, "hangs", seconds=0.5)
-    assert verdict.status == "over its time of 0.5 s"
-    assert verdict.seconds < 5
-
-
-def test_reports_have_a_time_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.leaderboard.judge.REPORTING", 0.5)
-    assert judge(tmp_path, "sleeps in its reports", seconds=0.6).status.startswith("over ")
-
-
 def test_no_step_past_the_budget_is_scored(tmp_path: Path) -> None:
-    verdict = judge(tmp_path, "asks on in spite of the budget")
+    body = f"""
+        {REPORT}
+        envs = trial.make_envs(8, 12)
+        envs.reset(seed=0)
+        for _ in range(4):
+            try:
+                envs.step(np.zeros((8, 12, 16, 16), np.uint8))
+            except RuntimeError:
+                print(trial.queries_left)
+    """
+    verdict = judge_body(tmp_path, body)
     assert (verdict.status, verdict.queries) == ("ok", 96)
     assert (tmp_path / "log.txt").read_text().split() == ["0", "0", "0"]
-
-
-def test_what_an_entry_starts_ends_with_it(tmp_path: Path) -> None:
-    assert judge(tmp_path, "forks").status == "ok"
-    assert not is_alive((tmp_path / "log.txt").read_text().strip())
 
 
 def test_a_file_that_cannot_be_imported_is_named_with_its_line(tmp_path: Path) -> None:
@@ -209,6 +131,7 @@ def test_a_file_that_cannot_be_imported_is_named_with_its_line(tmp_path: Path) -
         ("1 / 0", "raised ZeroDivisionError: division by zero (entry.py, line 1)"),
         ("\ndef train(", "raised SyntaxError: '(' was never closed (entry.py, line 2)"),
         ("import sys\nsys.exit('bye')", "raised SystemExit: bye (entry.py, line 2)"),
+        ("import moon", "raised ModuleNotFoundError: No module named 'moon' (entry.py, line 1)"),
         ("", "raised AttributeError: entry.py has no function train(trial)."),
     ):
         path.write_text(text)
@@ -226,6 +149,88 @@ def test_an_entry_may_import_its_neighbours_and_start_workers(tmp_path: Path) ->
         "    trial.report(lambda images: np.full(images.shape[:3], CLASS))\n"
     )
     assert judge_file(path, tmp_path / "log.txt").status == "ok"
+
+
+@pytest.mark.parametrize("name", ["types.py", "my-agent.v2.py"])  # that of a module, and that of none
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_new_processes_find_the_entry(tmp_path: Path, name: str, method: str) -> None:
+    (tmp_path / "neighbour.py").write_text("STEP = 2")
+    path = tmp_path / name
+    path.write_text(
+        "import multiprocessing\nimport numpy as np\nfrom neighbour import STEP\n"
+        "class Point:\n"
+        "    def __init__(self, x): self.x = x\n"
+        "def move(point): return Point(point.x + STEP)\n"
+        "def train(trial):\n"
+        f"    with multiprocessing.get_context({method!r}).Pool(1) as pool:\n"
+        "        assert [point.x for point in pool.map(move, [Point(1), Point(2)])] == [3, 4]\n"
+        f"    {REPORT}\n"
+    )
+    assert judge_file(path, tmp_path / "log.txt").status == "ok"
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    body = f"""
+        from concurrent.futures import ThreadPoolExecutor
+        envs = trial.make_envs(2)
+        envs.reset(seed=0)
+        def work(number):
+            if number % 8 == 7:
+                return {REPORT}
+            return envs.step(np.zeros((2, 16, 16), np.uint8))[1].sum()
+        with ThreadPoolExecutor(8) as pool:
+            assert min(pool.map(work, range(48))) > 0
+        print(trial.queries_left)
+    """
+    verdict = judge_body(tmp_path, body)
+    assert (verdict.status, verdict.queries, len(verdict.curve)) == ("ok", 84, 6)
+    assert (tmp_path / "log.txt").read_text() == "12\n"
+
+
+def test_a_worker_that_uses_the_trial_disturbs_nobody(tmp_path: Path) -> None:
+    body = f"""
+        import os
+        envs = trial.make_envs(2)
+        envs.reset(seed=0)
+        if os.fork() == 0:
+            envs.reset(seed=0)
+        assert os.wait()[1] != 0
+        {REPORT}
+    """
+    assert judge_body(tmp_path, body).status == "ok"
+    assert "not its workers" in (tmp_path / "log.txt").read_text()
+
+
+def test_what_an_entry_is_told_does_not_name_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the seed of the images nor a folder, so images of a seed of the judge's own cannot be drawn again."""
+    monkeypatch.setenv("RSS_CACHE_DIR", str(tmp_path / "cache-of-the-judge"))
+    monkeypatch.chdir(tmp_path)
+    body = f"""
+        import json, os, sys
+        from pathlib import Path
+        envs = trial.make_envs(8)
+        images, infos = envs.reset(seed=0)
+        told = [vars(trial), envs.metadata, infos, dict(os.environ), os.getcwd(), sys.orig_argv, os.listdir()]
+        Path(__file__).with_suffix(".json").write_text(json.dumps([told, images.tolist()], default=str))
+        {REPORT}
+    """
+    shown = []
+    for seed in (987654321, 0):
+        arena = Arena("shapes", ARENA.env_id, (16, 16), 96, ARENA.options | {"dataset_seed": seed})
+        assert judge_body(tmp_path, body, arena).status == "ok"
+        told, images = json.loads((tmp_path / "my_entry.json").read_text())
+        assert "987654321" not in json.dumps(told)
+        assert "cache-of-the-judge" not in json.dumps(told)
+        assert told[-3] != str(tmp_path)
+        assert told[-1] == []
+        assert not Path(told[-3]).exists()  # the working folder goes with the entry
+        shown.append(images)
+    assert shown[0] != shown[1]
+
+
+def test_an_entry_that_removes_its_log_does_not_stop_the_judge(tmp_path: Path) -> None:
+    body = f"import os; os.remove(os.readlink('/proc/self/fd/1')); {REPORT}"
+    assert judge_body(tmp_path, body).status == "removed its log"
 
 
 @pytest.mark.parametrize("file", ["template.py", "cleanrl_ppo.py"])
