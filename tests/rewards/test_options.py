@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.envs.registration import EnvSpec
 
 import rss_env  # noqa: F401  (registers the ids)
@@ -112,7 +111,7 @@ def test_numbers_of_numpy_and_torch_are_numbers():
     for given in (
         tuple(weights),
         np.array(weights, np.float32),
-        torch.tensor(weights),
+        *tensors(np.array(weights)),
         [np.float32(w) for w in weights],
     ):
         for tolerance in (np.int64(2), np.float32(2)):
