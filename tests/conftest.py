@@ -11,16 +11,22 @@ import pytest
 from tests.extras import missing_of
 
 
-class SkippedModule(pytest.Module):
-    """A test file that is not imported, because libraries that it needs are not installed."""
+class Skipped(pytest.File):
+    """A folder or file of tests that is not imported, because libraries that it needs are not installed."""
 
     def collect(self) -> list[pytest.Item]:
-        pytest.skip(f"needs {', '.join(missing_of(self.path))}: pip install 'rss-env[dev]'", allow_module_level=True)
+        missing = ", ".join(missing_of(self.path))
+        pytest.skip(f"{self.nodeid} needs {missing}: pip install 'rss-env[dev]'", allow_module_level=True)
 
 
-def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Reports a file as skipped where libraries are missing; the others are pytest's own matter."""
-    return SkippedModule.from_parent(parent, path=module_path) if missing_of(module_path) else None
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Reports a folder as skipped where libraries are missing; the others are pytest's own matter."""
+    return Skipped.from_parent(parent, path=path) if missing_of(path) else None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The same for a file."""
+    return Skipped.from_parent(parent, path=module_path) if missing_of(module_path) else None
 
 
 @pytest.fixture(autouse=True, scope="session")

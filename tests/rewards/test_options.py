@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 import rss_env  # noqa: F401  (registers the ids)
 from rss_env.errors import OptionError
 from rss_env.rewards import REWARDS, score_images
+from tests.extras import tensors
 
 SMALL: dict[str, Any] = {"image_size": (16, 16), "num_classes": 3, "num_images": 8}
 
