@@ -8,6 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.extras import missing_of
+
+
+class Skipped(pytest.File):
+    """A folder or file of tests that is not imported, because libraries that it needs are not installed."""
+
+    def collect(self) -> list[pytest.Item]:
+        missing = ", ".join(missing_of(self.path))
+        pytest.skip(f"{self.nodeid} needs {missing}: pip install 'rss-env[dev]'", allow_module_level=True)
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Reports a folder as skipped where libraries are missing; the others are pytest's own matter."""
+    return Skipped.from_parent(parent, path=path) if missing_of(path) else None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The same for a file."""
+    return Skipped.from_parent(parent, path=module_path) if missing_of(module_path) else None
+
 
 @pytest.fixture(autouse=True, scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

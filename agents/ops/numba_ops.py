@@ -211,7 +211,7 @@ def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
             sums[i, label] += weight[label]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pack(labels, classes, held, numbers):  # type: ignore[no-untyped-def]
     many = len(numbers)
     numbers[:] = 0
@@ -221,7 +221,7 @@ def _pack(labels, classes, held, numbers):  # type: ignore[no-untyped-def]
             numbers[j] = numbers[j] * classes + np.uint32(part[j])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unpack(numbers, classes, held, labels):  # type: ignore[no-untyped-def]
     # Half of one keeps every quotient away from whole numbers by more than it is rounded by, so all are exact. A number
     # is cut in two first, whose digits single precision is enough for: twice as many at a time.

@@ -147,7 +147,8 @@ def draw_scene(
     """Draws one image, uint8 (H, W, 3), and its target, uint8 (H, W)."""
     height, width = image_size
     side = min(height, width)
-    y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    # float64 throughout: float32 would give other bits with other versions of NumPy and other instruction sets.
+    y, x = np.mgrid[:height, :width] + 0.5
     image = _background(rng, x / width, y / height)
     target = np.zeros((height, width), np.uint8)
 
@@ -183,7 +184,7 @@ def _background(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.nd
     slope = rng.uniform(-60, 60, 2)
     wave = rng.uniform(5, 25) * np.sin(2 * np.pi * (rng.uniform(-2, 2) * x + rng.uniform(-2, 2) * y + rng.uniform()))
     grey = rng.uniform(70, 170) + slope[0] * (x - 0.5) + slope[1] * (y - 0.5) + wave
-    return grey[..., None].astype(np.float64) + tint
+    return grey[..., None] + tint
 
 
 def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -16,13 +16,13 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, VectorEnv
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rss_env
 from rss_env import rendering
 from rss_env.datasets import IGNORE_INDEX, load_dataset
 from rss_env.wrappers import CoarseAction, FeedbackReward, FlattenAction, Stars
 from rss_env.wrappers import vector as twins
+from tests.extras import is_installed
 from tests.trees import dataset_kwargs
 
 SIZE = [40, 48]  # a list, as JSON gives it
@@ -97,9 +97,10 @@ def test_gymnasiums_checker_finds_no_fault(env_id: str, options: Callable):
 
 @every_id
 def test_stable_baselines3s_checker_finds_no_fault(env_id: str, options: Callable):
+    checker = pytest.importorskip("stable_baselines3.common.env_checker", reason="needs Stable-Baselines3")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sb3_check_env(FlattenAction(gym.make(env_id, **options(env_id))))
+        checker.check_env(FlattenAction(gym.make(env_id, **options(env_id))))
 
 
 @every_id
@@ -156,16 +157,19 @@ def made_in_every_form(env_id: str, **given: Any) -> Iterator[tuple[gym.Env | Ve
     """The environment, single and vector, plain and wrapped, with the metadata that only this form has."""
     mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
     single, many = gym.make(env_id, **given), gym.make_vec(env_id, num_envs=2, **given)
-    on_device = gym.make_vec(env_id, num_envs=2, device="cpu", **given)
     yield single, {}
     yield gym.wrappers.RecordEpisodeStatistics(FlattenAction(single)), {}
     yield many, mode
     yield gym.wrappers.vector.RecordEpisodeStatistics(twins.FlattenAction(many)), mode
-    yield on_device, mode | {"device": "cpu"}
-    yield gym.wrappers.vector.TransformReward(twins.CoarseAction(on_device, 2), abs), mode | {"device": "cpu"}
     yield gym.vector.SyncVectorEnv([functools.partial(gym.make, env_id, **given)], autoreset_mode="SameStep"), mode
     if "ImageReward" in env_id:
         yield CoarseAction(FeedbackReward(single, Stars(3)), 2), {"reward_stars": 3}
+    if not is_installed("torch"):
+        return
+    on_device = gym.make_vec(env_id, num_envs=2, device="cpu", **given)
+    yield on_device, mode | {"device": "cpu"}
+    yield gym.wrappers.vector.TransformReward(twins.CoarseAction(on_device, 2), abs), mode | {"device": "cpu"}
+    if "ImageReward" in env_id:
         stars = twins.CoarseAction(twins.FeedbackReward(on_device, Stars(3)), 2)
         yield stars, mode | {"device": "cpu", "reward_stars": 3}
         yield twins.FeedbackReward(stars, "noise:0.1"), mode | {"device": "cpu"}  # these scores are no stars any more

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.error import Error, ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
 
 from rss_env import SegmentationEnv, SegmentationVectorEnv
 from rss_env.errors import OptionError
@@ -352,26 +353,51 @@ def test_a_wrong_seed_is_an_error_that_changes_nothing(seed: Any):
     np.testing.assert_array_equal(shown(envs, 10), shown(make(), 11, seed=0)[1:])
 
 
-# Gymnasium's wrappers
+# Gymnasium's wrappers, which are not right in every version that rss_env accepts; docs/integrations.md says which are
+
+GYMNASIUM = tuple(int(number) for number in gym.__version__.split(".")[:2])
+
+
+def played(envs: VectorEnv, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
+    """Rewards, terminations and infos of random label maps, in every autoreset mode."""
+    envs.reset(seed=0)
+    for seed in range(steps):
+        actions = np.random.default_rng(seed).integers(0, 5, envs.action_space.shape)
+        _, rewards, terminated, _, infos = envs.step(actions)
+        yield rewards, terminated, infos
+        if envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED:
+            envs.reset(options={"reset_mask": terminated})
+
+
+SAME_STEP = pytest.param(
+    AutoresetMode.SAME_STEP,
+    marks=pytest.mark.xfail(GYMNASIUM < (1, 4), reason="Gymnasium before 1.4 loses these returns", strict=True),
+)
 
 
 @pytest.mark.parametrize("samples", [None, 2])
-def test_episode_statistics_are_the_rewards_of_single_steps(samples: int | None):
-    envs = RecordEpisodeStatistics(
-        gym.make_vec(
-            "RSS-Shapes-ImageReward-v0", num_envs=3, image_size=MAP, num_images=IMAGES, samples_per_image=samples
-        )
-    )
-    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    envs.reset(seed=0)
+@pytest.mark.parametrize("mode", [SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_episode_statistics_are_the_rewards_of_single_steps(samples: int | None, mode: AutoresetMode):
+    options = {"image_size": MAP, "num_images": IMAGES, "samples_per_image": samples, "autoreset_mode": mode}
+    envs = RecordEpisodeStatistics(gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=3, **options))
     returns: list[float] = []
-    for seed in range(5):
-        actions = np.random.default_rng(seed).integers(0, 5, envs.action_space.shape)
-        _, rewards, _, _, infos = envs.step(actions)
-        assert infos["_episode"].tolist() == [True] * 3
-        assert infos["episode"]["r"].tolist() == rewards.tolist()
-        assert infos["episode"]["l"].tolist() == [1] * 3
-        returns += rewards.tolist()
-    assert envs.episode_count == 15
+    for rewards, terminated, infos in played(envs, 5):
+        if terminated.any():  # NEXT_STEP has steps that only begin episodes
+            assert infos["_episode"].tolist() == [True] * 3
+            assert infos["episode"]["r"].tolist() == rewards.tolist()
+            assert infos["episode"]["l"].tolist() == [1] * 3
+            returns += rewards.tolist()
+    assert envs.episode_count == len(returns) == (9 if mode is AutoresetMode.NEXT_STEP else 15)
     assert list(envs.return_queue) == returns
     assert set(envs.length_queue) == {1}
+
+
+@pytest.mark.xfail(GYMNASIUM == (1, 3), reason="Gymnasium 1.3 stops counting after the first step", strict=True)
+def test_normalised_rewards_follow_every_step():
+    envs = NormalizeReward(make())
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    seen = [rewards for rewards, _, _ in played(make(), 5)]
+    for _ in played(envs, 5):
+        pass
+    assert envs.return_rms.count == pytest.approx(np.size(seen), abs=1e-3)
+    assert envs.return_rms.mean == pytest.approx(np.mean(seen), abs=1e-3)

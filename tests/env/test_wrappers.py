@@ -7,7 +7,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
@@ -18,6 +17,7 @@ from rss_env import SegmentationEnv
 from rss_env.errors import OptionError
 from rss_env.wrappers import CoarseAction, FlattenAction
 from rss_env.wrappers import vector as twins
+from tests.extras import ON_TORCH, tensor
 
 MAP = (40, 48)
 SMALL = {"image_size": MAP, "num_images": 8}
@@ -110,7 +110,7 @@ def test_wrong_coarse_actions_and_cells_are_refused():
 
 
 @pytest.mark.parametrize("samples", [None, 3])
-@pytest.mark.parametrize("options", [{}, {"device": "cpu"}])
+@pytest.mark.parametrize("options", [{}, ON_TORCH])
 def test_the_vector_twins_do_the_same(samples: int | None, options: dict[str, Any]):
     arguments = {"image_size": MAP, "num_images": 8, "samples_per_image": samples}
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", 2, **arguments)
@@ -124,7 +124,7 @@ def test_the_vector_twins_do_the_same(samples: int | None, options: dict[str, An
     envs.reset(seed=0)
     wrapped.reset(seed=0)
     expected = envs.step(upsampled(coarse, 7))[1]
-    given = torch.from_numpy(actions) if options else actions
+    given = tensor(actions) if options else actions
     np.testing.assert_array_equal(np.asarray(wrapped.step(given)[1]), expected)
     wrong = twins.CoarseAction(inner, 7)
     with pytest.raises(gym.error.InvalidAction, match="Expected coarse label maps of shape"):

@@ -8,12 +8,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.envs.registration import EnvSpec
 
 import rss_env  # noqa: F401  (registers the ids)
 from rss_env.errors import OptionError
 from rss_env.rewards import REWARDS, score_images
+from tests.extras import tensors
 
 SMALL: dict[str, Any] = {"image_size": (16, 16), "num_classes": 3, "num_images": 8}
 
@@ -112,7 +112,7 @@ def test_numbers_of_numpy_and_torch_are_numbers():
     for given in (
         tuple(weights),
         np.array(weights, np.float32),
-        torch.tensor(weights),
+        *tensors(np.array(weights)),
         [np.float32(w) for w in weights],
     ):
         for tolerance in (np.int64(2), np.float32(2)):

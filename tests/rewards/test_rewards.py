@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_jaccard_index
 
 from rss_env.errors import OptionError
 from rss_env.rewards import DEFAULT_REWARD, LEVELS, REWARDS, count_labels, get_reward, score_images, score_pixels
+from tests.extras import tensor
 from tests.rewards.cases import Case, cases, random_case
 from tests.rewards.oracles import ORACLES, PIXEL_ORACLES, edge_pixels
 
@@ -149,30 +148,29 @@ def test_boundary_f1_of_whole_images_is_that_of_distance_maps(size: tuple[int, i
     assert score("boundary_f1", case, tolerance=tolerance - 1).item() < found
 
 
-def mean_present(values: torch.Tensor, guess: torch.Tensor, truth: torch.Tensor) -> float:
+def mean_present(values: Any, guess: Any, truth: Any) -> float:
     return values[present(guess.numpy(), truth.numpy())].mean().item()
 
 
-TORCHMETRICS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], float]] = {
-    "mean_iou": lambda g, t, c: mean_present(multiclass_jaccard_index(g, t, c, average="none"), g, t),
-    "frequency_weighted_iou": lambda g, t, c: multiclass_jaccard_index(g, t, c, average="weighted").item(),
-    "mean_dice": lambda g, t, c: mean_present(multiclass_f1_score(g, t, c, average="none"), g, t),
-    "pixel_accuracy": lambda g, t, c: multiclass_accuracy(g, t, c, average="micro").item(),
+TORCHMETRICS: dict[str, Callable[[Any, Any, Any, int], float]] = {
+    "mean_iou": lambda m, g, t, c: mean_present(m.multiclass_jaccard_index(g, t, c, average="none"), g, t),
+    "frequency_weighted_iou": lambda m, g, t, c: m.multiclass_jaccard_index(g, t, c, average="weighted").item(),
+    "mean_dice": lambda m, g, t, c: mean_present(m.multiclass_f1_score(g, t, c, average="none"), g, t),
+    "pixel_accuracy": lambda m, g, t, c: m.multiclass_accuracy(g, t, c, average="micro").item(),
 }
 
 
 @every_placeless_reward
 @pytest.mark.parametrize("seed", range(12))
 def test_scores_are_those_of_torchmetrics(name: str, seed: int):
+    metrics = pytest.importorskip("torchmetrics.functional.classification", reason="needs torchmetrics")
     case = random_case(seed, (2, 2, 9, 11), 2 + seed * 3, 0.2, "int64")
     scores = score(name, case)
     for b, k in np.ndindex(scores.shape):
         counted = case.targets[b] != 255
         if counted.any():
-            guess, truth = (
-                torch.from_numpy(a[counted].astype(np.int64)) for a in (case.label_maps[b, k], case.targets[b])
-            )
-            assert scores[b, k] == pytest.approx(TORCHMETRICS[name](guess, truth, case.classes), rel=1e-5)
+            guess, truth = (tensor(a[counted].astype(np.int64)) for a in (case.label_maps[b, k], case.targets[b]))
+            assert scores[b, k] == pytest.approx(TORCHMETRICS[name](metrics, guess, truth, case.classes), rel=1e-5)
 
 
 @every_reward

@@ -1,0 +1,59 @@
+"""What the tests need beyond rss_env and what tests are written with; where it is not installed they are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent
+CLI = ("docstring_parser", "pooch", "requests", "rich", "tqdm", "tyro")
+AGENTS = ("numba", "torch", "tyro", "tqdm", "tensorboard", "safetensors")
+SB3 = ("stable_baselines3",)
+
+# Folders and files that need libraries as a whole, by their path in tests/. Elsewhere single tests say what they need.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "agents": AGENTS,
+    "agents/test_sb3.py": SB3,
+    "benchmarks": (*AGENTS, *SB3, "matplotlib"),
+    "datasets/test_download.py": CLI,
+    "env/test_torch_*.py": ("torch",),
+    "integrations/test_sb3.py": SB3,
+    "integrations/test_torchrl.py": ("torchrl",),
+    "rewards/counting/test_triton.py": ("torch",),
+    "rewards/test_arguments.py": ("torch", "numba"),
+    "rewards/test_backends.py": ("torch", "numba"),
+    "test_cli.py": CLI,
+    "test_docs.py": (*AGENTS, *CLI, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
+    "test_readme.py": AGENTS,
+}
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library can be found, without importing it."""
+    return importlib.util.find_spec(library) is not None
+
+
+def missing_of(path: Path) -> list[str]:
+    """The libraries that a folder or file of tests needs as a whole and that are not installed."""
+    name = path.relative_to(ROOT).as_posix()
+    needed = {library for pattern, libraries in NEEDS.items() if fnmatchcase(name, pattern) for library in libraries}
+    return sorted(library for library in needed if not is_installed(library))
+
+
+needs_torch = pytest.mark.skipif(not is_installed("torch"), reason="needs torch: pip install 'rss-env[torch]'")
+ON_TORCH = pytest.param({"device": "cpu"}, marks=needs_torch, id="torch")
+
+
+def tensor(array: np.ndarray) -> Any:
+    """A torch tensor that shares the array's memory; without torch the test is skipped."""
+    return pytest.importorskip("torch", reason="needs torch: pip install 'rss-env[torch]'").from_numpy(array)
+
+
+def tensors(*arrays: np.ndarray) -> list[Any]:
+    """Torch tensors to add to a list of arguments; none without torch."""
+    return [tensor(array) for array in arrays] if is_installed("torch") else []
