@@ -28,7 +28,7 @@ from .torch_ops import gradient_format
 PIXELS = 128  # of a tile; a power of two
 CLASSES = 32  # of a tile, at most; a power of two
 SPAN = 8192  # most pixels whose sums a program keeps before it writes them; a power of two
-UNROLL = 8  # label maps whose labels are asked for before the first of them is needed
+UNROLL = 8  # most label maps whose labels are asked for before the first of them is needed; a power of two
 MOST_PROGRAMS = MOST_PIXELS = 2**31 - 1
 """What an axis of the grid takes, and what an int32 holds: the number of a pixel of an image."""
 
@@ -452,7 +452,7 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
         chunks,
         *maps.stride(),
         **tile(classes),
-        UNROLL=UNROLL,
+        UNROLL=unroll(triton.cdiv(len(maps), batch)),
     )
     return out
 
@@ -483,7 +483,7 @@ def policy_gradient(
         *given.stride(),
         PER_PIXEL=given.shape[2] > 1,
         **tile(classes),
-        UNROLL=UNROLL,
+        UNROLL=unroll(samples),
     )
     of_credit, of_chances = parts.sum(dim=(0, 1), dtype=torch.float64) / (batch * pixels)
     return (-of_credit).float(), (-of_chances).float(), weights
@@ -514,6 +514,11 @@ def policy_gradient_backward(logits: torch.Tensor, weights: torch.Tensor, gradie
 def tile(classes: int) -> dict[str, int]:
     """Shape of the tiles of a program: pixels, and classes of a chunk."""
     return {"BLOCK": PIXELS, "CLASSES": min(CLASSES, triton.next_power_of_2(classes))}
+
+
+def unroll(samples: int) -> int:
+    """Label maps of an image that a program asks for together."""
+    return min(UNROLL, triton.next_power_of_2(samples))
 
 
 def draw_constants(samples: int) -> dict[str, int]:
