@@ -1,14 +1,23 @@
 """The operations of this package as Triton kernels, for CUDA devices; ``TRITON_INTERPRET=1`` runs them on a CPU.
 
-Layout: a program owns a block of pixels of one image or label map. Class probabilities are read where they are; what a
-pixel needs of its C classes stays in registers, in tiles of [pixels, next power of two of C]. Nothing of shape
-(B, K, C, H, W) exists. Sums over pixels are written per block and added in float64 by torch, so that results are the
-same in every run: no atomic additions of floats.
+Layout: a program owns a block of pixels of one image or label map. Logits, probabilities and label maps are read where
+they are, in the dtype and with the strides that they have. What a pixel needs of its classes is kept in registers, in
+tiles of [classes, pixels] with 32 classes at most, one pixel a thread: more classes are gone through in chunks, so no
+number of them makes a tile that registers cannot hold. Nothing of shape (B, K, C, H, W) exists. Sums over pixels are
+written per block and added in float64 by torch, so that results are the same in every run: no atomic additions of
+floats.
+
+Programs are numbered along one axis of the grid: CUDA takes 2³¹ − 1 of them there, and 65,535 along the others. Where a
+tensor begins for a program is computed with 64 bits; so is the place of a class and of a pixel.
 """
 
 from __future__ import annotations
 
 # mypy: disable-error-code="no-untyped-def"
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -19,7 +28,12 @@ from .torch_ops import gradient_format
 
 pack_labels, unpack_labels = torch_ops.pack_labels, torch_ops.unpack_labels  # dense, so torch's own do
 
-PIXELS = 128  # of a program; a power of two
+PIXELS = 128  # of a tile; a power of two
+CLASSES = 32  # of a tile, at most; a power of two
+SPAN = 8192  # most pixels whose sums a program keeps before it writes them; a power of two
+UNROLL = 8  # most label maps whose labels are asked for before the first of them is needed; a power of two
+MOST_PROGRAMS = MOST_PIXELS = 2**31 - 1
+"""What an axis of the grid takes, and what an int32 holds: the number of a pixel of an image."""
 
 
 @triton.jit
@@ -43,6 +57,7 @@ def _draw(
     samples,
     classes,
     pixels,
+    blocks,
     width,
     cell,
     columns,
@@ -57,8 +72,9 @@ def _draw(
 
     A pixel's class is the last one that has a probability and whose sum of the ones before it the draw reaches.
     """
-    image = tl.program_id(0).to(tl.int64)
-    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    image = (program // blocks).to(tl.int64)
+    pixel = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
     begin = logits + image * image_stride + pixel * pixel_stride
 
@@ -105,70 +121,132 @@ def _draw(
 
 
 @triton.jit
+def _labels(maps, pixel, pixel_stride, inside):
+    """Labels of a block of pixels, int32; 255, which no tile of classes has a place for, behind the last pixel."""
+    return tl.load(maps + pixel * pixel_stride, mask=inside, other=255).to(tl.int32)
+
+
+@triton.jit
 def _soft_counts(
     belief,
     maps,
     owner,
     right,
     number_of,
+    rows,
     classes,
     pixels,
     blocks,
     image_stride,
     class_stride,
+    pixel_stride,
+    map_stride,
+    map_pixel_stride,
+    SPAN: tl.constexpr,
     BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
 ):
-    """One block of pixels of one label map: expected right pixels and pixels of every class."""
-    row = tl.program_id(0).to(tl.int64)
-    block = tl.program_id(1).to(tl.int64)
+    """SPAN pixels of one label map: expected right pixels and pixels of every class.
+
+    Label maps come next to each other in the grid, so that those of one image read the same part of its belief.
+    """
+    program = tl.program_id(0)
+    row = (program % rows).to(tl.int64)
+    block = (program // rows).to(tl.int64)
+    belief += tl.load(owner + row) * image_stride
+    maps += row * map_stride
+    lane, number = tl.arange(0, BLOCK), tl.arange(0, CLASSES)
+    place = (row * blocks + block) * classes
+    for first in range(0, classes, CLASSES):
+        expected = tl.zeros((CLASSES, BLOCK), dtype=tl.float32)
+        found = tl.zeros((CLASSES, BLOCK), dtype=tl.int32)
+        for begin in range(0, SPAN, BLOCK):
+            pixel = block * SPAN + begin + lane
+            label = _labels(maps, pixel, map_pixel_stride, pixel < pixels)
+            wanted = (label >= first) & (label < first + CLASSES) & (pixel < pixels)
+            spot = belief + label.to(tl.int64) * class_stride + pixel * pixel_stride
+            chance = tl.load(spot, mask=wanted, other=0.0)
+            chosen = label[None, :] == first + number[:, None]
+            expected += tl.where(chosen, chance[None, :], 0.0)
+            found += chosen.to(tl.int32)
+        known = first + number < classes
+        tl.store(right + place + first + number, tl.sum(expected, axis=1), mask=known)
+        tl.store(number_of + place + first + number, tl.sum(found, axis=1).to(tl.float32), mask=known)
+
+
+@triton.jit
+def _class_credit(
+    maps,
+    order,
+    begin,
+    weights,
+    out,
+    classes,
+    pixels,
+    blocks,
+    chunks,
+    map_stride,
+    map_pixel_stride,
+    BLOCK: tl.constexpr,
+    CLASSES: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """A block of pixels of an image and a chunk of its classes: the weights of all its label maps, one after the other.
+
+    The chunks of a block come next to each other in the grid, so that they read the same labels.
+    """
+    program = tl.program_id(0)
+    first = program % chunks * CLASSES
+    block = (program // chunks % blocks).to(tl.int64)
+    image = (program // chunks // blocks).to(tl.int64)
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    image = tl.load(owner + row)
-    label = tl.load(maps + row * pixels + pixel, mask=inside, other=255).to(tl.int64)
-    chance = tl.load(belief + image * image_stride + label * class_stride + pixel, mask=inside, other=0.0)
-    number = tl.arange(0, CLASSES)
-    chosen = (label[:, None] == number[None, :]) & inside[:, None]
-    place = (row * blocks + block) * classes + number
-    tl.store(right + place, tl.sum(tl.where(chosen, chance[:, None], 0.0), axis=0), mask=number < classes)
-    tl.store(number_of + place, tl.sum(chosen.to(tl.float32), axis=0), mask=number < classes)
-
-
-@triton.jit
-def _class_credit(maps, order, begin, weights, out, classes, pixels, BLOCK: tl.constexpr, CLASSES: tl.constexpr):
-    """One block of pixels of one image: the weights of all its label maps, summed into the class that each has."""
-    image = tl.program_id(0).to(tl.int64)
-    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < pixels
-    number = tl.arange(0, CLASSES)
-    total = tl.zeros((BLOCK, CLASSES), dtype=tl.float32)
-    first = tl.load(begin + image)
+    label = first + tl.arange(0, CLASSES)
+    total = tl.zeros((CLASSES, BLOCK), dtype=tl.float32)
     last = tl.load(begin + image + 1)
-    for place in range(first, last):
-        row = tl.load(order + place)
-        label = tl.load(maps + row * pixels + pixel, mask=inside, other=255).to(tl.int32)
-        weight = tl.load(weights + row * classes + number, mask=number < classes, other=0.0)
-        total += tl.where(label[:, None] == number[None, :], weight[None, :], 0.0)
-    spot = out + (image * classes + number[None, :]) * pixels + pixel[:, None]
-    tl.store(spot, total, mask=inside[:, None] & (number[None, :] < classes))
+    for place in range(tl.load(begin + image), last, UNROLL):
+        for j in tl.static_range(UNROLL):
+            there = last > place + j
+            row = tl.load(order + place + j, mask=there, other=0)
+            shown = pixel < tl.where(there, pixels, 0)
+            chosen = _labels(maps + row * map_stride, pixel, map_pixel_stride, shown)
+            wanted = shown & (chosen >= first) & (chosen < first + CLASSES)
+            weight = tl.load(weights + row * classes + chosen, mask=wanted, other=0.0)
+            total += tl.where(chosen[None, :] == label[:, None], weight[None, :], 0.0)
+    spot = out + (image * classes + label[:, None]) * pixels + pixel[None, :]
+    tl.store(spot, total, mask=inside[None, :] & (label[:, None] < classes))
 
 
 @triton.jit
-def _log_softmax(logits, place, inside, classes, CLASSES: tl.constexpr):
-    """Logarithm of the softmax of a block of pixels, float32 [BLOCK, CLASSES]; 0 behind the last class."""
-    number = tl.arange(0, CLASSES)
-    known = inside[:, None] & (number[None, :] < classes)
-    z = tl.load(logits + place, mask=known, other=0.0).to(tl.float32)
-    z = tl.where(number[None, :] < classes, z, float("-inf"))
-    z -= tl.max(z, axis=1)[:, None]
-    return tl.where(number[None, :] < classes, z - tl.log(tl.sum(tl.exp(z), axis=1))[:, None], 0.0)
+def _chunk(tensor, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES: tl.constexpr):
+    """A chunk of classes of a block of pixels of an image, [CLASSES, BLOCK]: their places, and which of them exist."""
+    label = first + tl.arange(0, CLASSES)
+    place = label.to(tl.int64)[:, None] * class_stride + (pixel * pixel_stride)[None, :]
+    return tensor + place, inside[None, :] & (label < classes)[:, None]
 
 
 @triton.jit
-def _places(image, pixel, image_stride, class_stride, pixel_stride, CLASSES: tl.constexpr):
-    """Offsets of a block of pixels and their classes, int64 [BLOCK, CLASSES]."""
-    number = tl.arange(0, CLASSES).to(tl.int64)
-    return image * image_stride + number[None, :] * class_stride + pixel[:, None] * pixel_stride
+def _softmax(logits, pixel, inside, classes, class_stride, pixel_stride, BLOCK: tl.constexpr, CLASSES: tl.constexpr):
+    """Of every pixel the logarithm of the sum that its softmax is divided by, in two parts, and Σ p log p.
+
+    The logarithm of p of a class is its logit less the first part, the largest logit, less the second.
+    """
+    highest = tl.full((BLOCK,), -1e30, dtype=tl.float32)  # finite: logits may begin with -inf
+    total = tl.zeros((BLOCK,), dtype=tl.float32)  # Σ exp(z − highest)
+    moment = tl.zeros((BLOCK,), dtype=tl.float32)  # Σ exp(z − highest) (z − highest)
+    for first in range(0, classes, CLASSES):
+        place, known = _chunk(logits, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES)
+        z = tl.load(place, mask=known, other=0.0).to(tl.float32)
+        z = tl.where((first + tl.arange(0, CLASSES) < classes)[:, None], z, -1e30)
+        higher = tl.maximum(highest, tl.max(z, axis=0))
+        z -= higher[None, :]
+        chance = tl.exp(z)
+        lower = highest - higher
+        moment = (moment + lower * total) * tl.exp(lower) + tl.sum(chance * z, axis=0)
+        total = total * tl.exp(lower) + tl.sum(chance, axis=0)
+        highest = higher
+    rest = tl.log(total)
+    return highest, rest, moment / total - rest
 
 
 @triton.jit
@@ -182,37 +260,55 @@ def _policy_gradient(
     classes,
     pixels,
     blocks,
-    per_pixel,
     image_stride,
     class_stride,
     pixel_stride,
+    map_image_stride,
+    map_stride,
+    map_pixel_stride,
+    advantage_image_stride,
+    advantage_stride,
+    advantage_pixel_stride,
+    PER_PIXEL: tl.constexpr,
     BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """One block of pixels of one image: its credit, and its sums of credit and chances times log p."""
-    image = tl.program_id(0).to(tl.int64)
-    block = tl.program_id(1).to(tl.int64)
-    pixel = block * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    image = (program // blocks).to(tl.int64)
+    pixel = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    number = tl.arange(0, CLASSES)
-    total = tl.zeros((BLOCK, CLASSES), dtype=tl.float32)
-    for k in range(samples):
-        row = image * samples + k
-        label = tl.load(maps + row * pixels + pixel, mask=inside, other=0).to(tl.int32)
-        if per_pixel:
-            value = tl.load(advantages + row * pixels + pixel, mask=inside, other=0.0)
-        else:
-            value = tl.zeros((BLOCK,), dtype=tl.float32) + tl.load(advantages + row)
-        total += tl.where(label[:, None] == number[None, :], value[:, None], 0.0)
-    total /= samples
-    known = inside[:, None] & (number[None, :] < classes)
-    tl.store(weights + (image * classes + number[None, :]) * pixels + pixel[:, None], total, mask=known)
-    place = _places(image, pixel, image_stride, class_stride, pixel_stride, CLASSES)
-    log_p = _log_softmax(logits, place, inside, classes, CLASSES)
-    log_p = tl.where(known, log_p, 0.0)
-    part = parts + (image * blocks + block) * 2
-    tl.store(part, tl.sum(tl.sum(total * log_p, axis=1), axis=0))
-    tl.store(part + 1, tl.sum(tl.sum(tl.exp(log_p) * log_p, axis=1), axis=0))
+    logits += image * image_stride
+    weights += image * classes * pixels
+    highest, rest, entropy = _softmax(logits, pixel, inside, classes, class_stride, pixel_stride, BLOCK, CLASSES)
+    gained = tl.zeros((BLOCK,), dtype=tl.float32)
+    for first in range(0, classes, CLASSES):
+        label = first + tl.arange(0, CLASSES)
+        total = tl.zeros((CLASSES, BLOCK), dtype=tl.float32)
+        map_place = maps + image * map_image_stride
+        advantage_place = advantages + image * advantage_image_stride
+        for k in range(0, samples, UNROLL):
+            for j in tl.static_range(UNROLL):
+                there = samples > k + j
+                shown = pixel < tl.where(there, pixels, 0)
+                chosen = _labels(map_place, pixel, map_pixel_stride, shown)
+                if PER_PIXEL:
+                    spot = advantage_place + pixel * advantage_pixel_stride
+                    value = tl.load(spot, mask=shown, other=0.0)[None, :]
+                else:
+                    value = tl.load(advantage_place, mask=there, other=0.0)
+                total += tl.where(chosen[None, :] == label[:, None], value, 0.0)
+                map_place += map_stride
+                advantage_place += advantage_stride
+        total /= samples
+        place, known = _chunk(weights, first, pixel, inside, classes, pixels, 1, CLASSES)
+        tl.store(place, total, mask=known)
+        place, known = _chunk(logits, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES)
+        log_p = tl.load(place, mask=known, other=0.0).to(tl.float32) - highest[None, :] - rest[None, :]
+        gained += tl.sum(tl.where(known, total * log_p, 0.0), axis=0)
+    tl.store(parts + program.to(tl.int64) * 2, tl.sum(gained, axis=0))
+    tl.store(parts + program.to(tl.int64) * 2 + 1, tl.sum(tl.where(inside, entropy, 0.0), axis=0))
 
 
 @triton.jit
@@ -223,6 +319,7 @@ def _policy_gradient_backward(
     out,
     classes,
     pixels,
+    blocks,
     image_stride,
     class_stride,
     pixel_stride,
@@ -233,22 +330,45 @@ def _policy_gradient_backward(
     CLASSES: tl.constexpr,
 ):
     """One block of pixels of one image: see ``torch_ops.policy_gradient_backward``."""
-    image = tl.program_id(0).to(tl.int64)
-    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    image = (program // blocks).to(tl.int64)
+    pixel = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    number = tl.arange(0, CLASSES)
-    known = inside[:, None] & (number[None, :] < classes)
-    place = _places(image, pixel, image_stride, class_stride, pixel_stride, CLASSES)
-    log_p = _log_softmax(logits, place, inside, classes, CLASSES)
-    p = tl.where(number[None, :] < classes, tl.exp(log_p), 0.0)
-    place = (image * classes + number[None, :]) * pixels + pixel[:, None]  # of the credit
-    push = -tl.load(gradients) * tl.load(weights + place, mask=known, other=0.0)
-    push -= tl.load(gradients + 1) * p * log_p
-    push -= p * tl.sum(push, axis=1)[:, None]
-    spot = _places(image, pixel, out_image_stride, out_class_stride, out_pixel_stride, CLASSES)
-    tl.store(out + spot, push.to(out.dtype.element_ty), mask=known)
+    logits += image * image_stride
+    weights += image * classes * pixels
+    out += image * out_image_stride
+    highest, rest, entropy = _softmax(logits, pixel, inside, classes, class_stride, pixel_stride, BLOCK, CLASSES)
+    credit = tl.zeros((BLOCK,), dtype=tl.float32)  # of all classes
+    for first in range(0, classes, CLASSES):
+        place, known = _chunk(weights, first, pixel, inside, classes, pixels, 1, CLASSES)
+        credit += tl.sum(tl.load(place, mask=known, other=0.0), axis=0)
+    of_loss, of_entropy = tl.load(gradients), tl.load(gradients + 1)
+    pushes = -of_loss * credit - of_entropy * entropy
+    for first in range(0, classes, CLASSES):
+        place, known = _chunk(logits, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES)
+        log_p = tl.load(place, mask=known, other=0.0).to(tl.float32) - highest[None, :] - rest[None, :]
+        p = tl.exp(log_p)
+        place, known = _chunk(weights, first, pixel, inside, classes, pixels, 1, CLASSES)
+        push = -of_loss * tl.load(place, mask=known, other=0.0) - of_entropy * p * log_p - p * pushes[None, :]
+        place, known = _chunk(out, first, pixel, inside, classes, out_class_stride, out_pixel_stride, CLASSES)
+        tl.store(place, push.to(out.dtype.element_ty), mask=known)
 
 
+Wrapped = Callable[..., Any]
+
+
+def on_its_device(function: Wrapped) -> Wrapped:
+    """Launches kernels on the device of the first tensor, which need not be the current one."""
+
+    @functools.wraps(function)
+    def launch(tensor: torch.Tensor, *rest: Any) -> Any:
+        with torch.cuda.device_of(tensor):
+            return function(tensor, *rest)
+
+    return launch
+
+
+@on_its_device
 def sample_label_maps(
     logits: torch.Tensor,
     samples: int,
@@ -260,8 +380,9 @@ def sample_label_maps(
     """See ``torch_ops.sample_label_maps``; the same label maps but for rounding at the boundaries."""
     batch, classes, height, width = logits.shape
     pixels, flat = height * width, logits.flatten(2)
+    blocks = _blocks(pixels)
     out = torch.empty((batch, samples, height, width), dtype=torch.uint8, device=logits.device)
-    _draw[batch, _blocks(pixels)](
+    _draw[_grid(blocks, batch)](
         flat,
         seed,
         offset,
@@ -269,127 +390,157 @@ def sample_label_maps(
         samples,
         classes,
         pixels,
+        blocks,
         width,
         cell,
         cells_in_a_row(width, cell),
         1 / temperature,
         *flat.stride(),
-        BLOCK=PIXELS,
-        GROUPS=min(8, triton.next_power_of_2(triton.cdiv(samples, 4))),
+        **draw_constants(samples),
     )
     return out
 
 
+@on_its_device
 def soft_counts(
     probabilities: torch.Tensor, label_maps: torch.Tensor, image: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See ``ops.soft_counts``."""
-    belief, rows, classes = _planes(probabilities), len(label_maps), probabilities.shape[1]
-    pixels = label_maps.shape[1] * label_maps.shape[2]
-    blocks = _blocks(pixels)
+    classes, rows, pixels = probabilities.shape[1], len(label_maps), label_maps[0].numel()
+    belief, maps = probabilities.detach().flatten(2), label_maps.flatten(1)
+    span = count_span(pixels)
+    blocks = _blocks(pixels, span)
     parts = torch.empty((2, rows, blocks, classes), dtype=torch.float32, device=label_maps.device)
-    _soft_counts[rows, blocks](
+    _soft_counts[_grid(blocks, rows)](
         belief,
-        label_maps.contiguous(),
+        maps,
         image.contiguous(),
         parts[0],
         parts[1],
+        rows,
         classes,
         pixels,
         blocks,
-        belief.stride(0),
-        belief.stride(1),
-        BLOCK=PIXELS,
-        CLASSES=triton.next_power_of_2(classes),
+        *belief.stride(),
+        *maps.stride(),
+        SPAN=span,
+        **tile(classes),
     )
     expected, predicted = parts.sum(dim=2, dtype=torch.float64)
     return expected.float(), predicted.float()  # two tensors of their own, as registered operations must give
 
 
+@on_its_device
 def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.Tensor, batch: int) -> torch.Tensor:
     """See ``ops.class_credit``."""
     height, width = label_maps.shape[1:]
-    classes, pixels = weights.shape[1], height * width
+    classes, pixels, maps = weights.shape[1], height * width, label_maps.flatten(1)
+    blocks, chunks = _blocks(pixels), triton.cdiv(classes, CLASSES)
     out = torch.empty((batch, classes, height, width), dtype=torch.float32, device=label_maps.device)
     order = torch.argsort(image, stable=True)
     begin = torch.searchsorted(image[order], torch.arange(batch + 1, device=image.device))
-    _class_credit[batch, _blocks(pixels)](
-        label_maps.contiguous(),
+    _class_credit[_grid(blocks * chunks, batch)](
+        maps,
         order,
         begin,
         weights.contiguous(),
         out,
         classes,
         pixels,
-        BLOCK=PIXELS,
-        CLASSES=triton.next_power_of_2(classes),
+        blocks,
+        chunks,
+        *maps.stride(),
+        **tile(classes),
+        UNROLL=unroll(triton.cdiv(len(maps), batch)),
     )
     return out
 
 
+@on_its_device
 def policy_gradient(
     logits: torch.Tensor, label_maps: torch.Tensor, advantages: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """See ``torch_ops.policy_gradient``."""
     batch, samples, height, width = label_maps.shape
-    classes, pixels, flat = logits.shape[1], height * width, logits.flatten(2)
-    tile = _tile(classes)
-    blocks = triton.cdiv(pixels, tile["BLOCK"])
+    classes, pixels = logits.shape[1], height * width
+    flat, maps, given = logits.flatten(2), label_maps.flatten(2), advantages.float().flatten(2)
+    blocks = _blocks(pixels)
     weights = torch.empty((batch, classes, height, width), dtype=torch.float32, device=logits.device)
     parts = torch.empty((batch, blocks, 2), dtype=torch.float32, device=logits.device)
-    _policy_gradient[batch, blocks](
+    _policy_gradient[_grid(blocks, batch)](
         flat,
-        label_maps.contiguous(),
-        advantages.float().contiguous(),
+        maps,
+        given,
         weights,
         parts,
         samples,
         classes,
         pixels,
         blocks,
-        advantages.shape[2:] != (1, 1) or pixels == 1,
         *flat.stride(),
-        **tile,
+        *maps.stride(),
+        *given.stride(),
+        PER_PIXEL=given.shape[2] > 1,
+        **tile(classes),
+        UNROLL=unroll(samples),
     )
     of_credit, of_chances = parts.sum(dim=(0, 1), dtype=torch.float64) / (batch * pixels)
     return (-of_credit).float(), (-of_chances).float(), weights
 
 
+@on_its_device
 def policy_gradient_backward(logits: torch.Tensor, weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     """See ``torch_ops.policy_gradient_backward``."""
     batch, classes, height, width = logits.shape
-    pixels, tile, flat = height * width, _tile(classes), logits.flatten(2)
+    pixels, flat = height * width, logits.flatten(2)
+    blocks = _blocks(pixels)
     out = torch.empty_like(logits, memory_format=gradient_format(logits))
-    given = gradients / (batch * pixels)
-    _policy_gradient_backward[batch, triton.cdiv(pixels, tile["BLOCK"])](
+    _policy_gradient_backward[_grid(blocks, batch)](
         flat,
         weights.contiguous(),
-        given,
+        gradients / (batch * pixels),
         out,
         classes,
         pixels,
+        blocks,
         *flat.stride(),
         *out.flatten(2).stride(),
-        **tile,
+        **tile(classes),
     )
     return out
 
 
-def _tile(classes: int) -> dict[str, int]:
-    """Pixels and warps of a program that keeps a few tiles of [pixels, next power of two of C] in registers.
-
-    16 pixels of float32 are two whole sectors of memory; the warps are as many as leave 8 numbers of a tile a thread.
-    """
-    width = triton.next_power_of_2(classes)
-    block = max(16, 1024 // width)
-    return {"BLOCK": block, "CLASSES": width, "num_warps": min(16, max(4, block * width // 256))}
+def tile(classes: int) -> dict[str, int]:
+    """Shape of the tiles of a program: pixels, and classes of a chunk."""
+    return {"BLOCK": PIXELS, "CLASSES": min(CLASSES, triton.next_power_of_2(classes))}
 
 
-def _blocks(pixels: int) -> int:
-    return triton.cdiv(pixels, PIXELS)
+def unroll(samples: int) -> int:
+    """Label maps of an image that a program asks for together."""
+    return min(UNROLL, triton.next_power_of_2(samples))
 
 
-def _planes(tensor: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, C, H·W), copied only if the pixels of a class are not one after the other."""
-    flat = tensor.detach().flatten(2)
-    return flat if flat.stride(2) == 1 else flat.contiguous()
+def draw_constants(samples: int) -> dict[str, int]:
+    """Shape of the tiles of draws of a program: pixels, and groups of four samples."""
+    return {"BLOCK": PIXELS, "GROUPS": min(8, triton.next_power_of_2(triton.cdiv(samples, 4)))}
+
+
+def count_span(pixels: int) -> int:
+    """Pixels of a label map that a program counts."""
+    return max(PIXELS, min(SPAN, triton.next_power_of_2(pixels)))
+
+
+def _blocks(pixels: int, block: int = PIXELS) -> int:
+    """Blocks of an image."""
+    if pixels > MOST_PIXELS:
+        raise ValueError(f"An image has at most {MOST_PIXELS} pixels, got {pixels}.")
+    return triton.cdiv(pixels, block)
+
+
+def _grid(blocks: int, rows: int) -> tuple[int]:
+    """The grid of a program for every block of every image or label map."""
+    if blocks * rows > MOST_PROGRAMS:
+        raise ValueError(
+            f"A kernel has at most {MOST_PROGRAMS} programs, got {rows} × {blocks}: make the batch smaller."
+        )
+    return (blocks * rows,)

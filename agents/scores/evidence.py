@@ -85,7 +85,10 @@ def score_evidence(
     weight = advantages.to(probabilities.dtype).reshape(-1, 1)  # (V·K, 1)
 
     direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
-    everywhere = torch.zeros_like(target).index_add_(0, owner, weight * prediction.per_target)
+    # A plain sum in a fixed order: on CUDA devices index_add_ adds in whatever order its threads come.
+    of_visit = (weight * prediction.per_target).view(visits, samples, -1).sum(dim=1)  # (V, C)
+    mine = image == torch.arange(len(target), device=image.device)[:, None]  # (B, V)
+    everywhere = torch.where(mine[:, :, None], of_visit, 0.0).sum(dim=1)  # (B, C)
     direction += everywhere[:, :, None, None]
 
     varied = torch.where(informative, scores - scores.mean(dim=1, keepdim=True), 0.0)[:fresh]

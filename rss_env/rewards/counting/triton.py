@@ -22,6 +22,7 @@ def _count(
     maps,
     truth,
     codes,
+    rows,
     samples,
     classes,
     pixels,
@@ -33,10 +34,14 @@ def _count(
     BLOCK: tl.constexpr,
     BINS: tl.constexpr,
 ):
-    """One block of pixels of one label map: adds its histogram of codes to int64 (B·K, 2C)."""
-    row = tl.program_id(0).to(tl.int64)
+    """One block of pixels of one label map: adds its histogram of codes to int64 (B·K, 2C).
+
+    Label maps come next to each other in the grid, so that those of one image read the same part of its target.
+    """
+    program = tl.program_id(0)
+    row = (program % rows).to(tl.int64)
     image, sample = row // samples, row % samples
-    pixel = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    pixel = (program // rows).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
     place = image * map_image_stride + sample * map_sample_stride + pixel * map_pixel_stride
     label = tl.load(maps + place, mask=inside, other=255).to(tl.int32)
@@ -66,11 +71,14 @@ def count_labels(maps: torch.Tensor, truth: torch.Tensor, num_classes: int) -> t
     batch, samples, pixels = maps.shape
     codes = torch.zeros((batch, samples, 2 * num_classes), dtype=torch.int64, device=maps.device)
     block = max(FEWEST, min(MOST, triton.next_power_of_2(pixels)))
+    rows = batch * samples
+    # CUDA takes 2³¹ − 1 programs along the first axis of a grid, and 65,535 along the others.
     with torch.cuda.device_of(maps):
-        _count[batch * samples, triton.cdiv(pixels, block)](
+        _count[(rows * triton.cdiv(pixels, block),)](
             maps,
             truth,
             codes,
+            rows,
             samples,
             num_classes,
             pixels,

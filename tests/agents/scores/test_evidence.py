@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents.ops import policy_gradient
 from agents.scores.evidence import Evidence, score_evidence
@@ -75,6 +77,29 @@ def test_advantages_are_residuals_compared_within_their_visit_and_only_fresh_one
     scores = problem["scores"][:fresh].numpy()
     spread = ((scores - scores.mean(axis=1, keepdims=True)) ** 2).sum()
     assert evidence.explained.item() == pytest.approx(1 - (advantages[:fresh] ** 2).sum() / spread, rel=1e-9)
+
+
+class OperationNames(TorchDispatchMode):
+    """Remembers which operations ran; those of ``agents.ops`` are one each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@names
+def test_nothing_is_added_in_the_order_in_which_threads_of_a_gpu_come(name: str) -> None:
+    # What torch documents as nondeterministic on CUDA devices, and what adds in float atomics there.
+    atomic = {"index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"}
+    atomic |= {"index_put", "index_put_", "_index_put_impl_", "put_", "bincount", "histc", "cumsum", "cumsum_"}
+    with OperationNames() as ran:
+        score_evidence(**draw_problem(3, (3, 4, 7, 5), 4, 5, torch.float32), score_model=name)
+    assert {"soft_counts", "class_credit", "sum"} <= ran.names
+    assert not ran.names & atomic
 
 
 def assert_same_evidence(one: Evidence, other: Evidence, atol: float) -> None:
