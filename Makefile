@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint format docs bench build clean
+.PHONY: install demo test matrix lint format docs bench build clean
 
 install: $(STAMP)
 
@@ -17,6 +17,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+
+matrix: install
+	$(BIN)/tox run
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,4 +42,4 @@ build: install
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv dist build runs site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .tox dist build runs site .mypy_cache .pytest_cache .ruff_cache

@@ -106,7 +106,7 @@ class RSS(Algorithm):
         if self.advantage == "leave_one_out":
             return Lesson(feedback, leave_one_out(rewards))
         if self.advantage == "psd":
-            given = rewards if by_pixel else feedback.scores.float()
+            given = rewards if by_pixel else feedback.scores.to(logits.dtype)
             return Lesson(feedback, pair_advantages(given, feedback.label_maps))
         return Lesson(feedback, rewards)  # what they are compared with is known when the whole update is
 
@@ -126,7 +126,7 @@ class RSS(Algorithm):
         self, logits: torch.Tensor, lesson: Lesson, progress: float
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """The policy-gradient loss of one micro-batch, minus the entropy bonus."""
-        advantages = (lesson.advantages / self.scale).float()
+        advantages = (lesson.advantages / self.scale).to(logits.dtype)
         policy_loss, entropy = policy_gradient(logits, lesson.feedback.label_maps, advantages)
         target = self.entropy_start + (self.entropy_end - self.entropy_start) * progress
         coefficient = self.entropy_gain * (target - entropy.detach()).clamp(min=0)

@@ -48,7 +48,7 @@ class Job:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+            threading.Thread(None, _end_with, args=[os.getppid()], daemon=True).start()
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
         return device

@@ -115,6 +115,7 @@ def close_the_wall(refuse: Callable[[str], Any]) -> None:
     for name, entry in rss_env.datasets.DATASETS.items():
         rss_env.datasets.DATASETS[name] = dataclasses.replace(entry, locate=None, generate=forbid)
     rss_env.task.SegmentationTask.__init__ = forbid  # type: ignore[method-assign]
+    rss_env.task.SegmentationTask.check_names = forbid  # type: ignore[method-assign]
 
     folder = str(Path(rss_env.datasets.__file__).parent) + os.sep
 

@@ -353,7 +353,7 @@ def test_a_wrong_seed_is_an_error_that_changes_nothing(seed: Any):
     np.testing.assert_array_equal(shown(envs, 10), shown(make(), 11, seed=0)[1:])
 
 
-# Gymnasium's wrappers, which are not right in every version that rss_env accepts; docs/integrations.md says which are
+# Gymnasium's wrappers, which are not right in every version that rss_env accepts; docs/versioning.md says which are
 
 GYMNASIUM = tuple(int(number) for number in gym.__version__.split(".")[:2])
 

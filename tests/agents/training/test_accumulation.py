@@ -22,6 +22,7 @@ from agents.training.algorithm import Algorithm
 from agents.training.arguments import TrainArguments
 from agents.training.distributed import Job
 from agents.training.loop import _Trainer, micro_batch_size, train
+from agents.training.run_folder import RunFolder
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
 
@@ -74,7 +75,7 @@ def make_update(
     """One update of the training loop: what was called, the policy before it, and the gradients it stepped along."""
     run = TrainArguments(run_dir=str(run_dir), batch_size=4, max_grad_norm=1e9, **SHARED | arguments)
     recording = record(algorithm)
-    trainer = _Trainer(run, algorithm, Job())
+    trainer = _Trainer(run, algorithm, Job(), RunFolder(run_dir))
     trainer.images, trainer.infos = trainer.envs.reset(seed=run.seed)
     before = copy.deepcopy(trainer.network)
     trainer._update()
