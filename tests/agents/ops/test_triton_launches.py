@@ -167,7 +167,7 @@ def test_images_too_large_for_a_kernel_are_an_error_and_not_a_wrong_result(
 
 def test_more_programs_than_a_grid_takes_are_an_error(launches: dict[str, Launches]) -> None:
     with pytest.raises(
-        ValueError, match="A kernel has at most 2147483647 programs, got 8192 × [0-9]+: take smaller batches"
+        ValueError, match=r"A kernel has at most 2147483647 programs, got 8192 × [0-9]+: take smaller batches"
     ):
         policy_gradient((2**13, 255, 2**14, 2**15), 2)
 
