@@ -114,11 +114,9 @@ class Likelihood(Algorithm):
 
     def loss(self, logits: torch.Tensor, lesson: Any, progress: float) -> tuple[torch.Tensor, Metrics]:
         """The negative log-likelihood of what was seen, of one micro-batch."""
-        log_probabilities = logits.log_softmax(dim=1)  # (B, C, H, W)
-        given = log_probabilities.detach()
-        loss, metrics = self.level.loss(log_probabilities, lesson)
+        loss, probabilities, metrics = self.level.loss(logits, lesson)
         return loss, metrics | score_metrics(lesson.feedback) | {
-            "policy/entropy": -(given.exp() * given).sum(dim=1).mean(),  # nats a pixel
+            "policy/entropy": torch.special.entr(probabilities).sum(dim=1).mean(),  # nats a pixel
             "policy/cell": float(self.side),
         }
 
@@ -248,18 +246,22 @@ class ImageLevel:
         self.scale = torch.where(scale > 2 * EPSILON, scale, self.scale.to(scale.device))
         self.noise.tick()
 
-    def loss(self, log_probabilities: torch.Tensor, lesson: ScoreLesson) -> tuple[torch.Tensor, Metrics]:
-        """Moves the probabilities to where the observed scores are more likely."""
-        evidence = lesson.evidence
-        direction = (evidence.direction / self.scale.square()).to(evidence.direction.dtype)
-        loss = -(direction * log_probabilities.exp()).sum(dim=1).mean()
-        return loss, {
-            "policy/advantage_scale": self.scale,
-            "likelihood/explained": evidence.explained,
-            "likelihood/offset": evidence.offset,
-            "likelihood/noise": self.noise.noise**0.5,
-            "replay/visits": lesson.replayed / len(log_probabilities),
-        }
+    def loss(self, logits: torch.Tensor, lesson: ScoreLesson) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+        """Moves the probabilities, which are given too, to where the observed scores are more likely."""
+        evidence, probabilities = lesson.evidence, logits.softmax(dim=1)
+        pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
+        loss = -(evidence.direction * probabilities).sum() / (pixels * self.scale.square()).to(logits.dtype)
+        return (
+            loss,
+            probabilities.detach(),
+            {
+                "policy/advantage_scale": self.scale,
+                "likelihood/explained": evidence.explained,
+                "likelihood/offset": evidence.offset,
+                "likelihood/noise": self.noise.noise**0.5,
+                "replay/visits": lesson.replayed / len(logits),
+            },
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, next to the memory."""
@@ -325,10 +327,11 @@ class PixelLevel:
     def synchronise(self, lessons: Sequence[PixelLesson]) -> None:
         """Nothing is shared between micro-batches or processes."""
 
-    def loss(self, log_probabilities: torch.Tensor, lesson: PixelLesson) -> tuple[torch.Tensor, Metrics]:
-        """Moves the probabilities to the classes that were found, and away from those that were excluded."""
+    def loss(self, logits: torch.Tensor, lesson: PixelLesson) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+        """Moves the probabilities, which are given too, to the classes that were found and from those excluded."""
+        log_probabilities = logits.log_softmax(dim=1)
         loss = success_loss(log_probabilities, lesson.known, lesson.excluded)
-        return loss, {"likelihood/known": (lesson.known != UNKNOWN).float().mean()}
+        return loss, log_probabilities.detach().exp(), {"likelihood/known": (lesson.known != UNKNOWN).float().mean()}
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing next to the memory."""
