@@ -18,8 +18,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
+# Where pyenv is in use, all of its Pythons count as installed. WORDS go to tox, as in make matrix WORDS="-e py312-lowest"
 matrix: install
-	$(BIN)/tox run
+	PYENV_VERSION="$${PYENV_VERSION-$$(pyenv versions --bare 2>/dev/null | sort -rV | paste -s -d:)}" $(BIN)/tox run $(WORDS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,43 +7,56 @@ import importlib
 import importlib.util
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import gymnasium
 import numpy as np
 import pytest
 
-import agents
 import rss_env
+from tests.extras import AGENTS, CLI, SB3
 
 ROOT = Path(__file__).parents[1]
-MODULES = [
-    name
-    for package in (rss_env, agents)
-    for name in (package.__name__, *(m.name for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")))
-]
-if importlib.util.find_spec("triton") is None:  # it does not exist for every platform
-    MODULES = [name for name in MODULES if "triton" not in name]
+MODULES = sorted(
+    name.removesuffix(".__init__")
+    for folder in ("rss_env", "agents")
+    for name in (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / folder).rglob("*.py"))
+)
+OPTIONAL = {*AGENTS, *CLI, *SB3, "triton"}
 
 
-@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """What ``make`` puts into a folder, made by one of the processes that share a run of the suite."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    note = shared / f"{name}.txt"
+    with filelock.FileLock(shared / f"{name}.lock"):
+        if not note.exists():
+            folder = shared / name
+            folder.mkdir()
+            note.write_text(str(make(folder)))
+    return Path(note.read_text())
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
+    """The wheel, built by the hook that every installer calls."""
+    backend = pytest.importorskip("hatchling.build", reason="needs hatchling: pip install 'rss-env[dev]'")
+
+    def build(folder: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            return folder / backend.build_wheel(str(folder))
+
+    return once(tmp_path_factory, "wheel", build)
 
 
 def test_the_wheel_holds_the_suite_and_the_agents(wheel: Path):
@@ -110,25 +123,33 @@ def test_the_unpacked_wheel_runs_without_the_optional_libraries(wheel: Path, tmp
     assert Path(done.stdout.strip()) == unpacked / "rss_env" / "__init__.py"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an empty environment with the wheel in it; libraries come from the environment of the tests."""
-    folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    (site,) = folder.glob("lib/python*/site-packages")
-    libraries = sysconfig.get_path("purelib")
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (site / "libraries.pth").write_text(f"import sys; sys.path.append({libraries!r})\n")  # without its .pth files
-    return python
+    pytest.importorskip("torch", reason="needs torch: pip install 'rss-env[agents]'")
+
+    def install(folder: Path) -> Path:
+        venv.create(folder, with_pip=False)
+        python = folder / "bin" / "python"
+        (site,) = folder.glob("lib/python*/site-packages")
+        options = ["--python", str(python), "install", "--no-deps", "--no-index"]
+        done = subprocess.run([sys.executable, "-m", "pip", *options, str(wheel)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        libraries = sysconfig.get_path("purelib")
+        (site / "libraries.pth").write_text(f"import sys; sys.path.append({libraries!r})\n")  # without its .pth files
+        return python
+
+    return once(tmp_path_factory, "installed", install)
+
+
+# In a new folder Numba would compile everything again, which takes longer than the rest and shows nothing of the wheel.
+UNCOMPILED = {"OMP_NUM_THREADS": "1", "RSS_COUNTS": "numpy", "RSS_OPS": "torch"}
 
 
 def run_installed(python: Path, folder: Path, *words: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(python), *words], cwd=folder, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        [str(python), *words], cwd=folder, env=environment | UNCOMPILED, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -198,15 +219,23 @@ def test_gymnasium_finds_an_id_by_its_module(tmp_path: Path):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name: str):
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        pytest.skip(f"{name} needs {error.name}: pip install 'rss-env[dev]'")
     shown = Path(module.__file__ or "").read_text().count(">>> ")
     failed, attempted = doctest.testmod(module, extraglobs={"gym": gymnasium, "np": np})
     assert failed == 0
     assert attempted == shown
 
 
+def source_of(name: str) -> Path:
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def test_some_docstrings_have_examples():
-    with_examples = [
-        name for name in MODULES if ">>> " in Path(importlib.import_module(name).__file__ or "").read_text()
-    ]
+    with_examples = [name for name in MODULES if ">>> " in source_of(name).read_text()]
     assert {"rss_env.env", "rss_env.vector", "rss_env.rewards", "rss_env.metrics"} <= set(with_examples)
