@@ -11,10 +11,11 @@ of its launches.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,16 @@ OPERATIONS: dict[str, Callable[[Size, torch.Tensor], Any]] = {  # by the name of
 }
 
 
-def launch_of(name: str, size: Size, dtype: torch.dtype = torch.float32, layout: str = "contiguous") -> Launch:
+def variants(name: str, dtypes: Sequence[str]) -> list[tuple[str, str]]:
+    """Dtypes and memory formats of the (B, C, H, W) tensor that an operation reads; empty words if it reads none."""
+    if name in ("class_credit", "count"):
+        return [("", "")]
+    return list(itertools.product(("fp32",) if name == "soft_counts" else dtypes, FORMATS))
+
+
+def launch_of(name: str, size: Size, dtype: str = "fp32", layout: str = "contiguous") -> Launch:
     """What an operation launches for logits of a dtype and memory format."""
-    logits = empty(size[0], *size[2:], dtype=dtype).to(memory_format=FORMATS[layout])
+    logits = empty(size[0], *size[2:], dtype=DTYPES[dtype]).to(memory_format=FORMATS[layout])
     with recorded() as launches:
         OPERATIONS[name](size, logits)
     (launch,) = launches
@@ -208,27 +216,12 @@ def main() -> None:
     import triton
 
     rows = []
-    known: dict[str, dict[str, int]] = {}  # equal launches are compiled once
-    for name in OPERATIONS:
-        of_logits = name not in ("class_credit", "count")
-        for classes in args.classes:
-            for dtype in args.dtypes if of_logits and name != "soft_counts" else args.dtypes[:1]:
-                for layout in FORMATS if of_logits else ("contiguous",):
-                    launch = launch_of(name, (16, 32, classes, 512, 512), DTYPES[dtype], layout)
-                    key = name + str(
-                        {k: v if isinstance(v, int) else getattr(v, "dtype", "") for k, v in launch.arguments.items()}
-                        | {"classes": ""}
-                    )
-                    if key not in known:
-                        known[key] = compile_launch(launch)
-                    what = {
-                        "kernel": name,
-                        "classes": classes,
-                        "logits": dtype if of_logits else "",
-                        "layout": layout if of_logits else "",
-                    }
-                    rows.append(what | known[key] | {"triton": triton.__version__, "commit": commit()})
-                    print(*rows[-1].values(), flush=True)
+    for name, classes in itertools.product(OPERATIONS, args.classes):
+        for dtype, layout in variants(name, args.dtypes):
+            launch = launch_of(name, (16, 32, classes, 512, 512), dtype or "fp32", layout or "contiguous")
+            what = {"kernel": name, "classes": classes, "logits": dtype, "layout": layout}
+            rows.append(what | compile_launch(launch) | {"triton": triton.__version__, "commit": commit()})
+            print(*rows[-1].values(), flush=True)
     add_rows(Path(args.out), rows, ["kernel", "classes", "logits", "layout"])
 
 

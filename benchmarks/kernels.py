@@ -133,7 +133,7 @@ def cases(size: tuple[int, ...], device: torch.device) -> dict[str, Case]:
             both(ops.policy_gradient),
             both(batched_torch.policy_gradient),
             both(batched_torch.policy_gradient),
-            5 * given.nbytes + label_maps.nbytes,  # logits twice, credit written and read, gradient
+            2 * given.nbytes + label_maps.nbytes,  # logits and gradient: the credit need not exist
         ),
         "soft_counts": Case(
             lambda: kernels.soft_counts(p, maps, owner),

@@ -29,7 +29,7 @@ from .torch_ops import gradient_format
 pack_labels, unpack_labels = torch_ops.pack_labels, torch_ops.unpack_labels  # dense, so torch's own do
 
 PIXELS = 128  # of a tile; a power of two
-FEWER_PIXELS = 64  # of a tile of which a program holds several at once
+FEWER_PIXELS = 32  # the same, see ``softmax_pixels``
 CLASSES = 32  # of a tile, at most; a power of two
 SPAN = 8192  # most pixels whose sums a program keeps before it writes them; a power of two
 UNROLL = 8  # most label maps whose labels are asked for before the first of them is needed; a power of two
@@ -90,8 +90,10 @@ def _draw(
         place += class_stride
 
     key = tl.load(seed)
-    row = (pixel // width + tl.load(offset)) // cell
-    number = row * columns + (pixel % width + tl.load(offset + 1)) // cell
+    short = (program % blocks) * BLOCK + tl.arange(0, BLOCK)  # the same pixel with 32 bits, for the divisions
+    row = (short // width + tl.load(offset).to(tl.int32)) // cell
+    number = row * columns + (short % width + tl.load(offset + 1).to(tl.int32)) // cell
+    number = number.to(tl.uint32).to(tl.int64)  # unsigned, so that its upper half is known to be 0
     tile = tl.zeros((GROUPS, BLOCK), dtype=tl.int32)
     numbers, images = tile + number[None, :], (tile + image).to(tl.uint32)
     for first in range(0, samples, 4 * GROUPS):
@@ -198,10 +200,11 @@ def _class_credit(
     """
     program = tl.program_id(0)
     first = program % chunks * CLASSES
-    block = (program // chunks % blocks).to(tl.int64)
+    start = (program // chunks % blocks).to(tl.int64) * BLOCK
     image = (program // chunks // blocks).to(tl.int64)
-    pixel = block * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < pixels
+    lane = tl.arange(0, BLOCK)
+    left = (pixels - start).to(tl.int32)  # from the first pixel on
+    maps += start * map_pixel_stride
     label = first + tl.arange(0, CLASSES)
     total = tl.zeros((CLASSES, BLOCK), dtype=tl.float32)
     last = tl.load(begin + image + 1)
@@ -209,41 +212,25 @@ def _class_credit(
         for j in tl.static_range(UNROLL):
             there = last > place + j
             row = tl.load(order + place + j, mask=there, other=0)
-            shown = pixel < tl.where(there, pixels, 0)
-            chosen = _labels(maps + row * map_stride, pixel, map_pixel_stride, shown)
+            shown = lane < tl.where(there, left, 0)
+            chosen = _labels(maps + row * map_stride, lane.to(tl.int64), map_pixel_stride, shown)
             wanted = shown & (chosen >= first) & (chosen < first + CLASSES)
             weight = tl.load(weights + row * classes + chosen, mask=wanted, other=0.0)
             total += tl.where(chosen[None, :] == label[:, None], weight[None, :], 0.0)
-    spot = out + (image * classes + label[:, None]) * pixels + pixel[None, :]
-    tl.store(spot, total, mask=inside[None, :] & (label[:, None] < classes))
+    spot = out + start + (image * classes + label[:, None]) * pixels + lane[None, :]
+    tl.store(spot, total, mask=(lane < left)[None, :] & (label < classes)[:, None])
 
 
 @triton.jit
-def _chunk(tensor, first, lane, inside, classes, class_stride, pixel_stride, CLASSES: tl.constexpr, WIDE: tl.constexpr):
-    """A chunk of classes of a block of pixels, [CLASSES, BLOCK]: their places, and which of them exist.
-
-    Within a tile offsets have 32 bits unless WIDE says that they may not do: half of the registers.
-    """
-    number = tl.arange(0, CLASSES)
-    known = inside[None, :] & (first + number < classes)[:, None]
-    if WIDE:
-        number, lane = number.to(tl.int64), lane.to(tl.int64)
-    tensor += tl.cast(first, tl.int64) * class_stride
-    return tensor + (number[:, None] * class_stride + lane[None, :] * pixel_stride), known
+def _chunk(tensor, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES: tl.constexpr):
+    """A chunk of classes of a block of pixels of an image, [CLASSES, BLOCK]: their places, and which of them exist."""
+    label = first + tl.arange(0, CLASSES)
+    place = label.to(tl.int64)[:, None] * class_stride + (pixel * pixel_stride)[None, :]
+    return tensor + place, inside[None, :] & (label < classes)[:, None]
 
 
 @triton.jit
-def _softmax(
-    logits,
-    lane,
-    inside,
-    classes,
-    class_stride,
-    pixel_stride,
-    BLOCK: tl.constexpr,
-    CLASSES: tl.constexpr,
-    WIDE: tl.constexpr,
-):
+def _softmax(logits, pixel, inside, classes, class_stride, pixel_stride, BLOCK: tl.constexpr, CLASSES: tl.constexpr):
     """Of every pixel the logarithm of the sum that its softmax is divided by, in two parts, and Σ p log p.
 
     The logarithm of p of a class is its logit less the first part, the largest logit, less the second.
@@ -252,7 +239,7 @@ def _softmax(
     total = tl.zeros((BLOCK,), dtype=tl.float32)  # Σ exp(z − highest)
     moment = tl.zeros((BLOCK,), dtype=tl.float32)  # Σ exp(z − highest) (z − highest)
     for first in range(0, classes, CLASSES):
-        place, known = _chunk(logits, first, lane, inside, classes, class_stride, pixel_stride, CLASSES, WIDE)
+        place, known = _chunk(logits, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES)
         z = tl.load(place, mask=known, other=0.0).to(tl.float32)
         z = tl.where((first + tl.arange(0, CLASSES) < classes)[:, None], z, -1e30)
         higher = tl.maximum(highest, tl.max(z, axis=0))
@@ -290,18 +277,15 @@ def _policy_gradient(
     BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
     UNROLL: tl.constexpr,
-    WIDE: tl.constexpr,
 ):
     """One block of pixels of one image: its credit, and its sums of credit and chances times log p."""
     program = tl.program_id(0)
     image = (program // blocks).to(tl.int64)
-    start = (program % blocks).to(tl.int64) * BLOCK
-    lane = tl.arange(0, BLOCK)
-    pixel = start + lane
+    pixel = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    logits += image * image_stride + start * pixel_stride
-    weights += image * classes * pixels + start
-    highest, rest, entropy = _softmax(logits, lane, inside, classes, class_stride, pixel_stride, BLOCK, CLASSES, WIDE)
+    logits += image * image_stride
+    weights += image * classes * pixels
+    highest, rest, entropy = _softmax(logits, pixel, inside, classes, class_stride, pixel_stride, BLOCK, CLASSES)
     gained = tl.zeros((BLOCK,), dtype=tl.float32)
     for first in range(0, classes, CLASSES):
         label = first + tl.arange(0, CLASSES)
@@ -322,9 +306,9 @@ def _policy_gradient(
                 map_place += map_stride
                 advantage_place += advantage_stride
         total /= samples
-        place, known = _chunk(weights, first, lane, inside, classes, pixels, 1, CLASSES, WIDE)
+        place, known = _chunk(weights, first, pixel, inside, classes, pixels, 1, CLASSES)
         tl.store(place, total, mask=known)
-        place, known = _chunk(logits, first, lane, inside, classes, class_stride, pixel_stride, CLASSES, WIDE)
+        place, known = _chunk(logits, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES)
         log_p = tl.load(place, mask=known, other=0.0).to(tl.float32) - highest[None, :] - rest[None, :]
         gained += tl.sum(tl.where(known, total * log_p, 0.0), axis=0)
     tl.store(parts + program.to(tl.int64) * 2, tl.sum(gained, axis=0))
@@ -348,31 +332,29 @@ def _policy_gradient_backward(
     out_pixel_stride,
     BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
-    WIDE: tl.constexpr,
 ):
     """One block of pixels of one image: see ``torch_ops.policy_gradient_backward``."""
     program = tl.program_id(0)
     image = (program // blocks).to(tl.int64)
-    start = (program % blocks).to(tl.int64) * BLOCK
-    lane = tl.arange(0, BLOCK)
-    inside = start + lane < pixels
-    logits += image * image_stride + start * pixel_stride
-    weights += image * classes * pixels + start
-    out += image * out_image_stride + start * out_pixel_stride
-    highest, rest, entropy = _softmax(logits, lane, inside, classes, class_stride, pixel_stride, BLOCK, CLASSES, WIDE)
+    pixel = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    logits += image * image_stride
+    weights += image * classes * pixels
+    out += image * out_image_stride
+    highest, rest, entropy = _softmax(logits, pixel, inside, classes, class_stride, pixel_stride, BLOCK, CLASSES)
     credit = tl.zeros((BLOCK,), dtype=tl.float32)  # of all classes
     for first in range(0, classes, CLASSES):
-        place, known = _chunk(weights, first, lane, inside, classes, pixels, 1, CLASSES, WIDE)
+        place, known = _chunk(weights, first, pixel, inside, classes, pixels, 1, CLASSES)
         credit += tl.sum(tl.load(place, mask=known, other=0.0), axis=0)
     of_loss, of_entropy = tl.load(gradients), tl.load(gradients + 1)
     pushes = -of_loss * credit - of_entropy * entropy
     for first in range(0, classes, CLASSES):
-        place, known = _chunk(logits, first, lane, inside, classes, class_stride, pixel_stride, CLASSES, WIDE)
+        place, known = _chunk(logits, first, pixel, inside, classes, class_stride, pixel_stride, CLASSES)
         log_p = tl.load(place, mask=known, other=0.0).to(tl.float32) - highest[None, :] - rest[None, :]
         p = tl.exp(log_p)
-        place, known = _chunk(weights, first, lane, inside, classes, pixels, 1, CLASSES, WIDE)
+        place, known = _chunk(weights, first, pixel, inside, classes, pixels, 1, CLASSES)
         push = -of_loss * tl.load(place, mask=known, other=0.0) - of_entropy * p * log_p - p * pushes[None, :]
-        place, known = _chunk(out, first, lane, inside, classes, out_class_stride, out_pixel_stride, CLASSES, WIDE)
+        place, known = _chunk(out, first, pixel, inside, classes, out_class_stride, out_pixel_stride, CLASSES)
         tl.store(place, push.to(out.dtype.element_ty), mask=known)
 
 
@@ -486,7 +468,8 @@ def policy_gradient(
     batch, samples, height, width = label_maps.shape
     classes, pixels = logits.shape[1], height * width
     flat, maps, given = logits.flatten(2), label_maps.flatten(2), advantages.float().flatten(2)
-    blocks = _blocks(pixels, FEWER_PIXELS)
+    shape = tile(classes, softmax_pixels(flat))
+    blocks = _blocks(pixels, shape["BLOCK"])
     weights = torch.empty((batch, classes, height, width), dtype=torch.float32, device=logits.device)
     parts = torch.empty((batch, blocks, 2), dtype=torch.float32, device=logits.device)
     _policy_gradient[_grid(blocks, batch)](
@@ -503,9 +486,8 @@ def policy_gradient(
         *maps.stride(),
         *given.stride(),
         PER_PIXEL=given.shape[2] > 1,
-        **tile(classes, FEWER_PIXELS),
+        **shape,
         UNROLL=unroll(samples),
-        WIDE=wide(flat, weights.flatten(2)),
     )
     of_credit, of_chances = parts.sum(dim=(0, 1), dtype=torch.float64) / (batch * pixels)
     return (-of_credit).float(), (-of_chances).float(), weights
@@ -516,7 +498,8 @@ def policy_gradient_backward(logits: torch.Tensor, weights: torch.Tensor, gradie
     """See ``torch_ops.policy_gradient_backward``."""
     batch, classes, height, width = logits.shape
     pixels, flat = height * width, logits.flatten(2)
-    blocks = _blocks(pixels, FEWER_PIXELS)
+    shape = tile(classes, softmax_pixels(flat))
+    blocks = _blocks(pixels, shape["BLOCK"])
     out = torch.empty_like(logits, memory_format=gradient_format(logits))
     _policy_gradient_backward[_grid(blocks, batch)](
         flat,
@@ -528,16 +511,18 @@ def policy_gradient_backward(logits: torch.Tensor, weights: torch.Tensor, gradie
         blocks,
         *flat.stride(),
         *out.flatten(2).stride(),
-        **tile(classes, FEWER_PIXELS),
-        WIDE=wide(flat, weights.flatten(2), out.flatten(2)),
+        **shape,
     )
     return out
 
 
-def wide(*tensors: torch.Tensor) -> bool:
-    """Whether offsets within a tile of one of the tensors (B, C, H·W) pass 32 bits."""
-    strides = [tensor.stride() for tensor in tensors]
-    return any(CLASSES * of_class + PIXELS * of_pixel > 2**31 for _, of_class, of_pixel in strides)
+def softmax_pixels(logits: torch.Tensor) -> int:
+    """Pixels of a program that reads tiles of logits (B, C, H·W).
+
+    Where the classes of a pixel lie side by side, threads read along them and then exchange what they have read, which
+    takes registers twice.
+    """
+    return FEWER_PIXELS if logits.stride(1) < logits.stride(2) else PIXELS
 
 
 def tile(classes: int, pixels: int = PIXELS) -> dict[str, int]:

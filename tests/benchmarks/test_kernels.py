@@ -26,6 +26,14 @@ def test_batched_torch_does_what_the_operations_do() -> None:
             torch.testing.assert_close(ours.flatten(), theirs.flatten(), rtol=1e-5, atol=1e-6)
 
 
+def test_the_bytes_of_the_policy_gradient_are_logits_and_labels_in_and_the_gradient_out() -> None:
+    batch, samples, classes, height, width = SIZE
+    moved = {name: case.moved for name, case in kernels.cases(SIZE, torch.device("cpu")).items()}
+    pixels = batch * height * width
+    assert moved["policy_gradient"] == 2 * 4 * classes * pixels + samples * pixels
+    assert moved["draw"] == 4 * classes * pixels + samples * pixels
+
+
 def test_batched_draws_have_the_softmax_as_their_frequencies() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([0.0, 1.0, -1.0])[None, :, None, None].expand(1, 3, 10, 10)

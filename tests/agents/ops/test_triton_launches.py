@@ -1,6 +1,7 @@
-"""How the Triton kernels are launched: on how large a grid, and on which device. Nothing runs, so no GPU is needed.
+"""How the Triton kernels are launched, and what the compiler makes of them, neither of which the interpreter shows.
 
-The wrappers get tensors without memory, and in place of each kernel a record of its launches.
+No GPU is needed: ``benchmarks.kernel_resources`` records launches without running them, and compiles for a GPU that is
+not there.
 """
 
 from __future__ import annotations
@@ -8,12 +9,21 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from benchmarks import kernel_resources
+from benchmarks.kernel_resources import OPERATIONS, RESULTS_FILE, Launch, launch_of
+from benchmarks.results_file import Row, read_rows
+
+triton = pytest.importorskip("triton", reason="needs triton: pip install triton")
 
 CUDA_LIMITS = (2**31 - 1, 2**16 - 1, 2**16 - 1)  # programs along the three axes of a grid
 SIZES = [  # B, C, H, W
@@ -22,110 +32,10 @@ SIZES = [  # B, C, H, W
     (16, 21, 4096, 4096),
     (1024, 255, 4096, 4096),
 ]
-Size = tuple[int, int, int, int]
-
-
-class Launches:
-    """Stands in for a kernel.
-
-    Attributes:
-        grids: of every launch.
-        arguments: of every launch.
-        devices: on which device each launch was, as ``torch.cuda.device_of`` was told.
-    """
-
-    current: str | None = None
-
-    def __init__(self) -> None:
-        self.grids: list[tuple[int, ...]] = []
-        self.arguments: list[dict[str, Any]] = []
-        self.devices: list[str | None] = []
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def launch(*positional: Any, **constants: Any) -> None:
-            self.grids.append(grid)
-            self.arguments.append(constants)
-            self.devices.append(Launches.current)
-
-        return launch
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> dict[str, Launches]:
-    """Of every kernel, by its name."""
-    pytest.importorskip("triton", reason="needs triton: pip install triton")
-    from agents.ops import triton_ops
-    from rss_env.rewards.counting import triton as count_triton
-
-    def replace(module: ModuleType, name: str) -> Launches:
-        monkeypatch.setattr(module, name, Launches())
-        return getattr(module, name)
-
-    kernels = {name: replace(triton_ops, f"_{name}") for name in OPERATIONS if name != "count"}
-    return kernels | {"count": replace(count_triton, "_count")}
-
-
-def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
-def draw(size: Size, samples: int) -> Any:
-    from agents.ops import triton_ops
-
-    seed, offset = empty(1, dtype=torch.int64), empty(2, dtype=torch.int64)
-    return triton_ops.sample_label_maps(empty(*size), samples, seed, 1.0, 1, offset)
-
-
-def soft_counts(size: Size, samples: int) -> Any:
-    from agents.ops import triton_ops
-
-    rows = size[0] * samples
-    maps, image = empty(rows, *size[2:], dtype=torch.uint8), empty(rows, dtype=torch.int64)
-    return triton_ops.soft_counts(empty(*size), maps, image)
-
-
-def class_credit(size: Size, samples: int) -> Any:
-    from agents.ops import triton_ops
-
-    rows = size[0] * samples
-    maps, image = empty(rows, *size[2:], dtype=torch.uint8), empty(rows, dtype=torch.int64)
-    return triton_ops.class_credit(maps, image, empty(rows, size[1]), size[0])
-
-
-def policy_gradient(size: Size, samples: int) -> Any:
-    from agents.ops import triton_ops
-
-    maps = empty(size[0], samples, *size[2:], dtype=torch.uint8)
-    return triton_ops.policy_gradient(empty(*size), maps, empty(size[0], samples, 1, 1))
-
-
-def policy_gradient_backward(size: Size, samples: int) -> Any:
-    from agents.ops import triton_ops
-
-    return triton_ops.policy_gradient_backward(empty(*size), empty(*size), empty(2))
-
-
-def count(size: Size, samples: int) -> Any:
-    from rss_env.rewards.counting import triton as count_triton
-
-    batch, classes, height, width = size
-    maps = empty(batch, samples, height * width, dtype=torch.uint8)
-    return count_triton.count_labels(maps, empty(batch, height * width, dtype=torch.uint8), classes)
-
-
-OPERATIONS: dict[str, Callable[[Size, int], Any]] = {
-    "draw": draw,
-    "soft_counts": soft_counts,
-    "class_credit": class_credit,
-    "policy_gradient": policy_gradient,
-    "policy_gradient_backward": policy_gradient_backward,
-    "count": count,
-}
 names = pytest.mark.parametrize("name", OPERATIONS)
 
 
-def test_every_kernel_and_every_operation_is_here() -> None:
-    triton = pytest.importorskip("triton", reason="needs triton: pip install triton")
+def test_every_kernel_and_every_operation_is_recorded() -> None:
     from agents.ops import library, triton_ops
     from rss_env.rewards.counting import triton as count_triton
 
@@ -137,53 +47,101 @@ def test_every_kernel_and_every_operation_is_here() -> None:
         if "program_id" in inspect.getsource(value.fn)
     }
     assert kernels == {f"_{name}" for name in OPERATIONS}
-    registered = {name for name in vars(library) if hasattr(getattr(library, name), "register_fake")}
-    assert registered <= {name for name in vars(triton_ops) if hasattr(getattr(triton_ops, name), "__wrapped__")}
+    registered = {name for name, value in vars(library).items() if hasattr(value, "register_fake")}
+    assert len(registered) == len(OPERATIONS) - 1  # all but the count
+    # Whatever launches a kernel is wrapped: it does so on the device of its first tensor.
+    assert registered == {name for name, value in vars(triton_ops).items() if hasattr(value, "__wrapped__")}
 
 
 @names
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("samples", [1, 64])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_grid_is_within_the_limits_of_cuda_and_covers_all_pixels(
-    launches: dict[str, Launches], name: str, size: Size, samples: int
+    name: str, size: tuple[int, int, int, int], samples: int, layout: str
 ) -> None:
-    OPERATIONS[name](size, samples)
-    ((grid,), (constants,)) = launches[name].grids, launches[name].arguments
-    assert all(1 <= length <= limit for length, limit in zip(grid, CUDA_LIMITS, strict=False))
-    pixels = constants.get("SPAN", constants["BLOCK"])
+    launch = launch_of(name, (size[0], samples, *size[1:]), layout=layout)
+    assert all(1 <= length <= limit for length, limit in zip(launch.grid, CUDA_LIMITS, strict=False))
+    pixels = launch.arguments.get("SPAN", launch.arguments["BLOCK"])
     rows = size[0] * (samples if name in ("soft_counts", "count") else 1)
-    chunks = math.ceil(size[1] / constants["CLASSES"]) if name == "class_credit" else 1
-    assert math.prod(grid) == rows * chunks * math.ceil(size[2] * size[3] / pixels)
+    chunks = math.ceil(size[1] / launch.arguments["CLASSES"]) if name == "class_credit" else 1
+    assert math.prod(launch.grid) == rows * chunks * math.ceil(size[2] * size[3] / pixels)
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "count"])  # it numbers pixels with 64 bits
-def test_images_too_large_for_a_kernel_are_an_error_and_not_a_wrong_result(
-    launches: dict[str, Launches], name: str
-) -> None:
+def test_images_too_large_for_a_kernel_are_an_error_and_not_a_wrong_result(name: str) -> None:
     with pytest.raises(ValueError, match="An image has at most 2147483647 pixels, got 2147483648"):
-        OPERATIONS[name]((1, 2, 2**16, 2**15), 1)
-    assert not launches[name].grids
+        launch_of(name, (1, 1, 2, 2**16, 2**15))
 
 
-def test_more_programs_than_a_grid_takes_are_an_error(launches: dict[str, Launches]) -> None:
-    with pytest.raises(
-        ValueError, match=r"A kernel has at most 2147483647 programs, got 8192 × [0-9]+: take smaller batches"
-    ):
-        policy_gradient((2**13, 255, 2**14, 2**15), 2)
+def test_more_programs_than_a_grid_takes_are_an_error() -> None:
+    with pytest.raises(ValueError, match="A kernel has at most 2147483647 programs, got 8192 × 4194304"):
+        launch_of("policy_gradient", (2**13, 2, 255, 2**14, 2**15))
 
 
 @names
-def test_kernels_are_launched_on_the_device_of_their_tensors(
-    launches: dict[str, Launches], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_are_launched_on_the_device_of_their_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
     @contextlib.contextmanager
     def device_of(tensor: torch.Tensor) -> Iterator[None]:
-        Launches.current = tensor.device.type
-        try:
-            yield
-        finally:
-            Launches.current = None
+        events.append(f"on {tensor.device}")
+        yield
+        events.append("back")
+
+    def record(*args: object) -> Launch:
+        events.append("launch")
+        return Launch(*args)
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    OPERATIONS[name]((2, 5, 6, 7), 3)
-    assert launches[name].devices == ["meta"]
+    monkeypatch.setattr(kernel_resources, "Launch", record)
+    launch_of(name, (2, 3, 5, 6, 7))
+    assert events == ["on meta", "launch", "back"]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """What the command writes for a part of the committed table."""
+    if platform.machine() != "x86_64":
+        pytest.skip("Triton's wheel has an assembler for x86-64 only")
+    folder = tmp_path_factory.mktemp("compiled")
+    words = ["--classes", "21", "150", "--dtypes", "fp32", "--out", str(folder / "resources.csv")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.kernel_resources", *words],
+        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        | {"TRITON_CACHE_DIR": str(folder)},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return read_rows(folder / "resources.csv")
+
+
+def test_every_kernel_compiles_for_an_h100_and_none_spills(compiled: list[Row]) -> None:
+    assert {row["kernel"] for row in compiled} == set(OPERATIONS)
+    assert len(compiled) == 20  # with 21 and 150 classes: four kernels in two memory formats, and two in one
+    for row in compiled:
+        assert row["stack_bytes"] == row["local_bytes"] == "0", row
+        assert 16 < int(row["registers"]) < 255, row
+
+
+def test_the_committed_table_has_every_kernel_and_number_of_classes_and_none_spills() -> None:
+    rows = read_rows(RESULTS_FILE)
+    assert {(row["kernel"], int(row["classes"])) for row in rows} == {
+        (name, classes) for name in OPERATIONS for classes in (5, 21, 64, 150, 255)
+    }
+    assert all(row["stack_bytes"] == row["local_bytes"] == "0" for row in rows)
+
+
+def test_the_committed_table_is_that_of_the_kernels_as_they_are(compiled: list[Row]) -> None:
+    known = {
+        tuple(row[name] for name in ("kernel", "classes", "logits", "layout")): row for row in read_rows(RESULTS_FILE)
+    }
+    for row in compiled:
+        committed = known[tuple(row[name] for name in ("kernel", "classes", "logits", "layout"))]
+        if row["triton"] != committed["triton"]:
+            pytest.skip(f"The table is that of Triton {committed['triton']}, this is {row['triton']}.")
+        same = ("registers", "stack_bytes", "local_bytes", "shared_bytes")
+        assert [row[name] for name in same] == [committed[name] for name in same], row

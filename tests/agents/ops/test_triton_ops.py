@@ -106,6 +106,57 @@ def test_soft_counts_are_those_of_the_reference_in_float64(
     assert torch.equal(results[1].double(), predicted)
 
 
+def test_counts_and_credits_read_label_maps_where_they_are(kernels: ModuleType) -> None:
+    given = draw((2, 3, 34, 9, 7))
+    p, maps, image, weights = (given[name] for name in ("p", "maps", "image", "weights"))
+    changed = {
+        "gaps": torch.stack([maps, maps], dim=-1)[..., 0],
+        "transposed": maps.transpose(1, 2).contiguous().transpose(1, 2),
+        "samples last": maps.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    }
+    counts, credit = kernels.soft_counts(p, maps, image), kernels.class_credit(maps, image, weights, 2)
+    for strided in changed.values():
+        assert not strided.is_contiguous()
+        for found, right in zip(kernels.soft_counts(p, strided, image), counts, strict=True):
+            assert torch.equal(found, right)
+        assert torch.equal(kernels.class_credit(strided, image, weights, 2), credit)
+
+
+def test_counts_of_several_spans_are_exact(kernels: ModuleType) -> None:
+    # Multiples of 1/64: float32 holds every sum of them. 20,500 pixels are three spans, the last one not full.
+    from agents.ops import torch_ops
+
+    generator = torch.Generator().manual_seed(0)
+    p = (torch.randint(65, (1, 34, 205, 100), generator=generator) / 64).to(DEVICE)
+    maps = torch.randint(34, (2, 205, 100), generator=generator, dtype=torch.uint8).to(DEVICE)
+    image = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    assert kernels.count_span(205 * 100) == kernels.SPAN < 205 * 100 / 2
+    results = kernels.soft_counts(p, maps, image)
+    for found, right in zip(results, torch_ops.soft_counts(p, maps, image), strict=True):
+        assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("operation", ["draw", "policy gradient"])
+def test_places_of_logits_may_pass_two_to_the_thirty_first(kernels: ModuleType, operation: str) -> None:
+    # Pages that nobody touches cost no memory.
+    far = torch.empty(2**31 + 2**20, dtype=torch.float16, device=DEVICE)
+    near = torch.randn((1, 3, 5, 7), generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.float16)
+    logits = far.as_strided((1, 3, 5, 7), (1, 2**30, 7, 1))
+    logits.copy_(near)
+    label_maps = torch.ones((1, 2, 5, 7), dtype=torch.uint8, device=DEVICE)
+    seed, offset = (torch.zeros(n, dtype=torch.int64, device=DEVICE) for n in (1, 2))
+
+    def run(z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if operation == "draw":
+            return (kernels.sample_label_maps(z, 8, seed, 1.0, 1, offset),)
+        *values, weights = kernels.policy_gradient(z, label_maps, torch.ones((1, 2, 1, 1), device=DEVICE))
+        gradient = kernels.policy_gradient_backward(z, weights, torch.ones(2, device=DEVICE))
+        return *values, weights, gradient
+
+    for found, right in zip(run(logits), run(near), strict=True):
+        assert torch.equal(found, right)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_class_credit_is_that_of_the_reference_in_float64_and_images_without_label_maps_get_none(
     kernels: ModuleType, size: tuple[int, int, int, int, int]
@@ -118,6 +169,8 @@ def test_class_credit_is_that_of_the_reference_in_float64_and_images_without_lab
     result = kernels.class_credit(given["maps"], given["image"], given["weights"], batch)
     torch.testing.assert_close(result.double(), expected, rtol=0, atol=1e-5)
     assert not result[-1].any()
+    # One label map after the other is added, in every implementation.
+    assert torch.equal(result, torch_ops.class_credit(given["maps"], given["image"], given["weights"], batch))
 
 
 def test_the_dispatch_takes_triton_where_it_is_asked_for(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
