@@ -24,13 +24,16 @@ from unittest import mock
 import torch
 import tyro
 
+from agents.scores.packing import packed_bytes
 from agents.training.command import run_command
 from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, commit, read_rows
 from rss_env.errors import OptionError
 
 Size = tuple[int, int, int, int, int]  # B, K, C, H, W
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TYPES = {torch.uint8: "*u8", torch.int64: "*i64"} | {dtype: f"*{name}" for name, dtype in DTYPES.items()}
+TYPES = {torch.uint8: "*u8", torch.int32: "*i32", torch.int64: "*i64"} | {
+    dtype: f"*{name}" for name, dtype in DTYPES.items()
+}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 RESULTS_FILE = RESULTS / "kernels_sm90.csv"
 
@@ -143,6 +146,21 @@ def count(size: Size, logits: torch.Tensor) -> Any:
     return count_triton.count_labels(empty(batch, samples, height * width), empty(batch, height * width), classes)
 
 
+def pack_labels(size: Size, logits: torch.Tensor) -> Any:
+    """Packs the label maps of an image."""
+    from agents.ops import triton_ops
+
+    return triton_ops.pack_labels(empty(size[1], *size[3:]), size[2])
+
+
+def unpack_labels(size: Size, logits: torch.Tensor) -> Any:
+    """Unpacks the label maps of an image."""
+    from agents.ops import triton_ops
+
+    maps = empty(size[1], *size[3:])
+    return triton_ops.unpack_labels(empty(packed_bytes(maps.numel(), size[2]) // 4, dtype=torch.int32), size[2], maps)
+
+
 OPERATIONS: dict[str, Callable[[Size, torch.Tensor], Any]] = {  # by the name of the kernel
     "draw": draw,
     "soft_counts": soft_counts,
@@ -150,12 +168,15 @@ OPERATIONS: dict[str, Callable[[Size, torch.Tensor], Any]] = {  # by the name of
     "policy_gradient": policy_gradient,
     "policy_gradient_backward": policy_gradient_backward,
     "count": count,
+    "pack_labels": pack_labels,
+    "unpack_labels": unpack_labels,
 }
+NO_LOGITS = ("class_credit", "count", "pack_labels", "unpack_labels")
 
 
 def variants(name: str, dtypes: Sequence[str]) -> list[tuple[str, str]]:
     """Dtypes and memory formats of the (B, C, H, W) tensor that an operation reads; empty words if it reads none."""
-    if name in ("class_credit", "count"):
+    if name in NO_LOGITS:
         return [("", "")]
     return list(itertools.product(("fp32",) if name == "soft_counts" else dtypes, FORMATS))
 

@@ -22,13 +22,11 @@ import torch
 import triton
 import triton.language as tl
 
-from . import torch_ops
 from .philox import cells_in_a_row
-from .torch_ops import gradient_format
-
-pack_labels, unpack_labels = torch_ops.pack_labels, torch_ops.unpack_labels  # dense, so torch's own do
+from .torch_ops import gradient_format, labels_a_number
 
 PIXELS = 128  # of a tile; a power of two
+NUMBERS = 512  # of packed labels, of a program: 16 bytes a thread
 FEWER_PIXELS = 32  # the same, see ``softmax_pixels``
 CLASSES = 32  # of a tile, at most; a power of two
 SPAN = 8192  # most pixels whose sums a program keeps before it writes them; a power of two
@@ -358,6 +356,29 @@ def _policy_gradient_backward(
         tl.store(place, push.to(out.dtype.element_ty), mask=known)
 
 
+@triton.jit
+def _pack_labels(labels, numbers, size, many, CLASSES: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr):
+    """A block of numbers, each made of its HELD digits: see ``torch_ops.pack_labels``."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    number = tl.zeros((BLOCK,), dtype=tl.uint32)
+    for digit in tl.static_range(HELD):
+        spot = place + tl.cast(many, tl.int64) * (HELD - 1 - digit)
+        label = tl.load(labels + spot, mask=(place < many) & (spot < size), other=0)
+        number = number * CLASSES + label.to(tl.uint32)
+    tl.store(numbers + place, number.to(tl.int32, bitcast=True), mask=place < many)
+
+
+@triton.jit
+def _unpack_labels(numbers, labels, size, many, CLASSES: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr):
+    """A block of numbers, each taken apart into its HELD digits."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    number = tl.load(numbers + place, mask=place < many, other=0).to(tl.uint32, bitcast=True)
+    for digit in tl.static_range(HELD):
+        spot = place + tl.cast(many, tl.int64) * digit
+        tl.store(labels + spot, (number % CLASSES).to(tl.uint8), mask=(place < many) & (spot < size))
+        number = number // CLASSES
+
+
 Wrapped = Callable[..., Any]
 
 
@@ -514,6 +535,27 @@ def policy_gradient_backward(logits: torch.Tensor, weights: torch.Tensor, gradie
         **shape,
     )
     return out
+
+
+@on_its_device
+def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """See ``torch_ops.pack_labels``."""
+    labels, held = label_maps.contiguous(), labels_a_number(num_classes)
+    many = triton.cdiv(labels.numel(), held)
+    numbers = torch.empty(many, dtype=torch.int32, device=labels.device)
+    if many:
+        shape = {"CLASSES": num_classes, "HELD": held, "BLOCK": NUMBERS}
+        _pack_labels[_grid(triton.cdiv(many, NUMBERS), 1)](labels, numbers, labels.numel(), many, **shape)
+    return numbers
+
+
+@on_its_device
+def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
+    """See ``torch_ops.unpack_labels``."""
+    many = len(numbers)
+    if many:
+        shape = {"CLASSES": num_classes, "HELD": labels_a_number(num_classes), "BLOCK": NUMBERS}
+        _unpack_labels[_grid(triton.cdiv(many, NUMBERS), 1)](numbers, out, out.numel(), many, **shape)
 
 
 def softmax_pixels(logits: torch.Tensor) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
+import os
 from types import ModuleType
 
 import pytest
@@ -11,28 +12,25 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.ops import torch_ops
 from agents.ops.torch_ops import labels_a_number
 from agents.scores.packing import PackedMaps, packed_bytes
 
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+HINTS = {"numba": "pip install 'rss-env[fast]'", "triton": "pip install triton"}
 
-@pytest.fixture(
-    params=[
-        "torch",
-        pytest.param(
-            "numba",
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec("numba") is None, reason="needs numba: pip install 'rss-env[fast]'"
-            ),
-        ),
-    ]
-)
+
+@pytest.fixture(params=["torch", "numba", "triton"])
 def ops(request: pytest.FixtureRequest) -> ModuleType:
-    if request.param == "torch":
-        return torch_ops
-    from agents.ops import numba_ops
+    if request.param in HINTS:
+        pytest.importorskip(request.param, reason=f"needs {request.param}: {HINTS[request.param]}")
+    return importlib.import_module(f"agents.ops.{request.param}_ops")
 
-    return numba_ops
+
+def place(ops: ModuleType) -> torch.device:
+    """Where tensors are for an implementation."""
+    return torch.device("cuda" if CUDA and ops.__name__.endswith("triton_ops") else "cpu")
 
 
 def pack_oracle(labels: list[int], num_classes: int) -> list[int]:
@@ -49,11 +47,11 @@ def test_labels_are_the_digits_of_numbers(ops: ModuleType, num_classes: int, len
     largest = data.draw(st.booleans())  # the numbers as large as they can be
     low = num_classes - 1 if largest else 0
     labels = data.draw(st.lists(st.integers(low, num_classes - 1), min_size=length, max_size=length))
-    maps = torch.tensor(labels, dtype=torch.uint8)
+    maps = torch.tensor(labels, dtype=torch.uint8, device=place(ops))
     numbers = ops.pack_labels(maps, num_classes)
     assert [number % 2**32 for number in numbers.tolist()] == pack_oracle(labels, num_classes)
     assert numbers.nbytes == packed_bytes(length, num_classes)
-    out = torch.full((length,), 77, dtype=torch.uint8)
+    out = torch.full((length,), 77, dtype=torch.uint8, device=place(ops))
     ops.unpack_labels(numbers, num_classes, out)
     assert out.tolist() == labels
 
@@ -66,8 +64,8 @@ def test_no_quotient_is_rounded_to_a_wrong_digit(ops: ModuleType, num_classes: i
         min(top, max(0, m * num_classes**e + d)) for e in range(held) for m in range(num_classes) for d in (-1, 0, 1)
     }
     values = sorted(near)
-    numbers = torch.tensor([v - 2**32 if v >= 2**31 else v for v in values], dtype=torch.int32)
-    out = torch.empty(held * len(values), dtype=torch.uint8)
+    numbers = torch.tensor([v - 2**32 if v >= 2**31 else v for v in values], dtype=torch.int32, device=place(ops))
+    out = torch.empty(held * len(values), dtype=torch.uint8, device=place(ops))
     ops.unpack_labels(numbers, num_classes, out)
     for digit, labels in enumerate(out.view(held, -1).tolist()):
         assert labels == [v // num_classes**digit % num_classes for v in values]
