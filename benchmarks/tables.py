@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from agents.training.command import run_command
-from benchmarks import agent_step, kernel_resources, kernels, sb3_update, throughput, throughput_stages
+from benchmarks import agent_step, kernel_resources, kernels, sb3_update, step_bytes, throughput, throughput_stages
 from benchmarks.convergence.records import record_table, search_table
 from benchmarks.convergence.results import final_table, headline_table
 from benchmarks.convergence.suites import LEVELS, SUITES
@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "sb3_update": sb3_update.update_table,
     "kernels": kernels.kernels_table,
     "kernel_resources": kernel_resources.resources_table,
+    "step_bytes": step_bytes.bytes_table,
     "throughput": throughput.step_table,
     "throughput_growth": throughput.growth_table,
     "throughput_stages": throughput_stages.stages_table,
