@@ -47,11 +47,9 @@ STEP = (
     Part("target pixels of every class: a sum", False, dense=1),
     Part("class credit", True, dense=1, new=1, old=1),
     Part("what holds for all pixels added to the direction", False, dense=2),
-    Part("log-softmax", False, dense=2),
-    Part("direction divided by the variance", False, dense=2),
-    Part("its product with the probabilities: exp, product, sum", False, dense=6),
-    Part("entropy, a metric: exp, product, sum", False, dense=6),
-    Part("backward: product, exp, log-softmax", False, dense=8),
+    Part("loss: softmax, product with the direction, sum", False, dense=6),
+    Part("entropy, a metric: p log p, sum", False, dense=3),
+    Part("backward: product, softmax", False, dense=5),
 )
 REPLAY = (  # only where label maps are kept
     Part("new label maps next to the earlier ones", False, new=2),
