@@ -21,6 +21,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "agents/test_sb3.py": SB3,
     "benchmarks": (*AGENTS, *SB3, "matplotlib"),
     "datasets/test_download.py": CLI,
+    "datasets/test_hostile.py": CLI,
+    "env/test_fuzz.py": ("torch",),
     "env/test_torch_*.py": ("torch",),
     "integrations/test_sb3.py": SB3,
     "integrations/test_torchrl.py": ("torchrl",),
@@ -38,14 +40,25 @@ def is_installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
+def needed_by(path: Path) -> set[str]:
+    """The libraries that a folder or file of tests needs as a whole."""
+    name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+    return {library for pattern, libraries in NEEDS.items() if fnmatchcase(name, pattern) for library in libraries}
+
+
 def missing_of(path: Path) -> list[str]:
-    """The libraries that a folder or file of tests needs as a whole and that are not installed."""
-    name = path.relative_to(ROOT).as_posix()
-    needed = {library for pattern, libraries in NEEDS.items() if fnmatchcase(name, pattern) for library in libraries}
-    return sorted(library for library in needed if not is_installed(library))
+    """Those of them that are not installed."""
+    return sorted(library for library in needed_by(path) if not is_installed(library))
 
 
 needs_torch = pytest.mark.skipif(not is_installed("torch"), reason="needs torch: pip install 'rss-env[torch]'")
+
+
+def by_name(table: dict[str, Any]) -> list[Any]:
+    """The values of a table as parameters, named by their keys; that of ``"torch"`` is skipped without torch."""
+    return [pytest.param(value, id=key, marks=[needs_torch] * (key == "torch")) for key, value in table.items()]
+
+
 ON_TORCH = pytest.param({"device": "cpu"}, marks=needs_torch, id="torch")
 
 

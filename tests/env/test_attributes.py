@@ -7,18 +7,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from rss_env import wrappers
 from rss_env.errors import OptionError
 from rss_env.wrappers import vector as twins
+from tests.extras import by_name, needs_torch, tensor
 
 ID = "RSS-Shapes-ImageReward-v0"
 SMALL: dict[str, Any] = {"image_size": (8, 10), "num_classes": 3, "num_images": 8}
 NATIVE: dict[str, dict[str, Any]] = {"NumPy": {}, "torch": {"device": "cpu"}}
-every_native = pytest.mark.parametrize("native", NATIVE.values(), ids=NATIVE)
+every_native = pytest.mark.parametrize("native", by_name(NATIVE))
 
 
 def sync(wrap: Any = None, **options: Any) -> gym.vector.VectorEnv:
@@ -158,8 +158,9 @@ def test_attributes_of_wrappers_are_read_and_set_where_they_are():
         inner.get_attr("kind")
 
 
+@needs_torch
 def test_label_maps_in_tensors_are_counted_too():
     envs = twins.FeedbackReward(gym.make_vec(ID, 3, **SMALL, device="cpu"), "stars:3")
     envs.reset(seed=0)
-    envs.step(torch.zeros(3, 8, 10, dtype=torch.uint8))
+    envs.step(tensor(np.zeros((3, 8, 10), np.uint8)))
     assert envs.get_attr("reward_queries") == (1, 1, 1)

@@ -622,7 +622,7 @@ def test_wrong_kinds_and_arguments_are_errors_that_say_what_is_right(kind: Any, 
 
 
 @every_kind
-@pytest.mark.parametrize("vectorization", [None, {}, {"device": "cpu"}])
+@pytest.mark.parametrize("vectorization", [None, {}, ON_TORCH])
 def test_the_metadata_names_the_reward_only_where_it_is_given_up_to_noise_or_rounding(
     name: str, vectorization: dict[str, Any] | None
 ):

@@ -8,10 +8,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 
 from rss_env import SegmentationEnv, SegmentationVectorEnv
 from rss_env.errors import DatasetError, InvalidAction, OptionError
+from tests.extras import needs_torch, tensor
 
 KINDS = {"single": SegmentationEnv, "vector": SegmentationVectorEnv}
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -106,6 +106,7 @@ def test_the_arguments_that_the_error_lists_are_all_taken(kind: Any):
         assert name in str(other.value).replace("data set", "dataset").replace("reward level", "level")
 
 
+@needs_torch
 def test_a_torch_environment_lists_its_own_arguments_too():
     with pytest.raises(TypeError, match=r"valid: dataset, level, device, num_envs, .*cache, .*num_images\.$"):
         gym.make_vec("RSS-Shapes-ImageReward-v0", device="cpu", colour=1)
@@ -150,6 +151,7 @@ def test_reset_options_are_a_dict(kind: Any, options: Any):
         env.reset(seed=0, options=options)
 
 
+@needs_torch
 def test_reset_options_are_a_dict_on_a_device_too():
     with pytest.raises(OptionError, match="needs a dict of index, episode, reset_mask, got 3"):
         gym.make_vec("RSS-Shapes-ImageReward-v0", device="cpu", **SMALL).reset(options=3)
@@ -163,9 +165,17 @@ def test_names_of_reset_options_are_strings(kind: Any, options: Any):
 
 
 @every_kind
-@pytest.mark.parametrize("action", [[[1], [2, 3]], torch.zeros(40, 48, requires_grad=True), torch.zeros(2).bfloat16()])
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: [[1], [2, 3]],
+        lambda: tensor(np.zeros((40, 48), np.float32)).requires_grad_(),
+        lambda: tensor(np.zeros(2)).bfloat16(),
+    ],
+    ids=["ragged", "with gradient", "bfloat16"],
+)
 def test_what_numpy_makes_no_array_of_is_an_invalid_action(kind: Any, action: Any):
-    env = kind(**SMALL)
+    env, action = kind(**SMALL), action()
     env.reset(seed=0)
     with pytest.raises(InvalidAction, match="A label map must have an integer dtype"):
         env.step(action)

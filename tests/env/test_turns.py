@@ -13,6 +13,7 @@ import pytest
 
 from rss_env.errors import AlreadyPendingCallError
 from rss_env.turns import Turn
+from tests.extras import by_name
 
 ID = "RSS-Shapes-ImageReward-v0"
 SMALL: dict[str, Any] = {"image_size": (8, 10), "num_classes": 3, "num_images": 8}
@@ -21,7 +22,7 @@ MAKERS: dict[str, Any] = {
     "vector": lambda **options: gym.make_vec(ID, 2, **SMALL, **options),
     "torch": lambda **options: gym.make_vec(ID, 2, device="cpu", **SMALL, **options),
 }
-every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+every_maker = pytest.mark.parametrize("make", by_name(MAKERS))
 
 
 @every_maker
