@@ -19,8 +19,8 @@ from benchmarks.processes import ROOT, Processes
 from benchmarks.training_runs import RunFailed, log_file, read_curve, run_all, train
 from tests.benchmarks.alive import children_of, end_within, is_alive
 
-TRAINING = ["agents.supervised", "--image-size", "16", "16", "--batch-size", "2", "--steps", "400"]
-TRAINING += ["--eval-every", "200", "--log-every", "10"]
+TRAINING = ["agents.supervised", "--image-size", "16", "16", "--batch-size", "2", "--steps", "200"]
+TRAINING += ["--eval-every", "100", "--log-every", "10"]
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_an_interrupted_run_is_resumed_and_its_curve_is_read_back(tmp_path: Path
         train(TRAINING, folder, processes)
     thread.join()
     before = (folder / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(before[-1])["step"] < 400
+    assert json.loads(before[-1])["step"] < 200
 
     train(TRAINING, folder, Processes())
     assert (folder / "metrics.jsonl").read_text().splitlines()[0] == before[0]
-    assert [(point["step"], point["reward_queries"]) for point in read_curve(folder)] == [(200, 400), (400, 800)]
+    assert [(point["step"], point["reward_queries"]) for point in read_curve(folder)] == [(100, 200), (200, 400)]
 
     with pytest.raises(RunFailed, match=r"stopped with exit code 2: .*seed"):
         train([*TRAINING, "--seed", "7"], folder, Processes())
