@@ -656,6 +656,7 @@ def malicious_zip(name: str, mode: int = 0o100644) -> bytes:
         (malicious_zip(f"{FOLDER}/link", 0o120777), "is a link or a device"),
         (malicious_zip(f"{FOLDER}/device", 0o020666), "is a link or a device"),
     ],
+    ids=itertools.count(),  # the bytes hold the time, and processes that share the tests must agree on their names
 )
 def test_a_malicious_archive_is_refused_whole(server: Server, tmp_path: Path, body: bytes, reason: str):
     root = tmp_path / "a" / "b" / "root"
