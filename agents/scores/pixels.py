@@ -6,6 +6,7 @@ there earned none, the logarithm of one minus their probabilities.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -113,15 +114,17 @@ class PixelMemory:
         """Adds what ``state_dict()`` holds; what two processes learned about one image is put together.
 
         Raises:
-            ValueError: it is of another number of classes, or a known class is none.
+            ValueError: a known class is none, or the excluded ones are of another number of classes.
         """
         if not state:
             return
-        if int(state["classes"]) != self.num_classes:
-            raise ValueError(f"the memory is of {int(state['classes'])} classes, not of {self.num_classes}")
         wrong = (state["known"] > self.num_classes - 1) & (state["known"] != UNKNOWN)
         if state["known"].dtype != torch.uint8 or wrong.any():
             raise ValueError(f"known classes must be uint8, 0..{self.num_classes - 1} or {UNKNOWN}")
+        if state["excluded"].shape[1] != math.ceil(self.num_classes / 8):
+            raise ValueError(
+                f"excluded classes must be {self.num_classes} bits of bytes, got {state['excluded'].shape}"
+            )
         for index, known, packed in zip(
             state["index"].tolist(), state["known"].numpy(), state["excluded"].numpy(), strict=True
         ):

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from ..ops.torch_ops import labels_a_number
 from .packing import PackedMaps, packed_bytes
 
 
@@ -105,8 +107,8 @@ class VisitMemory:
         """Puts the visits of ``state_dict()`` and those that are kept together, each once and in the order of time.
 
         Raises:
-            ValueError: the label maps are of another number of classes, or not as many as there should be; a kernel
-                would take such labels for addresses.
+            ValueError: the label maps are of another number of classes, not as many as there should be, or no label
+                maps; a kernel would take such labels for addresses.
         """
         if not state:
             return
@@ -116,6 +118,12 @@ class VisitMemory:
             raise ValueError(f"the memory is of {num_classes} classes, not of {self.num_classes}")
         if numbers.dtype != torch.int32 or numbers[:1].nbytes != packed_bytes(math.prod(shape), num_classes):
             raise ValueError(f"{numbers.dtype} {tuple(numbers.shape)} are no packed label maps of {shape}")
+        highest, limit = (
+            int(numbers.numpy().view(np.uint32).max(initial=0)),
+            num_classes ** labels_a_number(num_classes),
+        )
+        if highest >= limit:
+            raise ValueError(f"packed label maps hold number {highest}; valid: 0..{limit - 1}")
         columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist())
         for index, numbers, scores, when in zip(*columns, strict=True):
             merged[when] = Visit(index, PackedMaps(numbers.clone(), shape, num_classes), scores.clone(), when)

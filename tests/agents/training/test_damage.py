@@ -59,8 +59,8 @@ def run(runs: Path, tmp_path: Path) -> Path:
 
 
 def resume(run_dir: Path, algorithm: Algorithm | None = None, **arguments: Any) -> Any:
-    given = SHARED | {"run_dir": str(run_dir), "resume": True} | arguments
-    return train(ENV_IDS["image"], algorithm or Likelihood(samples_per_image=3), **given)
+    given = SHARED | {"env_id": ENV_IDS["image"], "run_dir": str(run_dir), "resume": True} | arguments
+    return train(algorithm=algorithm or Likelihood(samples_per_image=3), **given)
 
 
 def flip(file: Path) -> Path:
@@ -205,6 +205,10 @@ def without(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda held: {name: value for name, value in held.items() if name != key}
 
 
+def changed(key: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda held: held | {key: change(held[key])}
+
+
 def rewrite(run_dir: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
     """Changes what a file of the newest checkpoint holds, and its checksum with it."""
     folder = run_dir / "checkpoints" / NEWEST
@@ -216,11 +220,11 @@ def rewrite(run_dir: Path, name: str, change: Callable[[dict[str, Any]], Any]) -
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        (
-            "memory-0.pt",
-            lambda held: held | {"num_classes": torch.tensor(4)},
-            "memory is of 4 classes, not of 3",
-        ),
+        ("memory-0.pt", changed("num_classes", lambda value: value + 1), "of 4 classes, not of 3"),
+        ("memory-0.pt", changed("shape", lambda value: value + 8), "no packed label maps"),
+        ("memory-0.pt", changed("label_maps", lambda value: value[:, :-1].clone()), "no packed label maps"),
+        ("memory-0.pt", changed("label_maps", lambda value: value.long()), "no packed label maps"),
+        ("memory-0.pt", changed("label_maps", lambda value: value.fill_(-1)), r"number 4294967295.* 0\.\.3486784400"),
         ("memory-0.pt", without("scores"), "KeyError: 'scores'"),
         ("memory-0.pt", lambda held: [held], "TypeError"),
         ("state.pt", without("step"), "KeyError: 'step'"),
@@ -236,6 +240,23 @@ def test_contents_that_a_run_cannot_go_on_from_are_named_with_their_file(
     rewrite(run, name, change)
     with pytest.raises(CheckpointError, match=rf"{NEWEST}/{name} does not hold what this run needs .*{said}"):
         resume(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (changed("known", lambda value: value.fill_(3)), r"known classes must be uint8, 0\.\.2 or 255"),
+        (changed("known", lambda value: value.long()), "known classes must be uint8"),
+        (changed("excluded", lambda value: value.repeat(1, 2, 1, 1)), "excluded classes must be 3 bits"),
+    ],
+)
+def test_classes_of_pixels_that_there_cannot_be_are_named_with_their_file(
+    runs: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    run_dir = Path(shutil.copytree(runs / "pixel", tmp_path / "run"))
+    rewrite(run_dir, "memory-0.pt", change)
+    with pytest.raises(CheckpointError, match=rf"memory-0\.pt does not hold what this run needs .*{said}"):
+        resume(run_dir, env_id=ENV_IDS["pixel"])
 
 
 @pytest.mark.parametrize(
