@@ -219,6 +219,8 @@ class ImageLevel:
         return self.buffer[:many]
 
     def _remember(self, feedback: Feedback) -> None:
+        if not self.memory.visits:
+            return
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         for b, index in enumerate(feedback.index):
             if self.twice and b == 0 and feedback.label_maps.shape[1] == 2:

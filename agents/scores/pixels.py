@@ -104,7 +104,6 @@ class PixelMemory:
         if not self._kept:
             return {}
         return {
-            "classes": torch.tensor(self.num_classes),
             "index": torch.tensor(list(self._kept)),
             "known": torch.from_numpy(np.stack([known for known, _ in self._kept.values()])),
             "excluded": torch.from_numpy(np.stack([packed for _, packed in self._kept.values()])),
