@@ -23,10 +23,19 @@ BLOCK = 1 << 20  # bytes
 def add_checksums(files: Sequence[Path]) -> None:
     """Appends the checksums of files of one folder to its SHA256SUMS, which is on the disk when this returns."""
     lines = [f"{checksum}  {file.name}\n" for file, checksum in zip(files, _hash(files), strict=True)]
-    with (files[0].parent / CHECKSUMS).open("a", encoding="utf-8", newline="\n") as sums:
+    path = files[0].parent / CHECKSUMS
+    with path.open("a", encoding="utf-8", newline="\n") as sums:
         sums.writelines(lines)
-        sums.flush()
-        os.fsync(sums.fileno())
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of the files in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_file(file: Path, required: bool = True) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import os
 import platform
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from agents.checksums import sync
 from rss_env.errors import OptionError
 
 RESULTS = Path(__file__).parent / "results"
@@ -175,22 +175,14 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         temporary.unlink(missing_ok=True)  # of a writer that was killed: a living one would hold the lock
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(place)
-        _sync(place.parent)
+        sync(place.parent)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_writable(path: Path) -> None:

@@ -26,7 +26,15 @@ from rss_env.errors import OptionError
 ROOT = RESULTS.parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n)(?:(?!<!-- table:).)*?(<!-- end -->)", re.DOTALL)
-RECORDS = ("search_shapes", "search_shapes_long", "search_evidence", "search_camvid", "search_feedback", "rss_parts")
+RECORDS = (
+    "search_shapes",
+    "search_shapes_long",
+    "search_evidence",
+    "search_camvid",
+    "search_feedback",
+    "rss_parts",
+    "label_bits",
+)
 TABLES: dict[str, Callable[[], Table]] = {
     **{
         f"{suite}_{dataset}_{level}": final_table(suite, dataset, level)

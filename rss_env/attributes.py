@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rss_env.errors import OptionError
@@ -61,3 +61,8 @@ def same(name: str, values: Sequence[Any]) -> Any:
     if any(value is not values[0] and value != values[0] for value in values):
         raise OptionError(f"The sub-environments share {name}: set_attr() needs one value for all, got {values!r}.")
     return values[0]
+
+
+def part_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a sub-environment, which has no autoreset mode."""
+    return {key: value for key, value in metadata.items() if key != "autoreset_mode"}

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from rss_env import rendering
 from rss_env.arguments import check_seed, is_count
-from rss_env.attributes import SINGLE, PartAttributes, same
+from rss_env.attributes import SINGLE, PartAttributes, part_metadata, same
 from rss_env.episodes import EpisodeStream
 from rss_env.errors import OptionError, ResetNeeded
 from rss_env.spaces import as_array, batched_space
@@ -227,7 +227,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
         if name == "reward_queries":
             value: Any = self.reward_queries // self.num_envs  # a step scores as many label maps of each
         elif name == "metadata":
-            value = {key: v for key, v in self.metadata.items() if key != "autoreset_mode"}
+            value = part_metadata(self.metadata)
         elif name in (*SINGLE, "render_mode", "spec"):
             value = getattr(self, SINGLE.get(name, name))
         else:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +34,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from ..checksums import add_checksums, check_folder
+from ..checksums import add_checksums, check_folder, sync
 from ..errors import CheckpointError, DamagedCheckpointError, RunFolderError
 from ..networks.checkpoints import WEIGHTS, find_checkpoints, save_policy
 
@@ -193,14 +192,14 @@ class RunFolder:
                     memory.replace(temporary / memory.name[1:])
                 files = sorted(temporary.iterdir())
                 for file in files:
-                    _sync(file)
+                    sync(file)
                 add_checksums(files)
-                _sync(temporary)
+                sync(temporary)
             if final.exists():  # the same step again: the old one goes when the new one is there
                 _make_empty(aside)
                 final.replace(aside)
             temporary.replace(final)
-            _sync(parent)
+            sync(parent)
             if aside.exists():
                 shutil.rmtree(aside)
         finally:
@@ -349,12 +348,10 @@ def _checksum(config: dict[str, Any]) -> str:
 def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".writing-{path.name}")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_text(text)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -379,11 +376,3 @@ def _writing(path: Path) -> Iterator[None]:
         for memory in path.glob(".memory-*.pt"):
             memory.unlink(missing_ok=True)
         raise RunFolderError(f"Cannot write a checkpoint to {path}; is the disk full? {first}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from agents.training.command import run_command
 from benchmarks.leaderboard import report
 from benchmarks.leaderboard.arenas import Arena, arenas
-from benchmarks.leaderboard.judge import Judge, Verdict
+from benchmarks.leaderboard.judge import Judge, Verdict, readable
 from benchmarks.leaderboard.own_entries import COMMANDS, ENTRIES, FILES, train_entry
 from benchmarks.processes import Processes
 from benchmarks.results_file import (
@@ -94,9 +94,11 @@ def rows_of(run: Run, verdict: Verdict, measured: Mapping[str, Any]) -> list[dic
     mean = "" if verdict.mean_score is None else round(verdict.mean_score, 5)
     nothing = {"reward_queries": verdict.queries, "seconds": round(verdict.seconds, 2)}
     points = verdict.curve if verdict.status == "ok" else [nothing | {"val_miou": "", "val_pixel_accuracy": ""}]
-    status = " ".join(verdict.status.split())[:300]
     return [
-        about | {"status": status, "final": int(point is points[-1]), "mean_score": mean} | dict(point) | dict(measured)
+        about
+        | {"status": readable(verdict.status), "final": int(point is points[-1]), "mean_score": mean}
+        | dict(point)
+        | dict(measured)
         for point in points
     ]
 

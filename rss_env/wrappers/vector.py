@@ -10,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from rss_env.attributes import SINGLE, PartAttributes, same
+from rss_env.attributes import SINGLE, PartAttributes, part_metadata, same
 from rss_env.rewards.arrays import Array
 from rss_env.spaces import as_array
 from rss_env.wrappers.actions import check_shape, coarse_space, flat_space, upsample
@@ -36,7 +36,7 @@ class _Twin(PartAttributes, VectorWrapper):
         if name in (*SINGLE, *self.part_attributes):
             return (getattr(self, SINGLE.get(name, name)),) * self.num_envs
         if name == "metadata":
-            return ({key: value for key, value in self.metadata.items() if key != "autoreset_mode"},) * self.num_envs
+            return (part_metadata(self.metadata),) * self.num_envs
         return self._below().call(name, *args, **kwargs)
 
     def _set_parts(self, name: str, values: list[Any]) -> None:
