@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from rss_env.datasets.decode import RESIZES
 from rss_env.errors import OptionError
 
 from ..checksums import check_file
@@ -33,7 +32,7 @@ VALID: dict[str, Callable[[Any], bool]] = {
     "num_classes": lambda value: isinstance(value, int) and value > 0,
     "palette": lambda value: isinstance(value, list) and all(_are_integers(colour, 3, 0, 255) for colour in value),
     "image_size": lambda value: _are_integers(value, 2, 1),
-    "resize": lambda value: value in RESIZES,
+    "resize": lambda value: value in ("pad", "crop", "stretch"),
 }
 
 
