@@ -20,11 +20,11 @@ class Interruption:
 
 @contextmanager
 def interruption() -> Iterator[Interruption]:
-    """Lets the step at hand end on Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+    """Lets the step at hand end, and its checkpoint be written, on Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
     flag = Interruption()
 
     def request(number: int, frame: FrameType | None) -> None:
-        if flag.requested:
+        if flag.requested and number == signal.SIGINT:  # SIGTERM comes twice: from a launcher, and for want of it
             raise KeyboardInterrupt
         flag.requested = True
 

@@ -225,6 +225,8 @@ class _Trainer:
                     job.on_main(lambda: self._evaluate(bar))
                 if self.step % run.checkpoint_every == 0 or self.step == run.steps:
                     self._save()
+            if self.saved != self.step:  # interrupted; the signal may reach another process of the job only now
+                self._save()
         return self._finish()
 
     def _update(self) -> dict[str, torch.Tensor | float]:
@@ -334,10 +336,8 @@ class _Trainer:
         }
 
     def _finish(self) -> Result:
-        """The last checkpoint and the last evaluation, where the loop has not made them."""
+        """How the run ended, with the last evaluation if the loop has not made it."""
         job, finished = self.job, self.step >= self.run.steps
-        if self.saved != self.step:
-            self._save()
         if finished and job.is_main and self.evaluation is None:  # resumed after its last step
             logged = any("val/miou" in row for row in self.folder.read_metrics() if row["step"] == self.step)
             self._evaluate(log=not logged)

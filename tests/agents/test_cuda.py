@@ -1,0 +1,75 @@
+"""Training on a CUDA device: it runs, resumes to the same bits, and its policies are used on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agents import RSS, Likelihood, Supervised, WeakLabels, evaluate
+from agents.networks.checkpoints import WEIGHTS
+from agents.training.algorithm import Algorithm
+from agents.training.loop import train
+from agents.training.run_folder import RunFolder
+from rss_env.rewards import LEVELS
+from tests.agents.training.test_resume import interrupted
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
+    "rss": lambda: RSS(samples_per_image=4),
+    "rss with PSR and PSD": lambda: RSS(samples_per_image=4, cells=(4, 1), advantage="psd"),
+    "likelihood": lambda: Likelihood(samples_per_image=4),
+    "supervised": Supervised,
+    "weak labels": WeakLabels,
+}
+OPTIONS: dict[str, Any] = {
+    "image_size": (24, 33),
+    "env_kwargs": {"num_images": 8},
+    "batch_size": 4,
+    "network_options": {"width": 8},
+    "log_every": 1,
+    "progress": False,
+    "device": "cuda",
+}
+
+
+def run(name: str, run_dir: Path, level: str = "image", **options: Any) -> Path:
+    result = train(f"RSS-Shapes-{level.title()}Reward-v0", ALGORITHMS[name](), run_dir=str(run_dir), **OPTIONS | options)
+    assert result.finished
+    assert next(result.network.parameters()).is_cuda
+    return result.checkpoint
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_trains(name: str, level: str, tmp_path: Path) -> None:
+    if (name, level) in (("rss with PSR and PSD", "pixel"), ("weak labels", "pixel")):
+        pytest.skip(f"{name}: for image-level scores")
+    run(name, tmp_path, level, steps=8)
+    losses = [row["train/loss"] for row in RunFolder(tmp_path).read_metrics() if "train/loss" in row]
+    assert len(losses) == 8
+    assert len(set(losses)) > 1
+
+
+@pytest.mark.parametrize("name", ["rss", "likelihood", "supervised"])
+def test_a_resumed_run_ends_with_the_same_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    whole = run(name, tmp_path / "whole", steps=8)
+    options = OPTIONS | {"steps": 8, "run_dir": str(tmp_path / "parts")}
+    assert not train("RSS-Shapes-ImageReward-v0", interrupted(ALGORITHMS[name](), 4), **options).finished
+    parts = run(name, tmp_path / "parts", steps=8, resume=True)
+    one, other = load_file(whole / WEIGHTS), load_file(parts / WEIGHTS)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_its_checkpoint_is_evaluated_on_either_device(tmp_path: Path, command: Callable[..., Any]) -> None:
+    run("supervised", tmp_path, steps=8)
+    for device in ("cpu", "cuda"):
+        outcome = command(evaluate.main, tmp_path, "--device", device)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "mIoU" in outcome.out
