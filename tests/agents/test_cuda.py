@@ -39,7 +39,9 @@ OPTIONS: dict[str, Any] = {
 
 
 def run(name: str, run_dir: Path, level: str = "image", **options: Any) -> Path:
-    result = train(f"RSS-Shapes-{level.title()}Reward-v0", ALGORITHMS[name](), run_dir=str(run_dir), **OPTIONS | options)
+    result = train(
+        f"RSS-Shapes-{level.title()}Reward-v0", ALGORITHMS[name](), run_dir=str(run_dir), **OPTIONS | options
+    )
     assert result.finished
     assert next(result.network.parameters()).is_cuda
     return result.checkpoint
