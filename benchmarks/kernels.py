@@ -1,7 +1,7 @@
 """The operations of ``agents.ops`` against batched torch, torch.compile and the memory's speed.
 
     python -m benchmarks.kernels
-    python -m benchmarks.kernels --device cuda --sizes 16x64x21x512x512 16x64x150x512x512
+    python -m benchmarks.kernels --device cuda --sizes 16x32x21x512x512 4x16x150x512x512 --out kernels_cuda.csv
 
 For every operation and size B×K×C×H×W: milliseconds, the bytes that no implementation can leave out (inputs read once,
 outputs written once), those bytes per second as a share of the device's measured copy bandwidth, the peak of the memory
@@ -255,11 +255,11 @@ def main() -> None:
     add_rows(Path(args.out), rows, KEY)
 
 
-def kernels_table() -> Table:
+def kernels_table(file: str = "kernels.csv") -> Table:
     """Every operation against the copy bandwidth, torch and torch.compile; together against the network."""
     head = ["B×K×C×H×W", "operation", "kernel", "ms", "of copy", "faster than torch", "than torch.compile"]
     lines = [[*head, "of the network"]]
-    for row in read_last_device(RESULTS / "kernels.csv"):
+    for row in read_last_device(RESULTS / file):
         ms = float(row["ms"])
         against = f"{float(row['compiled_ms']) / ms:.1f}×" if row["compiled_ms"] else ""
         share = f"{float(row['share_of_copy_bandwidth']):.0%}"

@@ -34,6 +34,7 @@ RECORDS = (
     "search_feedback",
     "rss_parts",
     "label_bits",
+    "camvid_176x240",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -47,6 +48,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     **{name: record_table(name) for name in RECORDS},
     "sb3_update": sb3_update.update_table,
     "kernels": kernels.kernels_table,
+    "kernels_cuda": lambda: kernels.kernels_table("kernels_cuda.csv"),
     "kernel_resources": kernel_resources.resources_table,
     "step_bytes": step_bytes.bytes_table,
     "throughput": throughput.step_table,

@@ -229,6 +229,7 @@ def test_an_array_that_changes_in_place_is_sent_again():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("cache", ["device", "host"])
 def test_on_cuda_no_step_waits_and_all_agrees_with_numpy(level: str, cache: str):

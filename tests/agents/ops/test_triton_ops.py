@@ -153,8 +153,8 @@ def test_places_of_logits_may_pass_two_to_the_thirty_first(kernels: ModuleType, 
         gradient = kernels.policy_gradient_backward(z, weights, torch.ones(2, device=DEVICE))
         return *values, weights, gradient
 
-    for found, right in zip(run(logits), run(near), strict=True):
-        assert torch.equal(found, right)
+    for found, right in zip(run(logits), run(near), strict=True):  # compiled for other strides: it may round otherwise
+        torch.testing.assert_close(found, right)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
