@@ -18,7 +18,7 @@ import gymnasium as gym
 import tyro
 
 from rss_env.errors import OptionError
-from rss_env.evaluation import Evaluation, evaluate
+from rss_env.evaluation import METRICS, Evaluation, evaluate
 
 from .networks.checkpoints import check_classes, find_weights, load_policy, predict_label_maps
 from .training.arguments import (
@@ -119,7 +119,9 @@ def main() -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0
-    print(f"{'mIoU':<16} {result.miou:.4f}\n{'pixel accuracy':<16} {result.pixel_accuracy:.4f}\n")
+    for name, value in result.metrics.items():
+        print(f"{METRICS[name]:<16} {value:.4f}")
+    print()
     for name, iou in result.per_class_iou.items():
         print(f"{name:<16} {'absent' if iou is None else f'{iou:.4f}'}")
     print(f"\n{result.images} images of split {args.split}")

@@ -174,7 +174,7 @@ class Evaluate(BaseCallback):
             for name, value in self.logger.name_to_value.items()
             if name.startswith("train/") and np.isscalar(value) and math.isfinite(float(value))
         }
-        numbers = {"val/miou": self.last.miou, "val/pixel_accuracy": self.last.pixel_accuracy}
+        numbers = {f"val/{name}": value for name, value in self.last.metrics.items()}
         if self.scores:  # since the last evaluation; a baseline does not count in
             numbers["reward/mean"] = float(np.mean(self.scores))
             self.scores.clear()
@@ -316,10 +316,7 @@ def main() -> int:
     """Runs the command line."""
     args = tyro.cli(SB3Arguments, prog="python -m agents.sb3")
     model, result = train_sb3(args)
-    print(
-        f"{args.val_split}: mIoU {result.miou:.4f}, pixel accuracy {result.pixel_accuracy:.4f} on {result.images} "
-        f"images; {model.num_timesteps:,} reward queries"
-    )
+    print(f"{args.val_split}: {result}; {model.num_timesteps:,} reward queries")
     return 0
 
 

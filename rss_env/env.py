@@ -53,6 +53,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``resize``: how photos reached their size; see the argument.
     - ``samples_per_image``: K, or None for a single label map without the K axis.
     - ``expose_target``: whether ``info`` holds targets.
+    - ``has_targets``: whether the data set has masks.
     - ``reward_level``: ``"image"`` or ``"pixel"``.
     - ``reward``: name of the reward, None for a callable and where feedback changes the score.
     - ``reward_options``: a dict of the options the reward was given, ``{}`` if none.

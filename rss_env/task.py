@@ -118,6 +118,7 @@ class SegmentationTask:
             "resize": self.resize,
             "samples_per_image": self.samples_per_image,
             "expose_target": self.expose_target,
+            "has_targets": self.dataset.targets is not None,
             "reward_level": self.level,
             "reward": self.reward.name if self.judge is None else None,
             "reward_options": {

@@ -64,6 +64,8 @@ class TrainArguments:
     """split to train on"""
     val_split: str = "val"
     """split to evaluate on while training; it decides nothing"""
+    val_images: int | None = None
+    """most images of val_split in an evaluation, the first ones; without masks each costs a query. Default: all"""
 
     reward: str | None = None
     """name of the reward; default: the environment's"""
@@ -118,6 +120,8 @@ class TrainArguments:
         check_object("network_options", self.network_options)
         least = {"steps": 1, "batch_size": 1, "accumulation_steps": 1, "seed": 0, "weight_decay": 0}
         least |= {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
+        if self.val_images is not None:
+            least["val_images"] = 1
         check_numbers(self, least, ("max_grad_norm",))
         for kind in self.wrap:
             as_feedback(kind)
@@ -132,6 +136,7 @@ MAY_CHANGE_ON_RESUME = {
     "checkpoint_every",
     "log_every",
     "eval_every",
+    "val_images",
     "progress",
 }
 ENV_ARGUMENTS = {

@@ -101,8 +101,7 @@ def report(result: Result, run: TrainArguments) -> int:
         return 130
     assert result.evaluation is not None
     print(
-        f"{run.val_split}: mIoU {result.evaluation.miou:.4f}, "
-        f"pixel accuracy {result.evaluation.pixel_accuracy:.4f} on {result.evaluation.images} images; "
+        f"{run.val_split}: {result.evaluation}; "
         f"{result.reward_queries:,} reward queries, {result.seconds:.0f} s\n{result.checkpoint}"
     )
     return 0

@@ -41,7 +41,7 @@ class Result:
         step: optimiser steps done.
         finished: False if it was interrupted.
         evaluation: of the policy at the end, on the validation split; None if interrupted.
-        reward_queries: label maps scored.
+        reward_queries: label maps scored, those of evaluations without masks included.
         seconds: training time of the whole run, earlier parts of a resumed one included.
         checkpoint: folder of the last checkpoint.
         network: the policy, on the device of the run.
@@ -292,11 +292,13 @@ class _Trainer:
 
     def _evaluate(self, bar: Any = None, log: bool = True) -> None:
         self.evaluation = result = self.validation.evaluate(self.network)
+        self.queries += result.queries
         if log:
-            self.folder.log(self.step, {"val/miou": result.miou, "val/pixel_accuracy": result.pixel_accuracy})
+            self.folder.log(self.step, {f"val/{name}": value for name, value in result.metrics.items()})
             self.folder.log_picture(self.step, "val/label_maps", self.validation.picture(self.network))
         if bar is not None:
-            bar.set_postfix(val_miou=f"{result.miou:.3f}")
+            name, value = next(iter(result.metrics.items()))
+            bar.set_postfix({f"val_{name}": f"{value:.3f}"})
 
     def _save(self) -> None:
         """Writes a checkpoint: process 0 all that is shared, every process its own memory."""
@@ -339,7 +341,8 @@ class _Trainer:
         """How the run ended, with the last evaluation if the loop has not made it."""
         job, finished = self.job, self.step >= self.run.steps
         if finished and job.is_main and self.evaluation is None:  # resumed after its last step
-            logged = any("val/miou" in row for row in self.folder.read_metrics() if row["step"] == self.step)
+            rows = [row for row in self.folder.read_metrics() if row["step"] == self.step]
+            logged = any({"val/miou", "val/score"} & row.keys() for row in rows)
             self._evaluate(log=not logged)
         self.folder.close()
         self.envs.close()

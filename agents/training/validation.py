@@ -19,7 +19,7 @@ PICTURES = 6  # images in the picture grid
 
 
 class Validation:
-    """Evaluates policies on the validation split of a run.
+    """Evaluates policies on the validation split of a run: against the masks, or without masks by the run's reward.
 
     Args:
         run: arguments of the run.
@@ -31,12 +31,18 @@ class Validation:
 
     def __init__(self, run: TrainArguments, device: torch.device) -> None:
         self.env_id, self.device = run.env_id, device
-        self.options: dict[str, Any] = run.env_options() | {"split": run.val_split}
+        self.limit = run.val_images
+        self.options: dict[str, Any] = run.env_options() | {"split": run.val_split, "reward": run.reward}
         check_split(self.env_id, **self.options)
 
     def evaluate(self, network: nn.Module) -> Evaluation:
-        """Metrics of the most probable label maps over the whole split."""
-        return evaluate(lambda images: predict_label_maps(network, images, self.device), self.env_id, **self.options)
+        """Metrics of the most probable label maps over the split, or its first ``val_images`` images."""
+        return evaluate(
+            lambda images: predict_label_maps(network, images, self.device),
+            self.env_id,
+            limit=self.limit,
+            **self.options,
+        )
 
     def picture(self, network: nn.Module) -> np.ndarray:
         """The first images of the split above the policy's label maps laid over them, uint8 (2H, n·W, 3)."""

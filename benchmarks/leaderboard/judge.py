@@ -315,8 +315,8 @@ class Judge:
             {
                 "reward_queries": self.verdict.queries,
                 "seconds": round(self.training.spent, 2),
-                "val_miou": round(result.miou, 5),
-                "val_pixel_accuracy": round(result.pixel_accuracy, 5),
+                "val_miou": round(result.metrics["miou"], 5),
+                "val_pixel_accuracy": round(result.metrics["pixel_accuracy"], 5),
             }
         )
         self.verdict.label_maps = first[0][:SHOWN].astype(np.uint8)

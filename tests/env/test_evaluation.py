@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from rss_env.datasets import load_dataset
 from rss_env.errors import InvalidAction, OptionError
 from rss_env.evaluation import Evaluation, evaluate
-from tests.trees import dataset_kwargs
+from rss_env.rewards import score_images
+from tests.trees import dataset_kwargs, tiny_folder
 
 IMAGES = 13
 OPTIONS: dict[str, Any] = {"image_size": (40, 48), "num_images": IMAGES}
@@ -134,3 +137,36 @@ def test_label_maps_of_another_shape_are_an_error():
 def test_batch_size_and_limit_must_be_positive_integers(options: dict):
     with pytest.raises(OptionError, match=f"{next(iter(options))} must be an integer of at least 1, got "):
         evaluate(guess, ENV_ID, **OPTIONS, **options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 100])
+@pytest.mark.parametrize("limit", [None, 6])
+@pytest.mark.parametrize("level", ["Image", "Pixel"])
+def test_label_maps_are_scored_on_demand_each_once(batch_size: int, limit: int | None, level: str):
+    env_id = f"RSS-Shapes-{level}Reward-v0"
+    result = evaluate(guess, env_id, batch_size=batch_size, limit=limit, score=True, **OPTIONS)
+    count = min(limit or IMAGES, IMAGES)
+    label_maps, targets = guess(DATA.images[:count])[:, None].astype(np.uint8), DATA.targets[:count]
+    scores = score_images("mean_iou" if level == "Image" else "pixel_accuracy", label_maps, targets, 5)
+    assert result.queries == result.images == count
+    assert result.score == pytest.approx(scores.mean(), abs=1e-12)
+    assert list(result.metrics) == ["miou", "pixel_accuracy", "score"]
+    assert evaluate(guess, env_id, limit=limit, **OPTIONS).queries == 0
+
+
+def test_without_masks_there_is_the_mean_score_only(tmp_path: Path):
+    shutil.rmtree(tiny_folder(tmp_path) / "masks")
+    shown: list[np.ndarray] = []
+
+    def judge(image: np.ndarray, label_map: np.ndarray, target: None) -> float:
+        assert target is None
+        shown.append(image)
+        return float(label_map.mean())
+
+    options = {"root": tmp_path, "image_size": (8, 10), "reward": judge, "split": "train", "num_classes": 3}
+    result = evaluate(lambda images: np.ones(images.shape[:3], np.uint8), "RSS-Folder-ImageReward-v0", **options)
+    assert len(shown) == result.queries == result.images > 1
+    assert result == Evaluation(None, None, {}, result.images, 1.0, result.images)
+    assert str(result) == f"mean score 1.0000 on {result.images} images"
+    refused = evaluate(lambda images: images[..., 0] * 0, "RSS-Folder-ImageReward-v0", score=False, **options)
+    assert refused.metrics == {}
