@@ -26,10 +26,11 @@ from torch import nn
 
 from rss_env.errors import OptionError
 
-from .unet import UNet
-
 Factory = Callable[..., nn.Module]
-NETWORKS: dict[str, Factory] = {"unet": UNet}
+NETWORKS = {  # imported when they are asked for
+    "unet": f"{__name__}.unet:UNet",
+    "efficientnet_lite0": f"{__name__}.efficientnet:EfficientNetLite0",
+}
 
 
 def make_network(name: str, num_classes: int, options: dict[str, Any] | None = None) -> nn.Module:
@@ -67,9 +68,7 @@ def make_network(name: str, num_classes: int, options: dict[str, Any] | None = N
 
 def find_factory(name: str) -> Factory:
     """The factory of a network by its name; see ``make_network``."""
-    if name in NETWORKS:
-        return NETWORKS[name]
-    module, _, attribute = name.partition(":")
+    module, _, attribute = NETWORKS.get(name, name).partition(":")
     if not module or not attribute or module.startswith("."):
         raise OptionError(f"Unknown network {name!r}; valid: {', '.join(NETWORKS)}, or module:factory.")
     try:

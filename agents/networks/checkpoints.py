@@ -43,8 +43,12 @@ def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> 
         path: the file.
         network: the policy.
         description: ``network``, ``network_options`` and ``num_classes``, with which ``make_network`` makes it again,
-            and what else a user of the weights needs; JSON-serialisable; kept as metadata.
+            and what else a user of the weights needs; JSON-serialisable; kept as metadata. If the network has
+            ``stored_options``, they take the place of ``network_options``: a pretrained network is made again without
+            the weights that it started with.
     """
+    if hasattr(network, "stored_options"):
+        description = description | {"network_options": network.stored_options}
     path.touch()
     mode = path.stat().st_mode  # as the umask has it; safetensors makes a file of its own that only its owner may read
     save_model(network, str(path), metadata={"policy": json.dumps(description)})

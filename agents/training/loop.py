@@ -24,6 +24,7 @@ from rss_env.wrappers.vector import FeedbackReward
 from ..errors import CheckpointError, JobError, RunFolderError
 from ..networks import Factory, check_network, make_network, name_of
 from ..networks.checkpoints import WEIGHTS, check_classes, load_weights, read_description
+from ..networks.fine_tuning import parameter_groups
 from .algorithm import Algorithm
 from .arguments import TrainArguments, check_resumed, choose_device, default_run_dir, to_config
 from .distributed import Job, is_lost_connection
@@ -132,8 +133,10 @@ class _Trainer:
             print(said)
         self.network = self._make_network()
         self.generator = torch.Generator(self.device).manual_seed(stream_seed(run.seed, job.rank, 0))
+        groups = parameter_groups(self.network)
+        self.learning_rate_factors = [factor for _, factor in groups]
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
+            [{"params": parameters} for parameters, _ in groups],
             lr=algorithm.learning_rate,
             weight_decay=run.weight_decay,
             fused=self.device.type == "cuda",
@@ -233,8 +236,8 @@ class _Trainer:
         """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
         run, algorithm = self.run, self.algorithm
         progress, several = self.step / run.steps, run.accumulation_steps > 1
-        for group in self.optimiser.param_groups:
-            group["lr"] = algorithm.learning_rate * one_cycle(progress)
+        for group, factor in zip(self.optimiser.param_groups, self.learning_rate_factors, strict=True):
+            group["lr"] = factor * algorithm.learning_rate * one_cycle(progress)
 
         batches: list[tuple[Any, torch.Tensor, Any]] = []  # images, logits, lesson of every micro-batch
         for _ in range(run.accumulation_steps):
