@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,10 @@ class Concurrent:
 
         def fail(number: int, tries: int, error: BaseException) -> JudgeError:
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            often = "" if tries == 1 else f" {tries} times"
             return JudgeError(
-                f"The reward {self.name} failed for image {indices[number // samples]}, sample {number % samples}, in "
-                f"each of {tries} tries; the last: {' '.join(said.split())[:500]}"
+                f"The reward {self.name} failed{often} for image {indices[number // samples]}, sample "
+                f"{number % samples}: {' '.join(said.split())[:500]}."
             )
 
         scores: dict[int, float] = {}
@@ -217,6 +218,7 @@ class _Round:
         self.reports: queue.SimpleQueue[tuple[_Call, Any, BaseException | None]] = queue.SimpleQueue()
         self.waiting: list[tuple[float, int, int]] = []  # a heap of (when, number of the query, tries before)
         self.running: set[_Call] = set()
+        self.found: dict[int, float] = {}  # scores that are not kept yet
         self.failure: Exception | None = None
 
     def ask(self, numbers: Iterable[int], drain: bool) -> None:
@@ -234,7 +236,9 @@ class _Round:
                 self._give_up_late()
                 if self.failure is not None and not drain:
                     break
-        finally:
+        finally:  # also after Ctrl-C
+            self._take_all()
+            self._keep_found()
             for call in self.running:
                 call.cancel()
         if self.failure is not None:
@@ -257,18 +261,24 @@ class _Round:
         if self.waiting and len(self.running) < self.settings.workers:
             until = min(until, self.waiting[0][0])
         wait = until - time.monotonic()
-        found: dict[int, float] = {}
-        try:
-            report = self.reports.get(timeout=None if wait == math.inf else min(max(wait, 0), threading.TIMEOUT_MAX))
-            while True:
-                self._take(*report, found)
-                report = self.reports.get_nowait()
-        except queue.Empty:
-            pass
-        if found:
-            self.keep(found)
+        with suppress(queue.Empty):
+            self._take(
+                *self.reports.get(timeout=None if wait == math.inf else min(max(wait, 0), threading.TIMEOUT_MAX))
+            )
+        self._take_all()
+        self._keep_found()
 
-    def _take(self, call: _Call, given: Any, error: BaseException | None, found: dict[int, float]) -> None:
+    def _take_all(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._take(*self.reports.get_nowait())
+
+    def _keep_found(self) -> None:
+        if self.found:
+            self.keep(self.found)
+            self.found = {}
+
+    def _take(self, call: _Call, given: Any, error: BaseException | None) -> None:
         if call not in self.running:  # it was given up
             return
         self.running.remove(call)
@@ -276,7 +286,7 @@ class _Round:
             self._try_again(call, error)
             return
         try:
-            found[call.number] = self.read(call.number, given)
+            self.found[call.number] = self.read(call.number, given)
         except OptionError as wrong:
             self._end(wrong)
 

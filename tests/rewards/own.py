@@ -1,0 +1,35 @@
+"""Rewards of one's own that tests name as ``tests.rewards.own:NAME``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rss_env.rewards import batched, concurrent
+
+number = 7
+
+
+def agreement(image: Any, label_map: Any, target: Any, scale: float = 1.0, *, shift: float = 0.0) -> float:
+    return scale * float((label_map == target).sum()) / label_map.size + shift
+
+
+@batched
+def agreement_of_all(images: Any, label_maps: Any, targets: Any, scale: float = 1.0, *, shift: float = 0.0) -> Any:
+    return scale * (label_maps == targets[:, None]).mean((2, 3)) + shift
+
+
+@concurrent(workers=4)
+def agreement_in_threads(image: Any, label_map: Any, target: Any, scale: float = 1.0, *, shift: float = 0.0) -> float:
+    return agreement(image, label_map, target, scale, shift=shift)
+
+
+async def agreement_of_tasks(image: Any, label_map: Any, target: Any, scale: float = 1.0, *, shift: float = 0.0) -> Any:
+    return agreement(image, label_map, target, scale, shift=shift)
+
+
+class Agreement:
+    def __call__(self, image: Any, label_map: Any, target: Any) -> float:
+        return agreement(image, label_map, target)
+
+
+judge = Agreement()
