@@ -15,7 +15,8 @@ import sqlite3
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,23 +43,24 @@ class Answers:
         self.path = path
 
     def __enter__(self) -> Answers:
-        try:
+        with self._named():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=WAIT)
-        except (OSError, sqlite3.Error) as error:
-            raise self._unusable(error) from None
         try:
-            if self._database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")  # an answer that is used is on the disk
-            with self._database:
-                self._database.execute(
-                    "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, score REAL, crc INTEGER) WITHOUT ROWID"
-                )
-        except sqlite3.Error as error:
+            with self._named():
+                self._prepare()
+        except JudgeError:
             self._database.close()
-            raise self._unusable(error) from None
+            raise
         return self
+
+    def _prepare(self) -> None:
+        execute = self._database.execute
+        if execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            execute("PRAGMA journal_mode=WAL")
+        execute("PRAGMA synchronous=FULL")  # an answer that is used is on the disk
+        with self._database:
+            execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, score REAL, crc INTEGER) WITHOUT ROWID")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -90,31 +92,33 @@ class Answers:
     def find(self, keys: Sequence[bytes]) -> dict[int, float]:
         """The scores that are known, by the position of their key."""
         found: dict[int, float] = {}
-        try:
+        with self._named():
             for number, key in enumerate(keys):
                 row = self._database.execute("SELECT score, crc FROM answers WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[number] = row[0]
-                    if not isinstance(row[0], float) or row[1] != _crc(key, row[0]):
-                        raise sqlite3.DatabaseError("a score does not fit its checksum")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
+                if row is None:
+                    continue
+                if not isinstance(row[0], float) or row[1] != _crc(key, row[0]):
+                    raise sqlite3.DatabaseError("a score does not fit its checksum")
+                found[number] = row[0]
         return found
 
     def add(self, scores: Mapping[bytes, float]) -> None:
         """Stores scores by their keys; they are on the disk when it returns."""
         rows = [(key, score, _crc(key, score)) for key, score in scores.items()]
-        try:
-            with self._database:
-                self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
+        with self._named(), self._database:
+            self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", rows)
 
-    def _unusable(self, error: Exception) -> JudgeError:
-        return JudgeError(
-            f"Cannot use the answers log {self.path}: {error}. If it is damaged, restore a copy of it, or move it away "
-            "to begin another one."
-        )
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the file in an error."""
+        try:
+            yield
+        except (OSError, sqlite3.Error, UnicodeError) as error:  # SQLite's messages may quote the damage
+            said = "it is damaged" if isinstance(error, UnicodeError) else " ".join(str(error).split())
+            raise JudgeError(
+                f"Cannot use the answers log {self.path}: {said}. If it is damaged, restore a copy of it, or move it "
+                "away to begin another one."
+            ) from None
 
 
 def _crc(key: bytes, score: float) -> int:
