@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from rss_env.rewards import batched, concurrent
 
 number = 7
 
 
 def agreement(image: Any, label_map: Any, target: Any, scale: float = 1.0, *, shift: float = 0.0) -> float:
-    return scale * float((label_map == target).sum()) / label_map.size + shift
+    return scale * float(np.mean(np.asarray(label_map == target))) + shift
 
 
 @batched
 def agreement_of_all(images: Any, label_maps: Any, targets: Any, scale: float = 1.0, *, shift: float = 0.0) -> Any:
-    return scale * (label_maps == targets[:, None]).mean((2, 3)) + shift
+    return scale * np.asarray(label_maps == targets[:, None]).mean((2, 3)) + shift
 
 
 @concurrent(workers=4)
