@@ -43,7 +43,7 @@ class SegmentationTask:
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
         augment: str = "none",
-        reward: str | Callable[..., float] | None = None,
+        reward: str | Callable[..., Any] | None = None,
         reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
         samples_per_image: int | None = None,
