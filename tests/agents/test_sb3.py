@@ -19,7 +19,6 @@ from agents.networks.sb3_policy import DensePolicy, PixelCategorical, PixelRollo
 from agents.sb3 import GroupBaseline, SB3Arguments, make_envs, predict_label_maps, train_sb3
 from rss_env.errors import OptionError
 from rss_env.integrations.sb3 import SegmentationVecEnv
-from rss_env.wrappers.feedback import KINDS
 
 TINY: dict[str, Any] = {
     "image_size": (16, 17),
@@ -199,8 +198,8 @@ def test_the_environments_have_the_reward_and_the_options_that_are_asked_for() -
     assert (scores_given(reward_options={"class_weights": [0, 1, 1]}) != scores_given()).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_feedback_that_needs_one_label_map_trains(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["noise", "delay", "preference"])
+def test_feedback_that_needs_one_label_map_trains(kind: str, tmp_path: Path) -> None:
     arguments = SB3Arguments(**TINY, wrap=(kind,), reward_queries=16, run_dir=str(tmp_path / "run"))
     if kind == "preference":
         with pytest.raises(OptionError, match="A preference compares the samples of an image"):

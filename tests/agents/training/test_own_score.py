@@ -176,8 +176,11 @@ def test_batched_and_slow_rewards_train_like_the_plain_one(reward: str, tmp_path
 
 
 FEEDBACK = {"shaping": "shaping:log,epsilon=0.01"}
-COMMANDS = [(kind, algorithm) for kind in KINDS for algorithm in (Likelihood, RSS)] + [
-    (kind, algorithm) for kind in ("stars", "preference") for algorithm in (Supervised, WeakLabels)
+COMMANDS = [
+    *[(kind, Likelihood) for kind in KINDS],
+    *[(kind, RSS) for kind in ("threshold", "delay", "preference")],
+    ("preference", Supervised),
+    ("stars", WeakLabels),
 ]
 
 
