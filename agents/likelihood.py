@@ -257,7 +257,9 @@ class ImageLevel:
             loss,
             probabilities.detach(),
             {
-                "policy/advantage_scale": self.scale,
+                "policy/advantage_scale": torch.where(
+                    self.scale.isfinite(), self.scale, 0.0
+                ),  # 0: none said anything yet
                 "likelihood/explained": evidence.explained,
                 "likelihood/offset": evidence.offset,
                 "likelihood/noise": self.noise.noise**0.5,

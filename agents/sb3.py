@@ -18,6 +18,7 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 from zipfile import BadZipFile
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
@@ -31,12 +32,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from rss_env.errors import OptionError
 from rss_env.evaluation import Evaluation, evaluate
 from rss_env.integrations.sb3 import SegmentationVecEnv
+from rss_env.wrappers.vector import FeedbackReward
 
 from .checksums import add_checksums, check_file
 from .errors import CheckpointError
 from .networks.sb3_policy import DensePolicy, PixelRolloutBuffer
 from .plugins import leave_one_out
-from .training.arguments import JsonObject, check_env_id, check_env_kwargs, check_numbers, choose_device
+from .training.arguments import JsonObject, check_env_id, check_env_kwargs, check_numbers, check_object, choose_device
 from .training.command import run_command
 from .training.run_folder import RunFolder
 
@@ -65,6 +67,13 @@ class SB3Arguments:
     """split to train on"""
     val_split: str = "val"
     """split to evaluate on"""
+
+    reward: str | None = None
+    """name of the reward, or module:function of your own; default: the environment's"""
+    reward_options: JsonObject = field(default_factory=dict)
+    """the reward's own options, such as '{"class_weights": [0.5, 1, 1]}'"""
+    wrap: tuple[str, ...] = ()
+    """image level: what becomes of the scores, in turn, such as noise:0.05 and stars:5 (rss_env.wrappers)"""
 
     reward_queries: int = 128_000
     """label maps scored in all"""
@@ -108,7 +117,8 @@ class SB3Arguments:
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split."""
-        return {"root": self.root, "image_size": self.image_size} | self.env_kwargs
+        own = {"root": self.root, "image_size": self.image_size}
+        return own | {"reward": self.reward, "reward_options": self.reward_options} | self.env_kwargs
 
 
 class GroupBaseline(VecEnvWrapper):
@@ -146,6 +156,7 @@ class Evaluate(BaseCallback):
         super().__init__()
         self.args, self.folder = args, folder
         self.done = 0
+        self.queries = 0  # label maps that evaluations without masks had scored
         self.last: Evaluation | None = None
         self.scores: list[float] = []  # of the label maps since the last evaluation
 
@@ -169,6 +180,7 @@ class Evaluate(BaseCallback):
             split=args.val_split,
             **args.env_options(),
         )
+        self.queries += self.last.queries
         logged = {
             name: float(value)
             for name, value in self.logger.name_to_value.items()
@@ -183,7 +195,7 @@ class Evaluate(BaseCallback):
         seconds = (time.time_ns() - self.model.start_time) / 1e9
         self.folder.log(
             self.num_timesteps,
-            logged | numbers | {"time/reward_queries": self.num_timesteps, "time/seconds": seconds},
+            logged | numbers | {"time/reward_queries": self.num_timesteps + self.queries, "time/seconds": seconds},
         )
 
 
@@ -233,7 +245,10 @@ def predict_label_maps(model: BaseAlgorithm, images: np.ndarray) -> np.ndarray:
 def make_envs(args: SB3Arguments) -> VecEnv:
     """The environments: K consecutive ones show the same images, because they have the same seed."""
     number = args.images * args.samples_per_image
-    envs: VecEnv = SegmentationVecEnv(args.env_id, number, split=args.split, **args.env_options())
+    shown = gym.make_vec(args.env_id, number, split=args.split, **args.env_options())
+    for kind in args.wrap:
+        shown = FeedbackReward(shown, kind)
+    envs: VecEnv = SegmentationVecEnv(shown)
     seeds = [args.seed + b for b in range(args.images) for _ in range(args.samples_per_image)]
     envs._seeds = list(seeds)  # SB3's VecEnv.seed() can only count upwards
     if args.group_baseline and args.samples_per_image > 1:
@@ -278,9 +293,11 @@ def train_sb3(args: SB3Arguments) -> tuple[BaseAlgorithm, Evaluation]:
         CheckpointError: the model to start from is damaged, or another one.
         OptionError, DatasetError: the environment cannot be made.
         RunFolderError: the run folder cannot be used.
+        JudgeError: a slow reward of your own failed.
     """
     check_env_id(args.env_id)
     check_env_kwargs(args.env_kwargs)
+    check_object("reward_options", args.reward_options)
     least = {"images": 1, "samples_per_image": 1, "reward_queries": 1, "n_steps": 1, "batch_size": 1, "n_epochs": 1}
     least |= {"seed": 0, "evaluations": 1, "ent_coef": 0}
     check_numbers(args, least, ("learning_rate", "clip_range", "target_kl"))

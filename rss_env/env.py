@@ -72,8 +72,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         resize: how photos reach that size: ``"pad"``, ``"crop"`` or ``"stretch"``.
         augment: ``"none"`` or ``"flip"`` (mirror image and target left and right in half of the episodes).
         reward: name of the reward (a key of ``rss_env.rewards.REWARDS``), None for the level's default, or at image
-            level a callable (image, label map, target or None) -> float.
-        reward_options: the named reward's own options, such as ``{"class_weights": [...]}``.
+            level a callable (image, label map, target or None) -> float, which ``rss_env.rewards.batched`` and
+            ``concurrent`` may mark, or its name, ``"module:function"``.
+        reward_options: the reward's own options, such as ``{"class_weights": [...]}``; keyword arguments of a callable.
         order: ``"random"`` (independent uniform draws) or ``"sequential"`` (0, 1, 2, … and from 0 again).
         samples_per_image: K, or None for a single label map without the K axis.
         expose_target: put the target in ``info`` and into the rendering: for evaluation, never for an agent.
@@ -107,7 +108,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
         augment: str = "none",
-        reward: str | Callable[..., float] | None = None,
+        reward: str | Callable[..., Any] | None = None,
         reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
         samples_per_image: int | None = None,
@@ -184,6 +185,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             InvalidAction: wrong shape, dtype or class.
             ResetNeeded: before the first reset, or after the episode's only step.
+            OptionError: a callable reward gave no finite number.
+            JudgeError: a concurrent one failed.
             AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
         """
         with self._turn:

@@ -7,6 +7,7 @@ __all__ = [
     "DatasetError",
     "DatasetNotFoundError",
     "InvalidAction",
+    "JudgeError",
     "OptionError",
     "ResetNeeded",
     "UnknownArgumentError",
@@ -20,6 +21,10 @@ class OptionError(ValueError):
 
 class UnknownArgumentError(OptionError, TypeError):
     """An environment has no argument of that name; a ``TypeError`` too, as Python raises for any other function."""
+
+
+class JudgeError(RuntimeError):
+    """A slow callable reward failed at every try of a call, or the log of its answers cannot be used."""
 
 
 class DatasetError(ValueError):

@@ -23,7 +23,7 @@ from rss_env.episodes import check_augment, check_order
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rewards import count_classes, count_labels, get_reward
 from rss_env.rewards.arrays import Array, tree_sum
-from rss_env.rewards.callables import check_callable, score_by_calling
+from rss_env.rewards.callables import CallableReward
 from rss_env.spaces import as_array, check_label_maps, label_map_space
 
 
@@ -43,16 +43,16 @@ class SegmentationTask:
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
         augment: str = "none",
-        reward: str | Callable[..., float] | None = None,
+        reward: str | Callable[..., Any] | None = None,
         reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
         samples_per_image: int | None = None,
         expose_target: bool = False,
         **dataset_options: Any,
     ) -> None:
-        self.judge = reward if callable(reward) else None
-        if callable(reward):
-            check_callable(level, reward_options)
+        self.judge: CallableReward | None = None
+        if callable(reward) or (isinstance(reward, str) and ":" in reward):
+            self.judge = CallableReward(reward, level, reward_options)
         else:
             self.reward = get_reward(reward, level)
         check_order(order)
@@ -71,7 +71,8 @@ class SegmentationTask:
         )
         if self.judge is None:
             self.reward = self.reward.bind(self.dataset.num_classes, reward_options)
-        self.reward_options = dict(reward_options or {})
+        # Those of a callable stay with it: they are part of a formula that no agent may know.
+        self.reward_options = dict(reward_options or {}) if self.judge is None else {}
         self._check_targets()
         samples = () if self.samples_per_image is None else (self.samples_per_image,)
         self.map_shape = (*samples, *self.dataset.image_size)
@@ -191,7 +192,7 @@ class SegmentationTask:
         details = {}
         if self.judge is not None:
             targets = None if self._targets is None else self.targets(indices, flipped)
-            scores = score_by_calling(self.judge, self.images(indices, flipped), label_maps, targets)
+            scores = self.judge.score(self.images(indices, flipped), label_maps, targets, indices)
         else:
             scores, pixel_reward = self._grade(label_maps, indices, flipped)
             if pixel_reward is not None:

@@ -603,3 +603,21 @@ def test_the_entry_point_is_the_module_that_runs():
     done = process("list", "--json")
     assert [row["id"] for row in json.loads(done.stdout)] == list(ENV_IDS)
     assert find_dataset("voc2012") == "VOC"
+
+
+def test_the_script_finds_a_reward_in_the_current_folder(tmp_path: Path):
+    """A script has its own folder on its path, not the current one as ``python -m`` has."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "rss-env").write_text("import sys\nfrom rss_env.cli import main\nsys.exit(main())\n")
+    (tmp_path / "my_scores.py").write_text("def judge(image, label_map, target):\n    print('asked')\n    return 0.5\n")
+    options = json.dumps({"num_images": 2, "reward": "my_scores:judge"})
+    command = ["bin/rss-env", "render", "Shapes", "-o", "x.png", "--env-kwargs", options]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("asked\nx.png: image ")

@@ -7,8 +7,11 @@ import doctest
 import inspect
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
+import textwrap
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -25,7 +28,7 @@ from docs.generate.reward_sections import reward_sections
 from rss_env.datasets import DATASETS
 from rss_env.env import SegmentationEnv
 from rss_env.registration import ENV_IDS, make_vector_env
-from rss_env.rewards import LEVELS, REWARDS
+from rss_env.rewards import LEVELS, REWARDS, Concurrent
 from rss_env.task import SegmentationTask
 from rss_env.torch_task import TorchSegmentationTask
 from rss_env.vector import SegmentationVectorEnv
@@ -152,6 +155,30 @@ def test_the_example_on_a_data_sets_page_runs(name: str, tmp_path: Path, monkeyp
 def test_the_programs_on_the_pages_run(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     exec(program, {})
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # the package imports some of its commands
+def test_the_commands_on_the_page_of_your_own_score_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    parts = section(page("own_score"), "On the command line").split("\n\n")
+    module, commands = (textwrap.dedent(part) for part in parts if part.startswith("    "))
+    (tmp_path / "my_scores.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for command in commands.splitlines():
+        name, *words = shlex.split(command.removeprefix("python -m "))
+        small = ["--env-kwargs", '{"num_images": 16}', "--network-options", '{"width": 8}']
+        monkeypatch.setattr(sys, "argv", [name, *words, *(small if name.startswith("agents.") else [])])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(name.replace("rss-env", "rss_env"), run_name="__main__", alter_sys=True)
+        assert ended.value.code == 0, command
+    assert len(list((tmp_path / "runs").glob("*/config.json"))) == 3
+    assert (tmp_path / "picture.png").exists()
+
+
+def test_the_page_of_your_own_score_has_every_setting_of_slow_ones_with_its_default():
+    table = {row[0].strip("`"): ast.literal_eval(row[1].strip("`")) for row in rows(section(page("own_score"), "Slow"))}
+    settings = inspect.signature(Concurrent).parameters.values()
+    assert table == {setting.name: setting.default for setting in settings if setting.kind is setting.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("path", markdown_files(), ids=lambda path: path.name)

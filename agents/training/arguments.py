@@ -17,6 +17,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 import rss_env
 from rss_env.env import SegmentationEnv
 from rss_env.errors import OptionError
+from rss_env.named import importable_name
 from rss_env.task import SegmentationTask
 from rss_env.vector import SegmentationVectorEnv
 from rss_env.wrappers import as_feedback
@@ -68,7 +69,9 @@ class TrainArguments:
     """most images of val_split in an evaluation, the first ones; without masks each costs a query. Default: all"""
 
     reward: str | None = None
-    """name of the reward; default: the environment's"""
+    """name of the reward, or module:function of your own; default: the environment's"""
+    reward_options: JsonObject = field(default_factory=dict)
+    """the reward's own options, such as '{"class_weights": [0.5, 1, 1]}'"""
     wrap: tuple[str, ...] = ()
     """image level: what becomes of the scores, in turn, such as noise:0.05 and stars:5 (rss_env.wrappers); a resumed
     run restarts the noise stream"""
@@ -108,6 +111,10 @@ class TrainArguments:
     progress: bool = True
     """show a progress bar"""
 
+    def __post_init__(self) -> None:
+        if callable(self.reward):  # from Python; config.json stores its name
+            self.reward = importable_name("reward", self.reward)
+
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split, the reward and what an algorithm adds."""
         own = {"root": self.root, "image_size": self.image_size, "resize": self.resize}
@@ -117,6 +124,7 @@ class TrainArguments:
         """Raises ``OptionError`` if a value is out of range."""
         check_env_id(self.env_id)
         check_env_kwargs(self.env_kwargs)
+        check_object("reward_options", self.reward_options)
         check_object("network_options", self.network_options)
         least = {"steps": 1, "batch_size": 1, "accumulation_steps": 1, "seed": 0, "weight_decay": 0}
         least |= {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}

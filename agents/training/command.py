@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 
-from rss_env.errors import DatasetError, OptionError
+from rss_env.errors import DatasetError, JudgeError, OptionError
 
 from ..errors import CheckpointError, JobError, RunFolderError
 from .algorithm import Algorithm
@@ -118,7 +118,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         try:
             code = _exit_code(main)
             sys.stdout.flush()  # else an error would come at the exit of the interpreter, with a traceback
-        except (OptionError, DatasetError, RunFolderError, CheckpointError, FloatingPointError) as error:
+        except (OptionError, DatasetError, JudgeError, RunFolderError, CheckpointError, FloatingPointError) as error:
             code = _fail(f"error: {error}", 2)
         except JobError as error:
             code = _fail(f"error in process {os.environ.get('RANK', '0')}: {error}", 3)

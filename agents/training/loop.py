@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from rss_env.errors import OptionError
+from rss_env.errors import JudgeError, OptionError
 from rss_env.evaluation import Evaluation
 from rss_env.wrappers.vector import FeedbackReward
 
@@ -74,6 +74,7 @@ def train(env_id: str, algorithm: Algorithm, *, network: str | Factory = "unet",
         OptionError, DatasetError: an argument is out of range, or the environment or network cannot be made.
         RunFolderError: the run folder cannot be used, or the run in it has other arguments.
         CheckpointError: the checkpoint to resume from is damaged or does not fit.
+        JudgeError: a slow reward of your own failed; the run can be resumed.
 
     Example::
 
@@ -100,6 +101,8 @@ def fit(run: TrainArguments, algorithm: Algorithm) -> Result:
         if run.resume:
             check_resumed(folder, to_config(run, algorithm))
         return _Trainer(run, algorithm, job, folder).train()
+    except JudgeError as error:
+        raise JudgeError(f"{error} Go on from the last checkpoint with --run-dir {run.run_dir} --resume.") from error
     except (JobError, RunFolderError, CheckpointError):
         raise
     except RuntimeError as error:
@@ -151,7 +154,8 @@ class _Trainer:
     def _make_envs(self) -> gym.vector.VectorEnv:
         """The training environment, with what becomes of its scores."""
         run = self.run
-        options = run.env_options() | {"split": run.split, "augment": run.augment, "reward": run.reward}
+        options = run.env_options() | {"split": run.split, "augment": run.augment}
+        options |= {"reward": run.reward, "reward_options": run.reward_options}
         if self.device.type != "cpu":  # images, label maps and scores stay there
             options["device"] = str(self.device)
         envs = gym.make_vec(run.env_id, num_envs=self.share, **options | self.algorithm.env_options())

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rss_env.errors import DatasetError, InvalidAction, OptionError
+from rss_env.errors import DatasetError, InvalidAction, JudgeError, OptionError
 
 EXTRA = ("docstring_parser", "pooch", "requests", "rich", "tqdm", "tyro")
 
@@ -29,6 +29,8 @@ def main(command: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not fail the command
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, where python -m looks too: for a reward given as module:function
     try:
         from rss_env.cli.commands import run
 
@@ -43,7 +45,13 @@ def main(command: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # the interpreter flushes once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OptionError, DatasetError, InvalidAction, OSError) as error:  # OSError: a file that may not be written
+    except (
+        OptionError,
+        DatasetError,
+        InvalidAction,
+        JudgeError,
+        OSError,
+    ) as error:  # OSError: a file that may not be written
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130

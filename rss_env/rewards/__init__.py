@@ -1,4 +1,7 @@
-"""Rewards by name: pure, batched functions from label maps and targets to scores in [0, 1], for NumPy and torch."""
+"""Rewards by name: pure, batched functions from label maps and targets to scores in [0, 1], for NumPy and torch.
+
+``batched`` and ``concurrent`` mark a reward of your own: see *Your own score*.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,22 @@ from rss_env.arguments import check_choice
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array
 from rss_env.rewards.boundary_f1 import boundary_f1
+from rss_env.rewards.callables import batched
 from rss_env.rewards.checks import OPTION_CHECKS, check_scored
 from rss_env.rewards.counting import Counts, count_classes, count_labels
 from rss_env.rewards.mean_dice import mean_dice
 from rss_env.rewards.mean_iou import frequency_weighted_iou, mean_iou
 from rss_env.rewards.pixel_accuracy import pixel_accuracy, right_pixels
+from rss_env.rewards.slow import Concurrent, concurrent
 
 __all__ = [
     "LEVELS",
     "REWARDS",
+    "Concurrent",
     "Counts",
     "Reward",
+    "batched",
+    "concurrent",
     "count_classes",
     "count_labels",
     "get_reward",

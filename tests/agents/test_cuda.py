@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,7 +17,7 @@ from agents.networks.checkpoints import WEIGHTS
 from agents.training.algorithm import Algorithm
 from agents.training.loop import train
 from agents.training.run_folder import RunFolder
-from rss_env.rewards import LEVELS
+from rss_env.rewards import LEVELS, batched, concurrent
 from tests.agents.training.test_resume import interrupted
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -83,3 +85,31 @@ def test_its_checkpoint_is_evaluated_on_either_device(tmp_path: Path, command: C
         outcome = command(evaluate.main, tmp_path, "--device", device)
         assert (outcome.code, outcome.err) == (0, "")
         assert "mIoU" in outcome.out
+
+
+def agreement(image: torch.Tensor, label_map: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    assert all(part.is_cuda for part in (image, label_map, target))
+    return (label_map == target).double().mean()
+
+
+async def agreement_of_tasks(image: torch.Tensor, label_map: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return agreement(image, label_map, target)
+
+
+@batched
+def agreement_of_all(images: torch.Tensor, label_maps: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    assert all(part.is_cuda for part in (images, label_maps, targets))
+    return (label_maps == targets[:, None]).double().mean((2, 3))
+
+
+@pytest.mark.parametrize("reward", [agreement, concurrent(agreement, retries=0), agreement_of_tasks, agreement_of_all])
+def test_a_reward_of_ones_own_is_given_tensors_of_the_device(reward: Any) -> None:
+    options: dict[str, Any] = {"num_images": 8, "image_size": (24, 33), "samples_per_image": 4, "augment": "flip"}
+    envs = gym.make_vec("RSS-Shapes-ImageReward-v0", 3, device="cuda", reward=reward, **options)
+    twin = gym.make_vec("RSS-Shapes-ImageReward-v0", 3, reward="pixel_accuracy", **options)
+    label_maps = np.random.default_rng(0).integers(0, 5, (3, 4, 24, 33), np.uint8)
+    for one in (envs, twin):
+        one.reset(seed=0)
+    scores = envs.step(torch.from_numpy(label_maps).cuda())[4]["final_info"]["scores"]
+    assert scores.is_cuda
+    np.testing.assert_allclose(scores.cpu(), twin.step(label_maps)[4]["final_info"]["scores"], rtol=1e-12)

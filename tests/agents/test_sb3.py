@@ -180,3 +180,43 @@ def test_the_dense_policy_learns_easy_shapes(tmp_path: Path) -> None:
     constant = gym.make_vec("RSS-Shapes-ImageReward-v0", 1, image_size=(16, 16), difficulty="easy", num_classes=2)
     assert constant is not None
     assert evaluation.miou > 0.6  # all background is below 0.5 whatever the images
+
+
+def scores_given(**arguments: Any) -> np.ndarray:
+    """The rewards of two steps of random label maps, (2, 8)."""
+    envs = make_envs(SB3Arguments(**TINY | {"group_baseline": False} | arguments))
+    envs.reset()
+    draw = np.random.default_rng(0)
+    return np.stack([envs.step(draw.integers(0, 3, (8, 16 * 17)))[1] for _ in range(2)])
+
+
+def test_the_environments_have_the_reward_and_the_options_that_are_asked_for() -> None:
+    plain = scores_given(reward="pixel_accuracy")
+    np.testing.assert_allclose(scores_given(reward="tests.rewards.own:agreement"), plain, rtol=1e-6)
+    own = scores_given(reward="tests.rewards.own:agreement_of_all", reward_options={"scale": 2, "shift": 1})
+    np.testing.assert_allclose(own, 2 * plain + 1, rtol=1e-6)
+    assert (scores_given(reward_options={"class_weights": [0, 1, 1]}) != scores_given()).all()
+
+
+@pytest.mark.parametrize("kind", ["noise", "delay", "preference"])
+def test_feedback_that_needs_one_label_map_trains(kind: str, tmp_path: Path) -> None:
+    arguments = SB3Arguments(**TINY, wrap=(kind,), reward_queries=16, run_dir=str(tmp_path / "run"))
+    if kind == "preference":
+        with pytest.raises(OptionError, match="A preference compares the samples of an image"):
+            train_sb3(arguments)
+        return
+    train_sb3(arguments)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["reward"], config["reward_options"], config["wrap"]) == (None, {}, [kind])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert np.isfinite(rows[-1]["reward/mean"])
+    assert kind != "delay" or rows[-1]["reward/mean"] == 0  # two episodes of each environment, of four that are paid
+
+
+def test_feedback_stacks_around_the_scores() -> None:
+    assert set(scores_given(wrap=("noise:0.1", "stars:3")).ravel().tolist()) <= {0.0, 0.5, 1.0}
+
+
+def test_reward_options_that_are_no_dict_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"reward_options must be a JSON object, got \[1\]"):
+        train_sb3(SB3Arguments(**TINY, reward_options=[1], run_dir=str(tmp_path / "run")))  # type: ignore[arg-type]
