@@ -32,7 +32,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "rewards/test_arguments.py": ("torch", "numba"),
     "rewards/test_backends.py": ("torch", "numba"),
     "test_cli.py": CLI,
-    "test_docs.py": (*AGENTS, *CLI, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
+    "test_docs.py": (*AGENTS, *CLI, *PRETRAINED, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
     "test_readme.py": AGENTS,
 }
 

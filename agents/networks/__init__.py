@@ -8,10 +8,12 @@ Normalising the images is its own business. It is made by a factory, called as `
 one of the table ``NETWORKS``, or anybody's, named as ``module:factory``. The name and the options, which must be
 JSON-serialisable, are stored in every checkpoint, so that the network can be made again.
 
-    python -m agents.likelihood --network unet --network-options '{"width": 32}'
+    python -m agents.likelihood --network efficientnet_lite0 --network-options '{"frozen": true}'
     python -m agents.likelihood --network my_networks:deeplab --network-options '{"pretrained": true}'
 
-Adapters to the networks of other libraries are files of this folder with a line in ``NETWORKS``.
+Two attributes of a network are optional: ``learning_rate_factors`` of its parts (``fine_tuning.parameter_groups``) and
+``stored_options``, which make it again from a checkpoint (``checkpoints.save_policy``). Networks of other libraries are
+adapters, files of this folder with a line in ``NETWORKS``; the libraries are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ Factory = Callable[..., nn.Module]
 NETWORKS = {  # imported when they are asked for
     "unet": f"{__name__}.unet:UNet",
     "efficientnet_lite0": f"{__name__}.efficientnet:EfficientNetLite0",
+    "smp": f"{__name__}.smp:SmpNetwork",
+    "timm": f"{__name__}.timm:TimmUNet",
+    "transformers": f"{__name__}.transformers:TransformersNetwork",
 }
 
 

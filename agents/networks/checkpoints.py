@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"Cannot read the weights {file}: {error}.") from error
     except RuntimeError as error:
-        raise CheckpointError(f"The weights in {file} are not those of this network: {error}") from error
+        said = textwrap.shorten(str(error).partition(":")[2] or str(error), 300, placeholder=" …")  # one line a weight
+        raise CheckpointError(f"The weights in {file} are not those of this network: {said}") from error
 
 
 def find_weights(path: Path) -> Path:

@@ -77,7 +77,8 @@ class TrainArguments:
     run restarts the noise stream"""
 
     network: str = "unet"
-    """the policy's network: unet, efficientnet_lite0, or module:factory, called as factory(num_classes=C, **options)"""
+    """the policy's network: unet, efficientnet_lite0 (pretrained), timm, smp, transformers, or module:factory, called
+    as factory(num_classes=C, **options)"""
     network_options: JsonObject = field(default_factory=dict)
     """the network's own options, such as '{"width": 32}'"""
 

@@ -289,7 +289,7 @@ class _Trainer:
 
     def _log(self, metrics: dict[str, torch.Tensor | float]) -> None:
         row = self.job.mean(read_metrics(metrics)) | {
-            "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+            "train/learning_rate": self.optimiser.param_groups[0]["lr"] / self.learning_rate_factors[0],
             "time/reward_queries": self._all_queries(),
             "time/images": self.step * self.run.batch_size,
             "time/seconds": self.seconds,

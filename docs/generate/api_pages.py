@@ -35,7 +35,17 @@ API = {
         "agents.plugins.psd",
         "agents.plugins.sync_an",
     ),
-    "Networks": ("agents.networks", "agents.networks.unet.UNet", "agents.networks.checkpoints"),
+    "Networks": (
+        "agents.networks",
+        "agents.networks.unet.UNet",
+        "agents.networks.efficientnet.EfficientNetLite0",
+        "agents.networks.timm.TimmUNet",
+        "agents.networks.smp.SmpNetwork",
+        "agents.networks.transformers.TransformersNetwork",
+        "agents.networks.fine_tuning",
+        "agents.networks.libraries.Preprocessing",
+        "agents.networks.checkpoints",
+    ),
     "Operations": ("agents.ops",),
 }
 
