@@ -26,6 +26,7 @@ from .training.arguments import (
     TrainArguments,
     check_env_id,
     check_env_kwargs,
+    check_object,
     choose_device,
     from_config,
 )
@@ -33,7 +34,8 @@ from .training.command import run_command
 from .training.loop import num_classes
 from .training.run_folder import RunFolder
 
-ENVIRONMENT = ("env_id", "root", "image_size", "resize", "env_kwargs")  # arguments of a run that say what it is
+# Arguments of a run that say what its environment is.
+ENVIRONMENT = ("env_id", "root", "image_size", "resize", "env_kwargs", "reward", "reward_options")
 
 
 @dataclass
@@ -52,6 +54,10 @@ class EvaluateArguments:
     """how photos reach that size; default: the run's"""
     env_kwargs: JsonObject | None = None
     """the data set's own options; default: the run's"""
+    reward: str | None = None
+    """what scores the label maps where there are no masks: a name, or module:function; default: the run's"""
+    reward_options: JsonObject | None = None
+    """the reward's own options; default: the run's"""
     split: str = "val"
     """split to measure on"""
     batch_size: int = 16
@@ -91,12 +97,16 @@ def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
     given = {name: getattr(args, name) for name in ENVIRONMENT if getattr(args, name) is not None}
     if given.get("env_id", config.get("env_id")) != config.get("env_id"):
         config = {"image_size": config.get("image_size")}  # another environment: its data set is not the run's
-    merged = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": {}} | config | given
+    if args.reward is not None:
+        config.pop("reward_options", None)  # another reward: they are not its own
+    merged: dict[str, Any] = {"resize": "pad", "image_size": None, "root": None, "env_kwargs": {}}
+    merged |= {"reward": None, "reward_options": {}} | config | given
     if merged.get("env_id") is None:
         raise OptionError(f"{args.checkpoint} lies in no run folder: name the environment with --env-id.")
     check_env_id(merged["env_id"])
     check_env_kwargs(merged["env_kwargs"])
-    options = {name: merged[name] for name in ("root", "image_size", "resize")}
+    check_object("reward_options", merged["reward_options"])
+    options = {name: merged[name] for name in ("root", "image_size", "resize", "reward", "reward_options")}
     return merged["env_id"], options | merged["env_kwargs"]
 
 

@@ -117,7 +117,8 @@ class SB3Arguments:
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split."""
-        return {"root": self.root, "image_size": self.image_size} | self.env_kwargs
+        own = {"root": self.root, "image_size": self.image_size}
+        return own | {"reward": self.reward, "reward_options": self.reward_options} | self.env_kwargs
 
 
 class GroupBaseline(VecEnvWrapper):
@@ -155,6 +156,7 @@ class Evaluate(BaseCallback):
         super().__init__()
         self.args, self.folder = args, folder
         self.done = 0
+        self.queries = 0  # label maps that evaluations without masks had scored
         self.last: Evaluation | None = None
         self.scores: list[float] = []  # of the label maps since the last evaluation
 
@@ -178,6 +180,7 @@ class Evaluate(BaseCallback):
             split=args.val_split,
             **args.env_options(),
         )
+        self.queries += self.last.queries
         logged = {
             name: float(value)
             for name, value in self.logger.name_to_value.items()
@@ -192,7 +195,7 @@ class Evaluate(BaseCallback):
         seconds = (time.time_ns() - self.model.start_time) / 1e9
         self.folder.log(
             self.num_timesteps,
-            logged | numbers | {"time/reward_queries": self.num_timesteps, "time/seconds": seconds},
+            logged | numbers | {"time/reward_queries": self.num_timesteps + self.queries, "time/seconds": seconds},
         )
 
 
@@ -242,8 +245,7 @@ def predict_label_maps(model: BaseAlgorithm, images: np.ndarray) -> np.ndarray:
 def make_envs(args: SB3Arguments) -> VecEnv:
     """The environments: K consecutive ones show the same images, because they have the same seed."""
     number = args.images * args.samples_per_image
-    options = args.env_options() | {"reward": args.reward, "reward_options": args.reward_options}
-    shown = gym.make_vec(args.env_id, number, split=args.split, **options)
+    shown = gym.make_vec(args.env_id, number, split=args.split, **args.env_options())
     for kind in args.wrap:
         shown = FeedbackReward(shown, kind)
     envs: VecEnv = SegmentationVecEnv(shown)

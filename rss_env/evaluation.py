@@ -15,7 +15,6 @@ from rss_env.errors import OptionError
 from rss_env.metrics import ConfusionMatrix
 from rss_env.spaces import check_label_maps
 
-
 METRICS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "score": "mean score"}  # as they are printed
 
 

@@ -17,7 +17,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 import rss_env
 from rss_env.env import SegmentationEnv
 from rss_env.errors import OptionError
-from rss_env.rewards.callables import importable_name
+from rss_env.named import importable_name
 from rss_env.task import SegmentationTask
 from rss_env.vector import SegmentationVectorEnv
 from rss_env.wrappers import as_feedback
@@ -113,7 +113,7 @@ class TrainArguments:
 
     def __post_init__(self) -> None:
         if callable(self.reward):  # from Python; config.json stores its name
-            self.reward = importable_name(self.reward)
+            self.reward = importable_name("reward", self.reward)
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split, the reward and what an algorithm adds."""

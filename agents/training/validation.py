@@ -32,7 +32,8 @@ class Validation:
     def __init__(self, run: TrainArguments, device: torch.device) -> None:
         self.env_id, self.device = run.env_id, device
         self.limit = run.val_images
-        self.options: dict[str, Any] = run.env_options() | {"split": run.val_split, "reward": run.reward}
+        self.options: dict[str, Any] = run.env_options() | {"split": run.val_split}
+        self.options |= {"reward": run.reward, "reward_options": run.reward_options}
         check_split(self.env_id, **self.options)
 
     def evaluate(self, network: nn.Module) -> Evaluation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rss_env.errors import OptionError
+from rss_env.named import find_callable, name_of
 from rss_env.rewards.arrays import Array
 from rss_env.rewards.given import as_score, as_scores, like
 from rss_env.rewards.slow import Concurrent, is_asynchronous
@@ -61,7 +61,7 @@ class CallableReward:
             raise OptionError(
                 f"A callable reward gives one score a label map, so it needs an image-level id, not {level!r} level."
             )
-        self.judge = find_callable(judge) if isinstance(judge, str) else judge
+        self.judge = find_callable("reward", judge) if isinstance(judge, str) else judge
         self.name = judge if isinstance(judge, str) else name_of(judge)
         if not isinstance(options, Mapping | None):
             raise OptionError(f"reward_options must be a dict of the callable's own options, got {options!r}.")
@@ -129,54 +129,6 @@ class CallableReward:
                 for k, label_map in enumerate(label_maps[b])
             ]
         return like(np.array(numbers, np.float64).reshape(shape), images)
-
-
-def find_callable(name: str) -> Callable[..., Any]:
-    """The callable called ``"module:function"``.
-
-    Raises:
-        OptionError: there is no such module, it has no such attribute, or that cannot be called.
-    """
-    module, _, place = name.partition(":")
-    if not module or not place or module.startswith("."):
-        raise OptionError(f"A reward of your own is named as module:function, got {name!r}.")
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise OptionError(f"The reward {name!r} cannot be imported: {error}.") from None
-    try:
-        for attribute in place.split("."):
-            found = getattr(found, attribute)
-    except AttributeError:
-        raise OptionError(f"The reward {name!r}: module {module} has no {place!r}.") from None
-    if not callable(found):
-        raise OptionError(f"The reward {name!r} must be callable, got {type(found).__name__}.")
-    return found
-
-
-def name_of(judge: Callable[..., Any]) -> str:
-    """``module:function`` of a callable, as far as it has a name; of an object, that of its class."""
-    module = getattr(judge, "__module__", None) or type(judge).__module__
-    return f"{module}:{getattr(judge, '__qualname__', None) or type(judge).__qualname__}"
-
-
-def importable_name(judge: Callable[..., Any]) -> str:
-    """The name under which ``find_callable`` finds a callable again.
-
-    Raises:
-        OptionError: it finds none, or another one.
-    """
-    name = name_of(judge)
-    try:
-        found = find_callable(name)
-    except OptionError:
-        found = None
-    if found is not judge:
-        raise OptionError(
-            "A reward is given by its name, or by a callable that can be imported again: a function at the top of a "
-            f"module. Got {judge!r}."
-        )
-    return name
 
 
 def _is_batched(judge: Any) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 
 from rss_env.arguments import is_count
 from rss_env.errors import JudgeError, OptionError
+from rss_env.named import name_of
 from rss_env.rewards.arrays import Array
 from rss_env.rewards.given import as_score
 
@@ -98,9 +99,7 @@ class Concurrent:
         self.judge = judge
         self.workers, self.timeout, self.retries, self.backoff = int(workers), timeout, int(retries), backoff
         self.answers = None if answers is None else Path(answers)
-        self.name = (
-            name or f"{getattr(self, '__module__', '')}:{getattr(self, '__qualname__', type(judge).__qualname__)}"
-        )
+        self.name = name or name_of(self)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.judge(*args, **options)
@@ -217,7 +216,7 @@ class _Round:
         self.start = _start_task if is_asynchronous(settings.judge) else _start_thread
         self.reports: queue.SimpleQueue[tuple[_Call, Any, BaseException | None]] = queue.SimpleQueue()
         self.waiting: list[tuple[float, int, int]] = []  # a heap of (when, number of the query, tries before)
-        self.running: set[_Call] = set()
+        self.running: list[_Call] = []  # the oldest first
         self.found: dict[int, float] = {}  # scores that are not kept yet
         self.failure: Exception | None = None
 
@@ -249,7 +248,7 @@ class _Round:
             _, number, tries = heapq.heappop(self.waiting)
             limit = math.inf if self.settings.timeout is None else self.settings.timeout
             call = _Call(number, tries + 1, time.monotonic() + limit)
-            self.running.add(call)
+            self.running.append(call)
             call.cancel = self.start(self.judge, self.queries[number], functools.partial(self._report, call))
 
     def _report(self, call: _Call, given: Any, error: BaseException | None) -> None:

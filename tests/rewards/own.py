@@ -29,6 +29,11 @@ async def agreement_of_tasks(image: Any, label_map: Any, target: Any, scale: flo
     return agreement(image, label_map, target, scale, shift=shift)
 
 
+def bright(image: Any, label_map: Any, target: None, *, threshold: int) -> float:
+    assert target is None
+    return float(((image.mean(-1) > threshold) == (label_map == 1)).mean())
+
+
 class Agreement:
     def __call__(self, image: Any, label_map: Any, target: Any) -> float:
         return agreement(image, label_map, target)

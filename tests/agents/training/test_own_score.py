@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agents import RSS, Likelihood, Supervised, WeakLabels, train
+from agents import RSS, Likelihood, Supervised, WeakLabels, evaluate, train
 from agents.training.algorithm import Algorithm
 from agents.training.loop import Result
 from rss_env.errors import OptionError
 from rss_env.wrappers.feedback import KINDS
+from tests.extras import is_installed
 from tests.rewards import own
+from tests.trees import tiny_folder
 
 ROOT = Path(__file__).parents[3]
 STEPS, BATCH, SAMPLES = 7, 2, 4
@@ -173,6 +176,45 @@ def test_batched_and_slow_rewards_train_like_the_plain_one(reward: str, tmp_path
         arguments = TINY | {"reward": f"tests.rewards.own:{name}", "run_dir": str(tmp_path / name)}
         train("RSS-Shapes-ImageReward-v0", RSS(samples_per_image=SAMPLES), **arguments)
     assert_same_weights(tmp_path / "agreement", tmp_path / reward)
+
+
+def test_photos_without_masks_are_learned_from_and_validated_by_a_score_of_ones_own(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    shutil.rmtree(tiny_folder(tmp_path / "photos", 4) / "masks")
+    words = [
+        *(
+            "--env-id",
+            "RSS-Folder-ImageReward-v0",
+            "--root",
+            tmp_path / "photos",
+            "--split",
+            "all",
+            "--val-split",
+            "all",
+        ),
+        *("--env-kwargs", '{"num_classes": 4}', "--image-size", 16, 17, "--network-options", '{"width": 8}'),
+        *("--reward", "tests.rewards.own:bright", "--reward-options", '{"threshold": 128}', "--no-progress"),
+    ]
+    likelihood = ["--steps", 2, "--batch-size", 2, "--samples-per-image", 4, "--run-dir", tmp_path / "likelihood"]
+    assert command(Likelihood, *words, *likelihood).code == 0
+    row = json.loads((tmp_path / "likelihood" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 < row["val/score"] < 1
+    measured = command(evaluate.main, tmp_path / "likelihood", "--split", "all", "--json")
+    assert json.loads(measured.out)["score"] == row["val/score"]
+    other = ["--reward-options", '{"threshold": 300}']
+    assert json.loads(command(evaluate.main, tmp_path / "likelihood", "--split", "all", "--json", *other).out) != (
+        json.loads(measured.out)
+    )
+    if not is_installed("stable_baselines3"):
+        return
+    from agents import sb3
+
+    small = ["--reward-queries", 16, "--images", 2, "--samples-per-image", 4, "--evaluations", 2]
+    assert command(sb3.main, *words, *small, "--run-dir", tmp_path / "sb3").code == 0
+    rows = [json.loads(line) for line in (tmp_path / "sb3" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["time/reward_queries"] for row in rows] == [8 + 4, 16 + 8]
+    assert all(0 < row["val/score"] < 1 for row in rows)
 
 
 FEEDBACK = {"shaping": "shaping:log,epsilon=0.01"}
