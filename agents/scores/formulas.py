@@ -1,7 +1,7 @@
 """What an image-level score is taken for: a formula that is known, or one that is fitted to the scores that were seen.
 
-A formula of either kind predicts the scores of label maps from what the belief expects of them (``models``), says how far
-off it was, and may learn from it. The unknown one is our own; maths: docs/likelihood.md.
+A formula of either kind predicts the scores of label maps from what the belief expects of them (``models``), says how
+far off it was, and may learn from it. The unknown one is our own; maths: docs/likelihood.md.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class KnownFormula(Formula):
 class UnknownFormula(Formula):
     """A score of any range that is better, more or less, the more pixels are right.
 
-    The prediction is a multiple of the expected pixel accuracy, of scores that are divided by what their deviation within
-    a visit should be at the level of the visit. So a form of the score that is bent, stretched or shifted is the same to
-    it. Scores that take few values are taken as rounded.
+    The prediction is a multiple of the expected pixel accuracy, of scores that are divided by what their deviation
+    within a visit should be at the level of the visit. So a score that is stretched, shifted or bent is the same to it.
+    Scores that take few values are taken as rounded.
 
     Args:
         num_classes: C.

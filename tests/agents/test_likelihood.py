@@ -464,7 +464,7 @@ UNKNOWN_SCORE = MEAN_IOU | {"reward": None}
 
 
 def run_unknown(explained: bool) -> Likelihood:
-    """Sixty updates with scores that are made of the accuracy of a belief that is right, or have nothing to do with it."""
+    """Sixty updates with scores that are the accuracy, stretched, of a belief that is right, or are at random."""
     algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
     rng = np.random.default_rng(0)
     target = torch.from_numpy(rng.integers(0, 3, (2, 8, 9)))

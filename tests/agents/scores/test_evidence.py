@@ -231,7 +231,7 @@ def expected_directions(name: str, belief: torch.Tensor, weights: np.ndarray, ta
         torch.from_numpy(scores),
         torch.arange(visits),
         visits,
-        name,
+        KnownFormula(name),
     ).direction
     return direction[:, :, 0].transpose(1, 2) / len(label_maps)
 

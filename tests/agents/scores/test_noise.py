@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.scores.formulas import KnownFormula
 from agents.scores.noise import ScoreNoise, score_twice, scored_twice
 
 LONGEST = 24
