@@ -28,8 +28,9 @@ from torch import distributed
 from .ops import sample_label_maps
 from .plugins import CellSchedule, SyncAN
 from .plugins.sync_an import EPSILON
+from .rss import RSS, Lesson
 from .scores.evidence import Evidence, score_evidence
-from .scores.models import score_model
+from .scores.formulas import Formula, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
@@ -41,6 +42,8 @@ from .training.distributed import mean_over_processes
 from .training.feedback import Feedback
 
 Metrics = dict[str, torch.Tensor | float]
+TRIED = 0.2  # of the training, after which the fit of an unknown formula is judged
+EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
 
 
 @dataclass(eq=False)
@@ -66,7 +69,7 @@ class Likelihood(Algorithm):
         check_numbers(self, least, ("learning_rate", "temperature"))
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
-        self.level: ImageLevel | PixelLevel
+        self.level: ImageLevel | PixelLevel | PolicyGradientLevel
 
     def env_options(self) -> dict[str, Any]:
         return {"samples_per_image": self.samples_per_image}
@@ -77,8 +80,10 @@ class Likelihood(Algorithm):
         if metadata["reward_level"] == "pixel":
             self.level = PixelLevel(self, num_classes)
         else:
-            model, said = score_model(metadata["reward"], metadata["reward_options"])
-            self.level = ImageLevel(self, num_classes, model, metadata.get("reward_stars", 0))
+            formula, said = formula_of(
+                metadata["reward"], metadata["reward_options"], metadata.get("reward_stars", 0), num_classes
+            )
+            self.level = ImageLevel(self, num_classes, formula)
         one, images = self.level.image_bytes(metadata["image_size"]) / 1e6, metadata["num_images"]
         if images * one <= self.replay_megabytes:
             return said
@@ -92,6 +97,8 @@ class Likelihood(Algorithm):
 
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
+        if isinstance(self.level, ImageLevel) and self.level.is_of_no_use(progress):
+            self.level = PolicyGradientLevel(self)
         self.side = self.level.side(progress, min(logits.shape[2:]))
         # A seed and the offset of the cells' grid; they stay on the device.
         drawn = torch.randint(2**63 - 1, (3,), generator=generator, device=generator.device)
@@ -99,7 +106,7 @@ class Likelihood(Algorithm):
             logits,
             self.samples_per_image,
             drawn[:1],
-            temperature=self.temperature,
+            temperature=self.level.temperature,
             cell=self.side,
             offset=drawn[1:],
         )
@@ -114,7 +121,7 @@ class Likelihood(Algorithm):
 
     def loss(self, logits: torch.Tensor, lesson: Any, progress: float) -> tuple[torch.Tensor, Metrics]:
         """The negative log-likelihood of what was seen, of one micro-batch."""
-        loss, probabilities, metrics = self.level.loss(logits, lesson)
+        loss, probabilities, metrics = self.level.loss(logits, lesson, progress)
         return loss, metrics | score_metrics(lesson.feedback) | {
             "policy/entropy": torch.special.entr(probabilities).sum(dim=1).mean(),  # nats a pixel
             "policy/cell": float(self.side),
@@ -124,7 +131,10 @@ class Likelihood(Algorithm):
         return self.level.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.level.load_state_dict(state)
+        if state == PolicyGradientLevel.STATE:
+            self.level = PolicyGradientLevel(self)
+        elif not isinstance(self.level, PolicyGradientLevel):
+            self.level.load_state_dict(state)
 
     def memory(self) -> dict[str, torch.Tensor]:
         return self.level.memory.state_dict()
@@ -154,16 +164,18 @@ class ImageLevel:
     Args:
         options: hyper-parameters.
         num_classes: C.
-        model: key of ``scores.models.SCORE_MODELS``.
-        stars: levels that the scores are rounded to; 0: they are not.
+        formula: predicts the scores.
     """
 
-    def __init__(self, options: Likelihood, num_classes: int, model: str, stars: int) -> None:
-        self.options, self.num_classes, self.model, self.stars = options, num_classes, model, stars
+    def __init__(self, options: Likelihood, num_classes: int, formula: Formula) -> None:
+        self.options, self.num_classes, self.formula = options, num_classes, formula
+        self.temperature = options.temperature
         visits = max(1, options.replay // options.samples_per_image) if options.replay else 0
         self.memory = VisitMemory(visits, options.replay_megabytes, num_classes)
         self.buffer = torch.empty(0, dtype=torch.uint8)  # where label maps of earlier visits are unpacked
-        self.noise = ScoreNoise(stars)
+        self.noise = ScoreNoise(formula.rounding)
+        self.explained = 0.0  # share of what can be explained of the scores that the belief explained, a running mean
+        self.tried = False  # whether that was looked at
         self.twice = False  # whether the first label map of every image of this update is its last one as well
         self.observed = 0  # micro-batches so far, the same number in every process
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
@@ -196,8 +208,7 @@ class ImageLevel:
             torch.cat([feedback.scores, *(visit.scores[None].to(logits.device) for _, visit in old)]),
             image.to(logits.device, non_blocking=True),
             batch,
-            self.model,
-            self.stars,
+            self.formula,
             self.noise.residual**0.5,
         )
         self._remember(feedback)
@@ -231,7 +242,14 @@ class ImageLevel:
             self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when))
 
     def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
-        """Measures the noise of the scores, and the variance of the residuals, with SyncAN."""
+        """Measures the noise of the scores, and the variance of the residuals, with SyncAN; the formula may learn."""
+        self.formula.learn([lesson.evidence.seen for lesson in lessons])
+        self.noise.rounding = self.formula.rounding
+        if not self.formula.is_known and not self.tried:
+            explained = mean_over_processes([lesson.evidence.explained for lesson in lessons])
+            variance = mean_over_processes([lesson.feedback.scores.var(dim=1).mean() for lesson in lessons])
+            possible = max(1 - self.noise.noise / variance, 0.1) if variance else 1.0
+            self.explained += 0.05 * (min(explained / possible, 1.0) - self.explained)
         if self.twice or self.noise.known:
             scores = [lesson.feedback.scores for lesson in lessons]
             self.noise.observe(
@@ -248,7 +266,19 @@ class ImageLevel:
         self.scale = torch.where(scale > 2 * EPSILON, scale, self.scale.to(scale.device))
         self.noise.tick()
 
-    def loss(self, logits: torch.Tensor, lesson: ScoreLesson) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+    def is_of_no_use(self, progress: float) -> bool:
+        """Whether a score of unknown formula turned out to be one that right pixels, each by itself, do not explain.
+
+        Looked at once, when a fifth of the training is done.
+        """
+        if self.formula.is_known or self.tried or progress < TRIED:
+            return False
+        self.tried = True
+        return self.explained < EXPLAINED
+
+    def loss(
+        self, logits: torch.Tensor, lesson: ScoreLesson, progress: float
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Moves the probabilities, which are given too, to where the observed scores are more likely."""
         evidence, probabilities = lesson.evidence, logits.softmax(dim=1)
         pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
@@ -269,12 +299,64 @@ class ImageLevel:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, next to the memory."""
-        return {"noise": self.noise.state_dict(), "observed": self.observed, "scale": self.scale.cpu()}
+        return {
+            "noise": self.noise.state_dict(),
+            "formula": self.formula.state_dict(),
+            "observed": self.observed,
+            "scale": self.scale.cpu(),
+            "explained": self.explained,
+            "tried": self.tried,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from ``state_dict()``."""
         self.noise.load_state_dict(state["noise"])
+        self.formula.load_state_dict(state["formula"])
+        self.noise.rounding = self.formula.rounding
         self.observed, self.scale = state["observed"], state["scale"]
+        self.explained, self.tried = state["explained"], state["tried"]
+
+
+class PolicyGradientLevel:
+    """The policy gradient of ``agents.rss`` in coarse cells, for scores that no formula of right pixels explains.
+
+    Such are scores of borders: of label maps whose pixels are drawn one by one they tell next to nothing.
+
+    Args:
+        options: hyper-parameters.
+    """
+
+    STATE = {"policy_gradient": True}
+    temperature = 1.0
+
+    def __init__(self, options: Likelihood) -> None:
+        self.options = options
+        self.rss = RSS(samples_per_image=options.samples_per_image)
+        self.memory = VisitMemory(0, 0.0)
+
+    def side(self, progress: float, shorter: int) -> int:
+        """Side of the cells in pixels: a quarter of the shorter side of the image, unless it was chosen."""
+        return self.options.schedule.side(progress) if self.options.cells else max(1, shorter // 4)
+
+    def prepare(self, label_maps: torch.Tensor) -> None:
+        """Leaves the label maps as they are."""
+
+    def observe(self, logits: torch.Tensor, feedback: Feedback) -> Lesson:
+        return self.rss.observe(logits, feedback)
+
+    def synchronise(self, lessons: Sequence[Lesson]) -> None:
+        self.rss.synchronise(lessons)
+
+    def loss(self, logits: torch.Tensor, lesson: Lesson, progress: float) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+        """The policy-gradient loss, with the entropy target of ``agents.rss``."""
+        loss, metrics = self.rss.loss(logits, lesson, progress)
+        return loss, logits.detach().softmax(dim=1), metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.STATE
+
+    def image_bytes(self, image_size: Sequence[int]) -> int:
+        return 0
 
 
 @dataclass
@@ -302,6 +384,7 @@ class PixelLevel:
 
     def __init__(self, options: Likelihood, num_classes: int) -> None:
         self.options, self.num_classes = options, num_classes
+        self.temperature = options.temperature
         self.memory = PixelMemory(num_classes, options.replay_megabytes)
 
     def image_bytes(self, image_size: Sequence[int]) -> int:
@@ -331,7 +414,9 @@ class PixelLevel:
     def synchronise(self, lessons: Sequence[PixelLesson]) -> None:
         """Nothing is shared between micro-batches or processes."""
 
-    def loss(self, logits: torch.Tensor, lesson: PixelLesson) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+    def loss(
+        self, logits: torch.Tensor, lesson: PixelLesson, progress: float
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Moves the probabilities, which are given too, to the classes that were found and from those excluded."""
         log_probabilities = logits.log_softmax(dim=1)
         loss = success_loss(log_probabilities, lesson.known, lesson.excluded)

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import torch
 
 from ..ops import class_credit, soft_counts
-from .models import predict_scores
-from .rounding import before_rounding
+from .formulas import Formula, Seen
 
 
 class Evidence(NamedTuple):
@@ -31,11 +30,12 @@ class Evidence(NamedTuple):
     Attributes:
         direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
             residuals, has the gradient of the log-likelihood.
-        advantages: float64 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal; the
-            variance is that of the fresh ones.
+        advantages: float64 (V, K), the centred residuals of every visit, in units of ``Formula.scale``, 0 in a visit
+            whose scores are all equal; the variance is that of the fresh ones.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
         variance: of the fresh residuals within their visits, with what rounding leaves open.
+        seen: the fresh scores and their prediction, from which the formula may learn.
     """
 
     direction: torch.Tensor
@@ -43,6 +43,7 @@ class Evidence(NamedTuple):
     explained: torch.Tensor
     offset: torch.Tensor
     variance: torch.Tensor
+    seen: Seen
 
 
 def score_evidence(
@@ -51,8 +52,7 @@ def score_evidence(
     scores: torch.Tensor,
     image: torch.Tensor,
     fresh: int,
-    score_model: str,
-    stars: int = 0,
+    formula: Formula,
     spread: float = 1.0,
 ) -> Evidence:
     """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
@@ -63,8 +63,7 @@ def score_evidence(
         scores: float64 (V, K).
         image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
         fresh: number of visits of this step.
-        score_model: key of ``scores.models.SCORE_MODELS``.
-        stars: levels that the scores were rounded to; 0: they were not.
+        formula: predicts the scores; it does not learn here.
         spread: standard deviation of residuals before rounding.
     """
     visits, samples, height, width = label_maps.shape
@@ -72,11 +71,10 @@ def score_evidence(
     probabilities = probabilities.detach()
     expected, predicted = soft_counts(probabilities, maps, owner)
     target = probabilities.sum(dim=(2, 3))  # (B, C)
-    prediction = predict_scores(score_model, expected, predicted, target[owner])
+    prediction = formula.predict(expected, predicted, target[owner])
 
     mean = prediction.mean.view(visits, samples).to(scores.dtype)
-    exact, undecided = before_rounding(scores, mean, spread, stars) if stars else (scores, torch.zeros_like(scores))
-    residual = exact - mean
+    residual, undecided = formula.residuals(scores, mean, spread)
     offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
     # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
     # the prediction's own spread, and following it would only flatten the belief.
@@ -92,7 +90,9 @@ def score_evidence(
     direction += everywhere[:, :, None, None]
 
     varied = torch.where(informative, scores - scores.mean(dim=1, keepdim=True), 0.0)[:fresh]
+    varied = varied / formula.scale(scores[:fresh])
     total = varied.square().sum()
     explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
     variance = ((residual - offset).square() + undecided)[:fresh].mean()
-    return Evidence(direction, advantages, explained, offset[:fresh].mean(), variance)
+    seen = Seen(scores[:fresh], mean[:fresh])
+    return Evidence(direction, advantages, explained, offset[:fresh].mean(), variance, seen)

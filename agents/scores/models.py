@@ -14,8 +14,8 @@ same for all samples of an image, and ``scores.evidence`` compares samples of on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -54,7 +54,7 @@ def soft_frequency_weighted_iou(expected: torch.Tensor, predicted: torch.Tensor,
 
 
 def soft_accuracy(expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Expected share of right pixels; also the stand-in for a score whose formula is not known."""
+    """Expected share of right pixels."""
     return expected.sum(dim=1) / predicted.sum(dim=1)
 
 
@@ -64,25 +64,6 @@ SCORE_MODELS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tor
     "frequency_weighted_iou": soft_frequency_weighted_iou,
     "pixel_accuracy": soft_accuracy,
 }
-
-
-def score_model(reward: str | None, options: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The model for a reward of the environment.
-
-    Args:
-        reward: name of the reward; None where nobody here knows the formula, as for a callable or shaped scores.
-        options: of the reward, which no model takes into account.
-
-    Returns:
-        Key of ``SCORE_MODELS``, the expected pixel accuracy for a score of unknown formula; and a line that says in
-        what the model differs from the score, None if in nothing.
-    """
-    if reward not in SCORE_MODELS:
-        known = "The formula of the score is not known" if reward is None else f"There is no score model of {reward}"
-        return "pixel_accuracy", f"{known}: the scores are predicted by the expected pixel accuracy."
-    if options:
-        return reward, f"The score model of {reward} knows nothing of its options ({', '.join(options)})."
-    return reward, None
 
 
 def predict_scores(name: str, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> Prediction:

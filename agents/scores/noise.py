@@ -28,16 +28,15 @@ class ScoreNoise:
     """Running means of the variance of the noise and of the scores' own.
 
     Args:
-        stars: levels that the scores are rounded to, which acts as noise of a twelfth of the squared distance between
-            two levels; 0: they are not rounded.
+        rounding: variance that rounding adds to the scores, a twelfth of the squared distance between two levels.
 
     Attributes:
         noise: variance of the noise, without rounding.
         residual: variance of what the belief did not predict of the scores before they were rounded.
     """
 
-    def __init__(self, stars: int = 0) -> None:
-        self.rounding = (1 / (stars - 1)) ** 2 / 12 if stars else 0.0
+    def __init__(self, rounding: float = 0.0) -> None:
+        self.rounding = rounding
         self.noise = 0.0
         self.residual = 0.01
         self._measured = 0  # times the noise was

@@ -11,9 +11,9 @@ import torch
 
 
 def before_rounding(
-    scores: torch.Tensor, mean: torch.Tensor, spread: float, stars: int
+    scores: torch.Tensor, mean: torch.Tensor, spread: float | torch.Tensor, levels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What scores may have been before they were rounded to levels 0, 1 / (stars − 1), …, 1.
+    """What scores may have been before they were rounded to the nearest of some levels.
 
     A score was Gaussian around its prediction, and rounding tells in which interval it lies: mean and variance of the
     Gaussian cut off there. The interval of the lowest level has no lower end, that of the highest no upper one.
@@ -21,16 +21,16 @@ def before_rounding(
     Args:
         scores: float32, any shape, the rounded ones.
         mean: the predictions, same shape.
-        spread: standard deviation of the Gaussian.
-        stars: number of levels, at least 2.
+        spread: standard deviation of the Gaussian, a number or a tensor that can be broadcast to that shape.
+        levels: float64, two or more in ascending order, on the device of the scores.
 
     Returns:
         Mean and variance, float32, shape of ``scores``.
     """
-    half = 0.5 / (stars - 1)
-    level, mean = scores.double(), mean.double()
-    low = ((level - half - mean) / spread).masked_fill(level < half, -math.inf)
-    high = ((level + half - mean) / spread).masked_fill(level > 1 - half, math.inf)
+    between, mean = (levels[1:] + levels[:-1]) / 2, mean.double()
+    end = between.new_tensor([math.inf])
+    place = torch.bucketize(scores.double(), between)  # of the score among the levels
+    low, high = (torch.cat(ends)[place].sub(mean) / spread for ends in ([-end, between], [between, end]))
     flip = low > 0  # the interval is mirrored to where its probability is not the difference of two numbers near 1
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
     mass = (torch.special.log_ndtr(high).exp() - torch.special.log_ndtr(low).exp()).clamp(min=1e-300)
@@ -43,3 +43,8 @@ def before_rounding(
     shift, remaining = torch.where(far, high, shift), remaining.masked_fill(far, 0.0)
     value = mean + spread * torch.where(flip, -shift, shift)
     return value.to(scores.dtype), (spread**2 * remaining).to(scores.dtype)
+
+
+def star_levels(stars: int) -> torch.Tensor:
+    """The levels 0, 1 / (stars − 1), …, 1, float64."""
+    return torch.arange(stars, dtype=torch.float64) / (stars - 1)

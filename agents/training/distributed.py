@@ -109,11 +109,7 @@ class Job:
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all processes, by rank; every process must ask."""
-        if self.size == 1:
-            return [value]
-        gathered: list[Any] = [None] * self.size
-        distributed.all_gather_object(gathered, value)
-        return gathered
+        return gather_over_processes(value)
 
     def mean(self, metrics: dict[str, float]) -> dict[str, float]:
         """Mean of every metric over the processes, which all must have the same ones."""
@@ -148,6 +144,15 @@ def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
         distributed.all_reduce(mean)
         mean /= distributed.get_world_size()
     return float(mean)
+
+
+def gather_over_processes(value: Value) -> list[Value]:
+    """The values of all processes of the job, by rank."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
-from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, ScoreLesson
+from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
 from agents.scores.noise import EVERY
 from agents.scores.pixels import UNKNOWN, classes_found
 from agents.training import Feedback
@@ -65,18 +65,18 @@ def update(
     [
         ("mean_iou", {}, "mean_iou", None),
         ("mean_dice", {}, "mean_dice", None),
-        ("mean_iou", {"classes": "target"}, "mean_iou", "knows nothing of its options (classes)"),
-        ("boundary_f1", {}, "pixel_accuracy", "no score model of boundary_f1"),
-        (None, {}, "pixel_accuracy", "The formula of the score is not known"),
+        ("mean_iou", {"classes": "target"}, None, "formula of mean_iou with classes is not known here"),
+        ("boundary_f1", {}, None, "The formula of boundary_f1 is not known here"),
+        (None, {}, None, "The formula of the score is not known here"),
     ],
 )
-def test_it_says_where_its_score_model_differs_from_the_score(
-    reward: str | None, options: dict[str, Any], model: str, said: str | None
+def test_it_says_which_formula_it_does_not_know(
+    reward: str | None, options: dict[str, Any], model: str | None, said: str | None
 ) -> None:
     algorithm = Likelihood()
     line = algorithm.start(MEAN_IOU | {"reward": reward, "reward_options": options}, 3)
     assert isinstance(algorithm.level, ImageLevel)
-    assert algorithm.level.model == model
+    assert getattr(algorithm.level.formula, "name", None) == model
     assert (line is None) == (said is None)
     assert said is None or (line is not None and said in line and "\n" not in line)
 
@@ -85,8 +85,8 @@ def test_it_says_where_its_score_model_differs_from_the_score(
     ("options", "said"),
     [
         ({}, None),
-        ({"reward_options": {"classes": "target"}}, "The score model of mean_iou knows nothing of its options"),
-        ({"reward": "boundary_f1"}, "There is no score model of boundary_f1"),
+        ({"reward_options": {"classes": "target"}}, "The formula of mean_iou with classes is not known"),
+        ({"reward": "boundary_f1"}, "The formula of boundary_f1 is not known"),
         ({"reward": lambda image, label_map, target: 0.5}, "The formula of the score is not known"),
     ],
     ids=["the default", "options", "boundary F1", "a callable"],
@@ -96,23 +96,23 @@ def test_the_environments_own_metadata_say_enough(options: dict[str, Any], said:
     algorithm = Likelihood(samples_per_image=2)
     line = algorithm.start(envs.metadata, 5)
     assert isinstance(algorithm.level, ImageLevel)
-    assert algorithm.level.model == ("pixel_accuracy" if "reward" in options else "mean_iou")
+    assert algorithm.level.formula.is_known == (said is None)
     assert (line is None) == (said is None)
     assert said is None or (line is not None and line.startswith(said))
 
 
 @pytest.mark.parametrize(
     ("kind", "model"),
-    [("noise:0.1", "mean_iou"), ("stars:5", "mean_iou"), ("threshold:0.5", "pixel_accuracy"), ("preference", None)],
+    [("noise:0.1", "mean_iou"), ("stars:5", "mean_iou"), ("threshold:0.5", None), ("preference", None)],
 )
 def test_of_scores_that_feedback_made_something_else_it_knows_no_formula(kind: str, model: str | None) -> None:
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, samples_per_image=2, num_images=4)
     algorithm = Likelihood(samples_per_image=2)
     line = algorithm.start(FeedbackReward(envs, kind).metadata, 5)
     assert isinstance(algorithm.level, ImageLevel)
-    assert algorithm.level.model == (model or "pixel_accuracy")
-    assert (line is None) == (model == "mean_iou")
-    assert line is None or line.startswith("The formula of the score is not known: ")
+    assert getattr(algorithm.level.formula, "name", None) == model
+    assert (line is None) == (model is not None)
+    assert line is None or line.startswith("The formula of the score is not known here: ")
 
 
 def test_pixel_rewards_need_no_score_model() -> None:
@@ -124,7 +124,7 @@ def test_pixel_rewards_need_no_score_model() -> None:
 # The loss
 
 
-@pytest.mark.parametrize("reward", ["mean_iou", "mean_dice", "pixel_accuracy", "boundary_f1"])
+@pytest.mark.parametrize("reward", ["mean_iou", "mean_dice", "pixel_accuracy"])
 def test_the_loss_has_the_gradient_of_the_likelihood_with_one_variance_for_the_update(reward: str) -> None:
     problem = draw_problem(3, (2, 0, 4, 5), 3, 4, torch.float32)
     logits = problem["probabilities"].log().requires_grad_()
@@ -133,7 +133,7 @@ def test_the_loss_has_the_gradient_of_the_likelihood_with_one_variance_for_the_u
     algorithm.synchronise([lesson])
     algorithm.loss(logits, lesson, 0.0)[0].backward()
 
-    name = "pixel_accuracy" if reward == "boundary_f1" else reward
+    name = reward
     variance = lesson.evidence.advantages.double().square().mean()
     exact = logits.detach().double().requires_grad_()
     likelihood = log_likelihood(name, problem, exact.softmax(dim=1)) / variance
@@ -456,3 +456,59 @@ def test_without_replay_nothing_is_remembered_of_pixels() -> None:
         known, excluded = classes_found(lesson.feedback.label_maps, lesson.feedback.pixel_rewards, 5)
         assert torch.equal(lesson.known, known)
         assert torch.equal(lesson.excluded, excluded)
+
+
+# A score of unknown formula
+
+UNKNOWN_SCORE = MEAN_IOU | {"reward": None}
+
+
+def run_unknown(explained: bool) -> Likelihood:
+    """Sixty updates with scores that are the accuracy, stretched, of a belief that is right, or are at random."""
+    algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.integers(0, 3, (2, 8, 9)))
+    logits = 3.0 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2).float()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(60):
+        label_maps = algorithm.act(logits, step / 400, generator)
+        right = (label_maps == target[:, None]).float().mean(dim=(2, 3)).double()
+        scores = 2 + 3 * right if explained else torch.from_numpy(rng.random(right.shape))
+        algorithm.synchronise([algorithm.observe(logits, earn(label_maps, scores))])
+    return algorithm
+
+
+def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradient_in_cells() -> None:
+    algorithm = run_unknown(explained=False)
+    logits = torch.zeros(2, 3, 8, 9, requires_grad=True)
+    algorithm.act(logits.detach(), 0.19, torch.Generator())
+    assert isinstance(algorithm.level, ImageLevel)  # not judged before a fifth
+    loss, metrics, _ = update(algorithm, logits, np.random.default_rng(0).random((2, 8)), 0.2)
+    assert isinstance(algorithm.level, PolicyGradientLevel)
+    assert metrics["policy/cell"] == 2  # a quarter of the shorter side
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() > 0
+
+    again = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
+    again.load_state_dict(algorithm.state_dict())
+    assert isinstance(again.level, PolicyGradientLevel)
+    again.load_memory(algorithm.memory())
+
+
+def test_one_that_they_explain_is_learned_by_its_likelihood_to_the_end() -> None:
+    algorithm = run_unknown(explained=True)
+    assert algorithm.level.explained > 0.8  # type: ignore[union-attr]
+    again = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
+    again.load_state_dict(algorithm.state_dict())
+    for learner in (algorithm, again):
+        for progress in (0.2, 0.9):
+            learner.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
+            assert isinstance(learner.level, ImageLevel)
+
+
+def test_a_known_formula_is_never_judged() -> None:
+    algorithm = make(samples_per_image=8)
+    for progress in (0.1, 0.2, 0.5):
+        algorithm.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
+        assert isinstance(algorithm.level, ImageLevel)

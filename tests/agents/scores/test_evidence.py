@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents.ops import policy_gradient
 from agents.scores.evidence import Evidence, score_evidence
+from agents.scores.formulas import KnownFormula
 from agents.scores.models import SCORE_MODELS
 from rss_env.rewards import score_images
 from tests.agents.scores.oracle import draw_problem, log_likelihood, predict
@@ -39,7 +40,7 @@ def test_the_direction_is_the_gradient_of_the_log_likelihood(
     name: str, size: tuple[int, int, int, int], classes: int, samples: int, seed: int
 ) -> None:
     problem = draw_problem(seed, size, classes, samples)
-    evidence = score_evidence(**problem, score_model=name)
+    evidence = score_evidence(**problem, formula=KnownFormula(name))
     belief = problem["probabilities"].clone().requires_grad_()
     (expected,) = torch.autograd.grad(log_likelihood(name, problem, belief), belief)
     assert evidence.direction.shape == belief.shape
@@ -49,7 +50,7 @@ def test_the_direction_is_the_gradient_of_the_log_likelihood(
 @names
 def test_in_float32_both_implementations_give_it_to_rounding(name: str, ops: str) -> None:
     problem = draw_problem(5, (3, 4, 13, 11), 5, 6, torch.float32)
-    evidence = score_evidence(**problem, score_model=name)
+    evidence = score_evidence(**problem, formula=KnownFormula(name))
     belief = problem["probabilities"].double().requires_grad_()
     (expected,) = torch.autograd.grad(log_likelihood(name, problem, belief), belief)
     assert evidence.direction.dtype == torch.float32
@@ -64,7 +65,7 @@ def test_advantages_are_residuals_compared_within_their_visit_and_only_fresh_one
     name: str, size: tuple[int, int, int, int], classes: int, samples: int, seed: int
 ) -> None:
     problem = draw_problem(seed, size, classes, samples)
-    evidence = score_evidence(**problem, score_model=name)
+    evidence = score_evidence(**problem, formula=KnownFormula(name))
     residuals = np.zeros(problem["scores"].shape)
     for v, k in np.ndindex(residuals.shape):
         belief = problem["probabilities"][problem["image"][v]]
@@ -97,7 +98,7 @@ def test_nothing_is_added_in_the_order_in_which_threads_of_a_gpu_come(name: str)
     atomic = {"index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"}
     atomic |= {"index_put", "index_put_", "_index_put_impl_", "put_", "bincount", "histc", "cumsum", "cumsum_"}
     with OperationNames() as ran:
-        score_evidence(**draw_problem(3, (3, 4, 7, 5), 4, 5, torch.float32), score_model=name)
+        score_evidence(**draw_problem(3, (3, 4, 7, 5), 4, 5, torch.float32), formula=KnownFormula(name))
     assert {"soft_counts", "class_credit", "sum"} <= ran.names
     assert not ran.names & atomic
 
@@ -114,8 +115,8 @@ def assert_same_evidence(one: Evidence, other: Evidence, atol: float) -> None:
 def test_a_constant_added_to_all_scores_of_a_visit_teaches_nothing(name: str, seed: int, earlier: int) -> None:
     problem = draw_problem(seed, (2, earlier, 4, 5), 3, 4)
     shifts = torch.from_numpy(np.random.default_rng(seed).normal(size=(2 + earlier, 1)))
-    before = score_evidence(**problem, score_model=name)
-    after = score_evidence(**problem | {"scores": problem["scores"] + shifts}, score_model=name)
+    before = score_evidence(**problem, formula=KnownFormula(name))
+    after = score_evidence(**problem | {"scores": problem["scores"] + shifts}, formula=KnownFormula(name))
     assert_same_evidence(after, before, atol=1e-11)
     assert (after.offset - before.offset).item() == pytest.approx(shifts[:2].mean().item(), abs=1e-12)
 
@@ -126,17 +127,17 @@ def test_scores_that_are_all_equal_to_their_prediction_teach_nothing(name: str) 
     for v, k in np.ndindex(3, 4):
         belief = problem["probabilities"][problem["image"][v]]
         problem["scores"][v, k] = predict(name, belief, problem["label_maps"][v, k])
-    evidence = score_evidence(**problem, score_model=name)
+    evidence = score_evidence(**problem, formula=KnownFormula(name))
     torch.testing.assert_close(evidence.direction, torch.zeros_like(evidence.direction), rtol=0, atol=1e-14)
     assert evidence.explained.item() == pytest.approx(1)
 
 
 def test_the_order_of_earlier_visits_does_not_matter_and_each_counts_like_a_fresh_one() -> None:
     problem = draw_problem(1, (2, 4, 4, 5), 3, 4)
-    whole = score_evidence(**problem, score_model="mean_iou")
+    whole = score_evidence(**problem, formula=KnownFormula("mean_iou"))
     order = torch.tensor([0, 1, 5, 3, 2, 4])
     shuffled = {name: problem[name][order] for name in ("label_maps", "scores", "image")}
-    again = score_evidence(**problem | shuffled, score_model="mean_iou")
+    again = score_evidence(**problem | shuffled, formula=KnownFormula("mean_iou"))
     torch.testing.assert_close(again.direction, whole.direction, rtol=0, atol=1e-13)
     torch.testing.assert_close(again.advantages, whole.advantages[order], rtol=0, atol=1e-13)
     assert (again.explained, again.offset) == (whole.explained, whole.offset)
@@ -144,14 +145,15 @@ def test_the_order_of_earlier_visits_does_not_matter_and_each_counts_like_a_fres
     parts = torch.zeros_like(whole.direction)
     for v in range(6):
         one = {name: problem[name][v : v + 1] for name in ("label_maps", "scores", "image")}
-        parts += score_evidence(**problem | one | {"fresh": 1}, score_model="mean_iou").direction
+        parts += score_evidence(**problem | one | {"fresh": 1}, formula=KnownFormula("mean_iou")).direction
     torch.testing.assert_close(whole.direction, parts, rtol=0, atol=1e-13)
 
 
 def test_no_gradient_flows_into_the_belief() -> None:
     problem = draw_problem(0, (2, 1, 4, 5), 3, 4)
     problem["probabilities"].requires_grad_()
-    assert not any(part.requires_grad for part in score_evidence(**problem, score_model="mean_iou"))
+    evidence = score_evidence(**problem, formula=KnownFormula("mean_iou"))
+    assert not any(part.requires_grad for part in (*evidence[:-1], evidence.seen.scores, evidence.seen.mean))
 
 
 @settings(deadline=None)
@@ -168,7 +170,7 @@ def test_of_a_single_pixel_the_true_class_becomes_more_likely_as_with_the_log_li
     scores = (label_maps == 0).double()[None]  # class 0 is the true one
     belief = logits.softmax(dim=1)
     image = torch.zeros(1, dtype=torch.long)
-    evidence = score_evidence(belief, label_maps[None, :, None, None], scores, image, 1, "pixel_accuracy")
+    evidence = score_evidence(belief, label_maps[None, :, None, None], scores, image, 1, KnownFormula("pixel_accuracy"))
     (step,) = torch.autograd.grad((evidence.direction * belief).sum(), logits, retain_graph=True)
     (success,) = torch.autograd.grad(belief[0, 0].log().sum(), logits)
     assert step[0, 0] > 0
@@ -189,7 +191,7 @@ def test_a_belief_that_explains_the_mean_iou_of_random_label_maps_is_the_target(
     for _ in range(300):
         belief = logits.softmax(dim=1)
         image = torch.zeros(2, dtype=torch.long)
-        evidence = score_evidence(belief, torch.from_numpy(label_maps), scores, image, 1, "mean_iou")
+        evidence = score_evidence(belief, torch.from_numpy(label_maps), scores, image, 1, KnownFormula("mean_iou"))
         optimiser.zero_grad()
         (-(evidence.direction / evidence.advantages.square().mean() * belief).sum()).backward()
         optimiser.step()
@@ -229,7 +231,7 @@ def expected_directions(name: str, belief: torch.Tensor, weights: np.ndarray, ta
         torch.from_numpy(scores),
         torch.arange(visits),
         visits,
-        name,
+        KnownFormula(name),
     ).direction
     return direction[:, :, 0].transpose(1, 2) / len(label_maps)
 
@@ -367,9 +369,9 @@ def test_a_calibrated_belief_stays_where_it_is_under_accuracies_and_nearly_so_un
 
 def test_with_many_stars_the_evidence_is_that_of_exact_scores() -> None:
     problem = draw_problem(2, (2, 3, 4, 5), 3, 4)
-    exact = score_evidence(**problem, score_model="mean_iou")
+    exact = score_evidence(**problem, formula=KnownFormula("mean_iou"))
     rounded = problem | {"scores": (problem["scores"] * 1e5).round() / 1e5}
-    fine = score_evidence(**rounded, score_model="mean_iou", stars=100_001, spread=0.1)
+    fine = score_evidence(**rounded, formula=KnownFormula("mean_iou", 100_001), spread=0.1)
     assert_same_evidence(fine, exact, atol=1e-4)
     assert fine.variance.item() == pytest.approx(exact.variance.item(), abs=1e-5)
     assert exact.variance.item() == pytest.approx(exact.advantages[:2].square().mean().item(), rel=1e-12)
@@ -379,7 +381,7 @@ def test_stars_that_agree_with_the_prediction_teach_less_than_the_numbers_would(
     # A star more than another is a smaller surprise than the quarter between them.
     problem = draw_problem(4, (1, 0, 6, 6), 3, 4)
     problem["scores"] = torch.tensor([[0.25, 0.5, 0.5, 0.25]], dtype=torch.float64)
-    as_numbers = score_evidence(**problem, score_model="mean_iou").advantages
-    as_stars = score_evidence(**problem, score_model="mean_iou", stars=5, spread=0.05).advantages
+    as_numbers = score_evidence(**problem, formula=KnownFormula("mean_iou")).advantages
+    as_stars = score_evidence(**problem, formula=KnownFormula("mean_iou", 5), spread=0.05).advantages
     assert as_stars.abs().max() < 0.8 * as_numbers.abs().max()
     assert (as_stars[0, 1:3].sum() > as_stars[0, [0, 3]].sum()).item()

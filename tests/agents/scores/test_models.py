@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.ops import soft_counts
-from agents.scores.models import SCORE_MODELS, predict_scores, score_model
+from agents.scores.models import SCORE_MODELS, predict_scores
 from rss_env.rewards import REWARDS, score_images
 
 names = pytest.mark.parametrize("name", sorted(SCORE_MODELS))
@@ -52,26 +52,6 @@ def plain_score(name: str, expected: np.ndarray, predicted: np.ndarray, target: 
 def test_every_model_is_of_a_reward_of_the_environment() -> None:
     assert set(SCORE_MODELS) <= set(REWARDS)
     assert "mean_iou" in SCORE_MODELS
-
-
-@names
-def test_a_reward_has_the_model_of_its_name_and_options_are_said_to_be_unknown_to_it(name: str) -> None:
-    assert score_model(name, {}) == (name, None)
-    model, said = score_model(name, {"classes": "target", "class_weights": [1.0, 2.0]})
-    assert model == name
-    assert said == f"The score model of {name} knows nothing of its options (classes, class_weights)."
-
-
-@pytest.mark.parametrize(
-    ("reward", "known"),
-    [("boundary_f1", "There is no score model of boundary_f1"), (None, "The formula of the score is not known")],
-)
-def test_a_score_of_unknown_formula_is_predicted_by_the_expected_accuracy_and_that_is_said(
-    reward: str | None, known: str
-) -> None:
-    model, said = score_model(reward, {"tolerance": 2} if reward else {})
-    assert model == "pixel_accuracy"
-    assert said == f"{known}: the scores are predicted by the expected pixel accuracy."
 
 
 @names

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.scores.formulas import KnownFormula
 from agents.scores.noise import ScoreNoise, score_twice, scored_twice
 
 LONGEST = 24
@@ -76,8 +77,8 @@ def test_rounding_is_noise_of_a_twelfth_of_the_squared_step(stars: int) -> None:
     rounded = np.round(scores * (stars - 1)) / (stars - 1)
     inside = (scores > 0.5 / (stars - 1)) & (scores < 1 - 0.5 / (stars - 1))  # the outermost levels are half as wide
     error = (rounded - scores)[inside] if stars > 2 else np.random.default_rng(1).uniform(-0.5, 0.5, 100_000)
-    assert ScoreNoise(stars).rounding == pytest.approx(np.mean(error**2), rel=0.02)
-    assert ScoreNoise(stars).side(LONGEST) == LONGEST  # it is known from the start
+    assert ScoreNoise(KnownFormula("mean_iou", stars).rounding).rounding == pytest.approx(np.mean(error**2), rel=0.02)
+    assert ScoreNoise(KnownFormula("mean_iou", stars).rounding).side(LONGEST) == LONGEST  # it is known from the start
 
 
 def test_the_difference_of_a_label_map_scored_twice_measures_the_noise() -> None:

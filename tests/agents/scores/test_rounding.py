@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.scores.rounding import before_rounding
+from agents.scores.rounding import before_rounding, star_levels
 
 
 def truncated(mean: float, spread: float, low: float, high: float) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def test_before_rounding_a_score_was_gaussian_within_its_interval(star: int, mea
     low, high = (star - 0.5) / 4 if star else -np.inf, (star + 0.5) / 4 if star < 4 else np.inf
     expected, variance = truncated(mean, spread, low, high)
     scores, predictions = torch.tensor([star / 4], dtype=torch.float64), torch.tensor([mean], dtype=torch.float64)
-    got, undecided = before_rounding(scores, predictions, spread, 5)
+    got, undecided = before_rounding(scores, predictions, spread, star_levels(5))
     # More than 30 standard deviations away it is the edge itself, which is off by less than a thirtieth of one.
     assert got.item() == pytest.approx(expected, abs=spread / 29)
     assert undecided.item() == pytest.approx(variance, abs=2e-3 * spread**2)
@@ -39,7 +39,10 @@ def test_before_rounding_a_score_was_gaussian_within_its_interval(star: int, mea
 def test_before_rounding_is_symmetric_and_keeps_the_type() -> None:
     mean = torch.linspace(-0.2, 1.2, 57)
     star = torch.randint(0, 5, (57,), generator=torch.Generator().manual_seed(0)) / 4
-    one, other = before_rounding(star, mean, 0.1, 5), before_rounding(1 - star, 1 - mean, 0.1, 5)
+    one, other = (
+        before_rounding(star, mean, 0.1, star_levels(5)),
+        before_rounding(1 - star, 1 - mean, 0.1, star_levels(5)),
+    )
     assert one[0].dtype == one[1].dtype == torch.float32
     torch.testing.assert_close(one[0], 1 - other[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(one[1], other[1], rtol=0, atol=1e-7)
