@@ -41,6 +41,7 @@ from .plugins import leave_one_out
 from .training.arguments import JsonObject, check_env_id, check_env_kwargs, check_numbers, check_object, choose_device
 from .training.command import run_command
 from .training.run_folder import RunFolder
+from .training.validation import to_log
 
 
 @dataclass
@@ -186,7 +187,7 @@ class Evaluate(BaseCallback):
             for name, value in self.logger.name_to_value.items()
             if name.startswith("train/") and np.isscalar(value) and math.isfinite(float(value))
         }
-        numbers = {f"val/{name}": value for name, value in self.last.metrics.items()}
+        numbers = to_log(self.last)
         if self.scores:  # since the last evaluation; a baseline does not count in
             numbers["reward/mean"] = float(np.mean(self.scores))
             self.scores.clear()

@@ -31,7 +31,7 @@ from .distributed import Job, is_lost_connection
 from .feedback import as_action, read_feedback
 from .interruption import interruption
 from .run_folder import STATE, RunFolder, contents_of
-from .validation import Validation
+from .validation import Validation, to_log
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ class _Trainer:
         self.evaluation = result = self.validation.evaluate(self.network)
         self.queries += result.queries
         if log:
-            self.folder.log(self.step, {f"val/{name}": value for name, value in result.metrics.items()})
+            self.folder.log(self.step, to_log(result))
             self.folder.log_picture(self.step, "val/label_maps", self.validation.picture(self.network))
         if bar is not None:
             name, value = next(iter(result.metrics.items()))

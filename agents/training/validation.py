@@ -16,6 +16,12 @@ from ..networks.checkpoints import predict_label_maps
 from .arguments import TrainArguments
 
 PICTURES = 6  # images in the picture grid
+LOGGED = {"miou": "val/miou", "pixel_accuracy": "val/pixel_accuracy", "score": "val/score"}
+
+
+def to_log(evaluation: Evaluation) -> dict[str, float]:
+    """The numbers of an evaluation under the names that they are logged by."""
+    return {LOGGED[name]: value for name, value in evaluation.metrics.items()}
 
 
 class Validation:
