@@ -1,0 +1,141 @@
+"""Learning from scores whose formula the agent does not know.
+
+    python -m benchmarks.unknown_formula --camvid ../shared/data/camvid
+    python -m benchmarks.unknown_formula --camvid ../shared/data/camvid --device cuda --parallel 8
+
+``agents.likelihood`` gets each score of ``benchmarks.opaque_scores`` as a function of which it knows nothing. Compared
+with the same agent that gets the mean IoU by its name, so knows the formula (a rating: five stars of it): mIoU of the
+final policy on the validation split, and the score itself there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from agents.networks.checkpoints import load_policy, predict_label_maps
+from agents.training.arguments import check_numbers
+from agents.training.command import run_command
+from benchmarks import opaque_scores
+from benchmarks.comparison import Case, run_cases
+from benchmarks.results_file import RESULTS, Table, read_rows
+from rss_env.errors import OptionError
+from rss_env.evaluation import evaluate
+
+SCORES = ("mean_iou", "weighted_mean_iou", "cubed_mean_iou", "rating", "boundary_f1")
+CLASSES = {"shapes": 5, "camvid": 11}
+
+
+@dataclass
+class UnknownFormulaArguments:
+    """Compare scores of unknown formula with one whose formula the agent knows."""
+
+    camvid: str | None = None
+    """folder of CamVid, with images/, masks/, splits/ and classes.json; default: Shapes alone"""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """seeds to run"""
+    samples_per_image: int = 32
+    """label maps an image (K)"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where it runs"""
+    parallel: int = 2
+    """runs at once"""
+    run_dir: str = "runs/unknown_formula"
+    """folder for the run folders"""
+    out: str = str(RESULTS / "unknown_formula.csv")
+    """results file"""
+
+
+def environment(dataset: str, camvid: str | None) -> tuple[str, dict[str, Any], int]:
+    """Id and arguments of the environment, and the steps that it is trained for."""
+    if dataset == "shapes":
+        return "RSS-Shapes-ImageReward-v0", {"image_size": (32, 32)}, 600
+    if camvid is None:
+        raise OptionError("Give the folder of CamVid with --camvid.")
+    return "RSS-Folder-ImageReward-v0", {"root": camvid, "image_size": (72, 96)}, 1000
+
+
+def cases(args: UnknownFormulaArguments) -> list[Case]:
+    """The runs: data set × score × seed, with the known formulas first."""
+    made = []
+    for seed in args.seeds:
+        for dataset in ("shapes", *(["camvid"] if args.camvid else [])):
+            env_id, options, steps = environment(dataset, args.camvid)
+            for score in ("mean_iou by name", "five stars of mean_iou by name", *SCORES):
+                words = ["agents.likelihood", "--env-id", env_id, "--samples-per-image", str(args.samples_per_image)]
+                words += ["--image-size", *map(str, options["image_size"]), "--steps", str(steps), "--seed", str(seed)]
+                words += ["--root", options["root"]] if "root" in options else []
+                words += ["--eval-every", "0", "--checkpoint-every", str(steps), "--device", args.device]
+                if score in SCORES:
+                    words += ["--reward", f"benchmarks.opaque_scores:{score}"]
+                    words += ["--reward-options", json.dumps({"num_classes": CLASSES[dataset]})]
+                elif score.startswith("five stars"):
+                    words += ["--wrap", "stars:5"]
+                columns = {"dataset": dataset, "score": score, "samples_per_image": str(args.samples_per_image)}
+                made.append(Case(columns | {"steps": str(steps), "seed": str(seed)}, words))
+    return made
+
+
+def main() -> None:
+    """Runs the command line."""
+    args = tyro.cli(UnknownFormulaArguments, prog="python -m benchmarks.unknown_formula")
+    check_numbers(args, {"samples_per_image": 2, "parallel": 1, "seeds": 0})
+
+    def measure(case: Case, folder: Path) -> dict[str, Any]:
+        """MIoU of the policy, and its mean score by every formula."""
+        network, _ = load_policy(folder, torch.device("cpu"))
+        dataset = case.columns["dataset"]
+        env_id, options, _ = environment(dataset, args.camvid)
+
+        def predict(images: np.ndarray) -> np.ndarray:
+            return predict_label_maps(network, images, torch.device("cpu"))
+
+        row: dict[str, Any] = {}
+        for name in SCORES:
+            judged = {"reward": getattr(opaque_scores, name), "reward_options": {"num_classes": CLASSES[dataset]}}
+            result = evaluate(predict, env_id, score=True, **options, **judged)
+            row["val_miou"] = round(result.metrics["miou"], 5)
+            row[f"val_{name}"] = round(result.metrics["score"], 5)
+        return row
+
+    run_cases(cases(args), Path(args.out), Path(args.run_dir), args.parallel, measure)
+    for line in unknown_formula_table(Path(args.out)):
+        print("  ".join(f"{cell:>20}" for cell in line))
+
+
+def unknown_formula_table(file: Path = RESULTS / "unknown_formula.csv") -> Table:
+    """MIoU and the score itself, each as a share of what the agent that knows the formula reaches."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in read_rows(file, ["dataset", "score"]):
+        groups[row["dataset"], row["score"]].append(row)
+    lines = [["data", "score", "seeds", "mIoU", "of the known", "the score itself", "of the known"]]
+    for (dataset, score), rows in sorted(groups.items(), key=lambda item: (item[0][0], str(item[0][1] in SCORES))):
+        miou = [float(row["val_miou"]) for row in rows]
+        cells = [
+            dataset,
+            score.replace("_", " "),
+            str(len(rows)),
+            f"{mean(miou):.3f} ({min(miou):.3f}–{max(miou):.3f})",
+        ]
+        known = groups[dataset, "five stars of mean_iou by name" if score == "rating" else "mean_iou by name"]
+        if score not in SCORES or not known:
+            lines.append([*cells, "", "", ""])
+            continue
+        bound = mean(float(row["val_miou"]) for row in known)
+        own, its = (mean(float(row[f"val_{score}"]) for row in of) for of in (rows, known))
+        least = 1.0 if score == "rating" else 0.0
+        share = (own - least) / (its - least)
+        lines.append([*cells, f"{mean(miou) / bound:.0%}", f"{own:.3f}", f"{share:.0%}"])
+    return lines
+
+
+if __name__ == "__main__":
+    run_command(main)
