@@ -39,7 +39,9 @@ class UnknownFormulaArguments:
     """Compare scores of unknown formula with one whose formula the agent knows."""
 
     camvid: str | None = None
-    """folder of CamVid, with images/, masks/, splits/ and classes.json; default: Shapes alone"""
+    """folder of CamVid, with images/, masks/, splits/ and classes.json"""
+    datasets: tuple[Literal["shapes", "camvid"], ...] = ("shapes", "camvid")
+    """data sets to run on"""
     seeds: tuple[int, ...] = (1, 2, 3)
     """seeds to run"""
     samples_per_image: int = 32
@@ -67,7 +69,7 @@ def cases(args: UnknownFormulaArguments) -> list[Case]:
     """The runs: data set × score × seed, with the known formulas first."""
     made = []
     for seed in args.seeds:
-        for dataset in ("shapes", *(["camvid"] if args.camvid else [])):
+        for dataset in args.datasets:
             env_id, options, steps = environment(dataset, args.camvid)
             for score in ("mean_iou by name", "five stars of mean_iou by name", *SCORES):
                 words = ["agents.likelihood", "--env-id", env_id, "--samples-per-image", str(args.samples_per_image)]
