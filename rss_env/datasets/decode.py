@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -129,7 +130,9 @@ def read_mask(path: Path, colours: Colours | None = None) -> Image.Image:
     mask = _read(path, mask=True)
     if mask.mode in ("L", "P"):
         return Image.frombytes("L", mask.size, mask.tobytes())
-    if colours is not None and (mask.mode == "RGB" or (mask.mode == "RGBA" and mask.getextrema()[3] == (255, 255))):
+    if colours is not None and (
+        mask.mode == "RGB" or (mask.mode == "RGBA" and mask.getchannel("A").getextrema() == (255, 255))
+    ):
         return _look_up(path, mask.convert("RGB"), colours)
     if mask.mode != "1" and not mask.mode.startswith("I;16"):
         hint = " It seems to hold colours: save the number of each pixel's class instead." * (len(mask.getbands()) > 2)
@@ -151,7 +154,7 @@ def _look_up(path: Path, mask: Image.Image, colours: Colours) -> Image.Image:
     found = colours.table[codes] if colours.classes else np.zeros(1, np.uint16)
     if found.all():
         return Image.frombytes("L", mask.size, (found - 1).astype(np.uint8).tobytes())
-    listed = mask.getcolors(MANY_COLOURS)
+    listed: Any = mask.getcolors(MANY_COLOURS)
     if listed is None:
         raise ColourError(
             f"{path} holds more than {MANY_COLOURS:,} colours, so it is no label map: is it a photo, a JPEG saved "

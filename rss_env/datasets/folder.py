@@ -100,22 +100,24 @@ def locate(
             in which the classes cannot be counted.
         OptionError: options that do not go together, or a pattern without ``*``.
     """
-    options = {"images": images, "masks": masks, "manifest": manifest, "huggingface": huggingface}
-    pairs = _find_pairs(root, **options)
+    pairs = _find_pairs(root, images, masks, manifest, huggingface)
     described = class_file(root, classes, manifest)
+    lists = None if root is None or manifest or huggingface else root_path(root) / "splits"
+    every_mask: Iterable[Path]
     if pairs is not None:
-        found, chosen = pairs.found, _choose(pairs, root, split, patterns=manifest is None and huggingface is None)
-        ids, photos, labels = chosen
-        every_mask: Callable[[], Iterable[Path]] = lambda: pairs.masks  # noqa: E731
+        found, every_mask = pairs.found, pairs.masks
+        ids, photos, labels = _choose(pairs, lists, split)
     else:
         base = need_root("Folder", root, INFO)
         if not (base / "images").is_dir():
             raise not_found("Folder", base / "images", base, INFO)
-        ids = _split_ids(base / "splits", split, lambda: list_photos("Folder", split, base / "images"), "images")
+        ids = _split_ids(lists, split, lambda: list_photos("Folder", split, base / "images"), str(base / "images"))
         photos = find_images(ids, base / "images")
         labels = find_masks(ids, base / "masks") if has_folder(base / "masks") else ()
-        found = "photos images/" + ", masks masks/" * has_folder(base / "masks")
-        every_mask = lambda: sorted(files_below(base / "masks", [".png"]))  # noqa: E731
+        found = "photos images/" + ", masks masks/" * bool(labels)
+        every_mask = files_below(base / "masks", [".png"])
+    if pairs is None or not pairs.splits:
+        found += ", splits/" if lists is not None and list_splits(lists) else ", splits by a hash of the names"
     if num_classes is None and not has_file(described):
         check_complete("Folder", photos, labels)  # before every mask is decoded
         if not labels:
@@ -124,7 +126,7 @@ def locate(
                 "there or name them with masks=, or, if the reward is a callable that needs none, pass num_classes= or "
                 f"write {described}."
             )
-        num_classes = _count_classes(every_mask(), Colours(described))
+        num_classes = _count_classes(sorted(every_mask), Colours(described))
     names, palette, relabel, colours = read_classes(described, num_classes)
     return PhotoSource("Folder", split, tuple(ids), photos, labels, names, palette, relabel, colours, found)
 
@@ -183,21 +185,18 @@ def _find_pairs(
     return match_patterns(base, photos, Pattern("masks", masks))
 
 
-def _choose(
-    pairs: Pairs, root: str | Path | None, split: str, patterns: bool
-) -> tuple[list[str], tuple[Path, ...], tuple[Path, ...]]:
+def _choose(pairs: Pairs, lists: Path | None, split: str) -> tuple[list[str], tuple[Path, ...], tuple[Path, ...]]:
     """The ids, photos and masks of one split."""
     if pairs.splits:
         check_split("Folder", split, [*dict.fromkeys(pairs.splits), "all"])
         rows = pairs.rows(split)
     else:
-        lists = root_path(root) / "splits" if root is not None and patterns else None
         place = {image_id: row for row, image_id in enumerate(pairs.ids)}
         ids = _split_ids(lists, split, lambda: list(pairs.ids), pairs.found)
         missing = [image_id for image_id in ids if image_id not in place]
         if missing:
             raise DatasetError(
-                f"{lists}/{split}.txt lists {missing[0]!r}{and_more(missing)}, but no photo has that id ({pairs.found})."
+                f"{lists}/{split}.txt lists {missing[0]!r}{and_more(missing)}, but no photo has that id: {pairs.found}."
             )
         rows = [place[image_id] for image_id in ids]
     masks = tuple(pairs.masks[row] for row in rows) if pairs.masks else ()

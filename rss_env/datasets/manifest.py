@@ -41,9 +41,9 @@ def read_manifest(path: Path, images: str = "image", masks: str = "mask") -> Pai
             raise DatasetError(f"{path}, line {number}: the photo {image!r} is listed in line {first[image]} already.")
         first[image] = number
         if rows:
-            for name, here, there in ((masks, mask, rows[0][1]), ("split", split, rows[0][2])):
-                if bool(here) != bool(there):
-                    has, lacks = (number, first_line) if here else (first_line, number)
+            for name, value, before in ((masks, mask, rows[0][1]), ("split", split, rows[0][2])):
+                if bool(value) != bool(before):
+                    has, lacks = (number, first_line) if value else (first_line, number)
                     raise DatasetError(f"{path}, line {lacks}: no {name!r}, which line {has} has; give all or none.")
         else:
             first_line = number

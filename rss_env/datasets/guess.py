@@ -1,0 +1,125 @@
+"""Guesses by which patterns the photos and masks below a folder can be found."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from rss_env.datasets.files import scan
+from rss_env.datasets.layout import IMAGE_SUFFIXES, files_below
+from rss_env.datasets.patterns import DEEP
+from rss_env.errors import DatasetError
+
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
+ENDING = re.compile(r"[_\-. ][A-Za-z]\w*")
+MOST_COLOURS = 256  # of a picture that may be a label map
+
+
+@dataclass
+class Group:
+    """Pictures that one pattern finds.
+
+    Attributes:
+        folder: below the root, ``{split}`` in it where it names a split.
+        suffix: of their names.
+        deep: whether they are in its sub-folders.
+        stems: name without suffix, after the splits' names -> a file.
+    """
+
+    folder: str
+    suffix: str
+    deep: bool
+    stems: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def pattern(self, ending: str = "") -> str:
+        """The pattern that finds them."""
+        return PurePosixPath(self.folder, f"{DEEP if self.deep else '*'}{ending}{self.suffix}").as_posix()
+
+    def endings(self) -> Iterator[str]:
+        """What all names may end in, such as ``"_L"``, and nothing; the longest first."""
+        names = [stem for _, stem in self.stems]
+        shared = min(names, key=len)
+        while not all(name.endswith(shared) for name in names):
+            shared = shared[1:]
+        yield from (shared[match.start() :] for match in ENDING.finditer(shared))
+        yield ""
+
+
+def find_pictures(root: Path) -> list[Group]:
+    """The pictures below a folder, in groups that a pattern finds, the largest first."""
+    files = sorted(files_below(root, IMAGE_SUFFIXES))
+    flat = _group(root, files, deep=False)
+    return flat if len(flat) <= 4 else _group(root, files, deep=True)
+
+
+def guess_patterns(groups: list[Group]) -> dict[str, str]:
+    """The options ``images`` and ``masks`` of a Folder by which pictures can be found; only one if there are no masks.
+
+    Photos and masks have the same names, apart from what all names end in; masks are of a lossless format and hold few
+    colours. Nothing if there are no pictures, or if it is not clear which are the photos.
+    """
+    best: tuple[float, dict[str, str]] = (0.5, {})
+    for photos in groups:
+        for masks in groups:
+            if masks is photos or masks.suffix.lower() not in LOSSLESS or not _is_label_map(masks):
+                continue
+            for end in photos.endings():
+                ids = {(split, stem.removesuffix(end)) for split, stem in photos.stems}
+                for mask_end in masks.endings():
+                    shared = ids & {(split, stem.removesuffix(mask_end)) for split, stem in masks.stems}
+                    share = len(shared) / max(len(ids), len(masks.stems))
+                    if share > best[0] and not (_is_label_map(photos) and photos.suffix.lower() in LOSSLESS):
+                        best = share, {"images": photos.pattern(end), "masks": masks.pattern(mask_end)}
+    if best[1]:
+        return best[1]
+    photos_only = [group for group in groups if group.suffix.lower() not in LOSSLESS or not _is_label_map(group)]
+    return {"images": photos_only[0].pattern()} if len(photos_only) == 1 else {}
+
+
+def _group(root: Path, files: list[Path], deep: bool) -> list[Group]:
+    groups: dict[tuple[str, str], Group] = {}
+    folders = defaultdict(set)
+    for file in files:
+        parts = list(file.relative_to(root).parts[:-1])
+        named = [part for part in parts if part.lower() in SPLITS]
+        if named:
+            parts[parts.index(named[-1])] = "{split}"
+        keep = parts if not deep else parts[: max(1, parts.index("{split}") + 1 if named else 1)]
+        key = "/".join(keep), file.suffix
+        group = groups.setdefault(key, Group(key[0], file.suffix, False))
+        folders[key].add("/".join(parts))
+        stem = "/".join([*parts[len(keep) :], file.stem])
+        group.stems[named[-1] if named else "", stem] = file
+    for key, group in groups.items():
+        group.deep = folders[key] != {group.folder}
+    return sorted(groups.values(), key=lambda group: (-len(group.stems), group.folder))
+
+
+def _is_label_map(group: Group) -> bool:
+    """Whether the first picture of a group may be a label map, by its colours."""
+    try:
+        with Image.open(next(iter(group.stems.values()))) as picture:
+            if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 1 << 30):
+                return False
+            return picture.mode in ("1", "P") or picture.convert("RGBA").getcolors(MOST_COLOURS) is not None
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def what_is_in(root: Path, groups: list[Group]) -> str:
+    """What a folder holds, in one line."""
+    if groups:
+        shown = ", ".join(f"{group.pattern()} ({len(group.stems):,})" for group in groups[:6])
+        return f"{shown}{f' and {len(groups) - 6} more kinds of pictures' if len(groups) > 6 else ''}"
+    try:
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in scan(root))
+    except (OSError, DatasetError):
+        names = []
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"no picture that can be read ({', '.join(IMAGE_SUFFIXES)}), but {', '.join(names[:8]) or 'nothing'}{more}"
