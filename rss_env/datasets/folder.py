@@ -49,7 +49,7 @@ from rss_env.datasets.pairs import Pairs
 from rss_env.datasets.patterns import Pattern, match_patterns
 from rss_env.datasets.photos import Colours, PhotoSource, bit_palette
 from rss_env.datasets.split_files import and_more, list_splits, read_split
-from rss_env.errors import DatasetError, OptionError
+from rss_env.errors import DatasetError, EmptySplitError, OptionError
 
 LAYOUT = """\
   images/ID.jpg (or .jpeg .png .bmp .webp .tif .tiff)
@@ -215,7 +215,7 @@ def _split_ids(lists: Path | None, split: str, list_ids: Callable[[], list[str]]
     every = list_ids()
     ids = [image_id for image_id in every if rules[split](image_id)]
     if not ids:
-        raise DatasetError(
+        raise EmptySplitError(
             f"Folder: split {split!r} is empty; {where} holds {len(every)} images, and without split files a hash of "
             "the name decides. With few images say which are train and which val, such as in splits/val.txt."
         )

@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from rss_env.datasets.files import scan
+from rss_env.datasets.files import is_folder, scan
 from rss_env.datasets.layout import IMAGE_SUFFIXES, files_below
 from rss_env.datasets.patterns import DEEP
-from rss_env.errors import DatasetError
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
@@ -117,9 +116,8 @@ def what_is_in(root: Path, groups: list[Group]) -> str:
     if groups:
         shown = ", ".join(f"{group.pattern()} ({len(group.stems):,})" for group in groups[:6])
         return f"{shown}{f' and {len(groups) - 6} more kinds of pictures' if len(groups) > 6 else ''}"
-    try:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in scan(root))
-    except (OSError, DatasetError):
-        names = []
+    names = sorted(entry.name + "/" * is_folder(entry) for entry in scan(root))
+    if not names:
+        return "nothing"
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"no picture that can be read ({', '.join(IMAGE_SUFFIXES)}), but {', '.join(names[:8]) or 'nothing'}{more}"
+    return f"{', '.join(names[:8])}{more}, but no picture ({', '.join(IMAGE_SUFFIXES)})"

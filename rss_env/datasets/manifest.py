@@ -39,6 +39,8 @@ def read_manifest(path: Path, images: str = "image", masks: str = "mask") -> Pai
             raise DatasetError(f"{path}, line {number}: no {images!r}; the line has {columns}.")
         if image in first:
             raise DatasetError(f"{path}, line {number}: the photo {image!r} is listed in line {first[image]} already.")
+        if "/" in split or split in (".", ".."):
+            raise DatasetError(f"{path}, line {number}: a split is a name such as 'train', got {split!r}.")
         first[image] = number
         if rows:
             for name, value, before in ((masks, mask, rows[0][1]), ("split", split, rows[0][2])):
