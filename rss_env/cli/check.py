@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from rss_env.cli.output import Json, console, print_json, print_table
 from rss_env.cli.sources import Source, find_sources
-from rss_env.datasets.check import Colour, DatasetReport, Finding, SplitReport, check_dataset
+from rss_env.datasets.check import DatasetReport, Finding, SplitReport, check_dataset
 from rss_env.datasets.dataset import MAX_CLASSES
+from rss_env.datasets.photos import Colour
 
 MANY = 200  # pairs from which a progress bar is worth showing
 SIZES_SHOWN = 5

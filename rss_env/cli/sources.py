@@ -81,7 +81,7 @@ def _manifest(path: Path, env_kwargs: str) -> Source:
 
 def _in_folder(path: Path, env_kwargs: str) -> list[Source]:
     folder, given = str(path), parse_env_kwargs(env_kwargs)
-    if not given.keys() & PLACES and any((path / name).is_file() for name in SAVED):
+    if not given.keys() & {"manifest", "huggingface"} and any((path / name).is_file() for name in SAVED):
         given = {"huggingface": ".", **given}
     named = bool(given.keys() & PLACES)
     found = ["Folder"] if named else find_layouts(path)

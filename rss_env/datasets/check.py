@@ -18,10 +18,8 @@ from rss_env.datasets.decode import ColourError, read_image, read_mask
 from rss_env.datasets.files import has_file
 from rss_env.datasets.folder import class_file, split_names
 from rss_env.datasets.layout import IMAGE_SUFFIXES, check_complete
-from rss_env.datasets.photos import PhotoSource
+from rss_env.datasets.photos import Colour, PhotoSource
 from rss_env.errors import DatasetError, DatasetNotFoundError, UnknownSplitError
-
-Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -283,7 +281,9 @@ def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
         found.colours = error.counts or {}
         message = str(error)
         if error.counts and source.colours is not None and not source.colours.classes:
-            message = f"{mask_path} holds {len(error.counts)} colours (RGB), and no palette says which class each is."
+            message = (
+                f"{mask_path} holds colours (RGB, {len(error.counts)} of them), and no palette says their classes."
+            )
         report(mask_path, message, alike="colours" if error.counts else "many colours")
         return found
     except DatasetError as error:

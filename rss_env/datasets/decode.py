@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from rss_env.datasets.dataset import IGNORE_INDEX
 from rss_env.datasets.files import check_file
-from rss_env.datasets.photos import Colours, PhotoSource
+from rss_env.datasets.photos import Colour, Colours, PhotoSource
 from rss_env.errors import DatasetError, OptionError
 
 RESIZES = ("pad", "crop", "stretch")
@@ -33,7 +33,7 @@ class ColourError(DatasetError):
         counts: (r, g, b) -> pixels of each such colour; None if the mask holds more than ``MANY_COLOURS``.
     """
 
-    def __init__(self, message: str, counts: dict[tuple[int, int, int], int] | None) -> None:
+    def __init__(self, message: str, counts: dict[Colour, int] | None) -> None:
         super().__init__(message)
         self.counts = counts
 
@@ -150,6 +150,12 @@ def read_mask(path: Path, colours: Colours | None = None) -> Image.Image:
 
 def _look_up(path: Path, mask: Image.Image, colours: Colours) -> Image.Image:
     """The classes of an RGB mask's colours, as an 8-bit grey image."""
+    if colours.ambiguous:
+        first, second = colours.ambiguous
+        raise DatasetError(
+            f'{path} holds colours (RGB), but in {colours.file} "palette" gives the classes {first} and {second} one '
+            "colour: give every class a colour of its own."
+        )
     codes = np.frombuffer(mask.tobytes("raw", "RGBX"), "<u4") & 0xFFFFFF  # 24 bits a pixel, red the lowest
     found = colours.table[codes] if colours.classes else np.zeros(1, np.uint16)
     if found.all():

@@ -34,7 +34,7 @@ from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES, check_split
 from rss_env.datasets.decode import read_mask
 from rss_env.datasets.files import has_file, has_folder, read_text, root_path
 from rss_env.datasets.huggingface import read_huggingface
-from rss_env.datasets.info import DatasetInfo, as_palette
+from rss_env.datasets.info import DatasetInfo, as_palette, is_colour
 from rss_env.datasets.layout import (
     check_complete,
     files_below,
@@ -47,7 +47,7 @@ from rss_env.datasets.layout import (
 from rss_env.datasets.manifest import read_manifest
 from rss_env.datasets.pairs import Pairs
 from rss_env.datasets.patterns import Pattern, match_patterns
-from rss_env.datasets.photos import Colours, PhotoSource, bit_palette
+from rss_env.datasets.photos import Colour, Colours, PhotoSource, bit_palette
 from rss_env.datasets.split_files import and_more, list_splits, read_split
 from rss_env.errors import DatasetError, EmptySplitError, OptionError
 
@@ -268,23 +268,35 @@ def read_classes(path: Path, num_classes: int | None) -> tuple[tuple[str, ...], 
     elif "ignore_colours" in described:
         raise DatasetError(f'{path} has "ignore_colours" but no "palette", the colours of the classes.')
     relabel = {} if ignored == IGNORE_INDEX else {ignored: IGNORE_INDEX}
-    return tuple(names), palette, relabel, Colours(path, colours)
+    return tuple(names), palette, relabel, Colours(path, colours, _of_one_colour(palette))
 
 
-def _classes_of_colours(path: Path, palette: np.ndarray, ignored: Any) -> dict[tuple[int, int, int], int]:
-    """Colour -> class, 255 for those that are ignored; none if two classes have one colour, which only paints them."""
-    count = len(ignored) if isinstance(ignored, list) else 0
-    dropped = as_palette(ignored, count, f'{path}: "ignore_colours"')
-    known: dict[tuple[int, int, int], int] = {}
+def _classes_of_colours(path: Path, palette: np.ndarray, ignored: Any) -> dict[Colour, int]:
+    """Colour -> class, or 255 for one that is ignored."""
+    if not isinstance(ignored, list):
+        raise DatasetError(f'{path}: "ignore_colours" must be a list of colours, got {ignored!r}.')
+    known: dict[Colour, int] = {}
     for label, colour in enumerate(map(tuple, palette.tolist())):
-        if known.setdefault(colour, label) != label:
-            return {}
-    for colour in map(tuple, dropped.tolist()):
-        if known.setdefault(colour, IGNORE_INDEX) != IGNORE_INDEX:
+        known.setdefault(colour, label)
+    for number, colour in enumerate(ignored):
+        if not is_colour(colour):
             raise DatasetError(
-                f'{path}: the colour {list(colour)} of class {known[colour]} is in "ignore_colours" too.'
+                f'{path}: "ignore_colours": colour {number} must be three integers of 0..255, got {colour!r}.'
+            )
+        if known.setdefault(tuple(colour), IGNORE_INDEX) != IGNORE_INDEX:
+            raise DatasetError(
+                f'{path}: the colour {colour} of class {known[tuple(colour)]} is in "ignore_colours" too.'
             )
     return known
+
+
+def _of_one_colour(palette: np.ndarray) -> tuple[int, int] | None:
+    """The first two classes that have the same colour."""
+    first: dict[Colour, int] = {}
+    for label, colour in enumerate(map(tuple, palette.tolist())):
+        if first.setdefault(colour, label) != label:
+            return first[colour], label
+    return None
 
 
 def _count_classes(masks: Iterable[Path], colours: Colours) -> int:

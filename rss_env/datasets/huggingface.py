@@ -54,11 +54,12 @@ def read_huggingface(name: str, base: Path, images: str = "image", masks: str = 
             rows.append((f"{split}/{row:06d}", photo, mask, NAMES.get(split, split)))
     if not rows:
         raise DatasetError(f"huggingface={name!r} holds no photo.")
-    ids, photos, found, splits = zip(*rows, strict=True)
-    labels = tuple(mask for mask in found if mask is not None)
+    ids, photos, paired, splits = zip(*rows, strict=True)
+    labels = tuple(mask for mask in paired if mask is not None)
     if labels and len(labels) < len(ids):
         raise DatasetError(f"huggingface={name!r}: some splits have the column {masks!r} and some have not.")
-    return Pairs(ids, photos, labels, splits if len(set(splits)) > 1 else (), f"huggingface {name}")
+    found = f"huggingface {name}, columns {', '.join(columns)} of {', '.join(data.column_names)}"
+    return Pairs(ids, photos, labels, splits if len(set(splits)) > 1 else (), found)
 
 
 def _load(name: str, base: Path) -> Mapping[str, Any]:

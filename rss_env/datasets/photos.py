@@ -11,6 +11,8 @@ import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX
 
+Colour = tuple[int, int, int]  # red, green, blue
+
 
 @dataclass(frozen=True, eq=False)
 class Colours:
@@ -19,10 +21,12 @@ class Colours:
     Attributes:
         file: where they are written down, or would be.
         classes: (r, g, b) -> class, or 255 for a colour that is ignored; empty if nobody has said it.
+        ambiguous: two classes that have one colour, so that label maps can be painted but no RGB mask can be read.
     """
 
     file: Path
-    classes: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    classes: Mapping[Colour, int] = field(default_factory=dict)
+    ambiguous: tuple[int, int] | None = None
 
     @cached_property
     def table(self) -> np.ndarray:
