@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -16,7 +16,7 @@ from rss_env.datasets.patterns import DEEP
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
-ENDING = re.compile(r"[_\-. ][A-Za-z]\w*")
+ENDING = re.compile(r"[_\-. ][A-Za-z][\w\-. ]*$")
 MOST_COLOURS = 256  # of a picture that may be a label map
 
 
@@ -46,7 +46,9 @@ class Group:
         shared = min(names, key=len)
         while not all(name.endswith(shared) for name in names):
             shared = shared[1:]
-        yield from (shared[match.start() :] for match in ENDING.finditer(shared))
+        for start in range(len(shared)):
+            if ENDING.match(shared[start:]):
+                yield shared[start:]
         yield ""
 
 
@@ -97,7 +99,22 @@ def _group(root: Path, files: list[Path], deep: bool) -> list[Group]:
         group.stems[named[-1] if named else "", stem] = file
     for key, group in groups.items():
         group.deep = folders[key] != {group.folder}
-    return sorted(groups.values(), key=lambda group: (-len(group.stems), group.folder))
+    return sorted(
+        [part for group in groups.values() for part in _parted(group)],
+        key=lambda group: (-len(group.stems), group.folder),
+    )
+
+
+def _parted(group: Group) -> list[Group]:
+    """Photos and masks of one folder and suffix apart: half of the names end in something that the others do not."""
+    if group.suffix.lower() in LOSSLESS:
+        endings = Counter(match.group() for _, stem in group.stems for match in [ENDING.search(stem)] if match)
+        for ending, count in endings.items():
+            masks = {key: path for key, path in group.stems.items() if key[1].endswith(ending)}
+            if 2 * count == 2 * len(masks) == len(group.stems) and _is_label_map(replace(group, stems=masks)):
+                rest = {key: path for key, path in group.stems.items() if key not in masks}
+                return [replace(group, stems=rest), replace(group, stems=masks)]
+    return [group]
 
 
 def _is_label_map(group: Group) -> bool:

@@ -72,8 +72,8 @@ class Pattern:
 
     def _expression(self, text: str) -> re.Pattern[str]:
         stem, dot, suffix = text.rpartition(".")
-        if not dot or "*" in suffix:  # none, or any
-            stem, suffix = text.removesuffix(".*"), "|".join(known[1:] for known in IMAGE_SUFFIXES)
+        if not dot or "*" in suffix or "/" in suffix:  # there is none
+            stem, suffix = text, "|".join(known[1:] for known in IMAGE_SUFFIXES)
         else:
             suffix = re.escape(suffix)
         escaped = re.escape(stem).replace(re.escape("{split}"), "(?P<split>[^/]+)")
@@ -83,6 +83,8 @@ class Pattern:
 
 def match_patterns(base: Path, images: Pattern, masks: Pattern | None) -> Pairs:
     """Every photo that one pattern finds, with the mask of the same id that the other one finds.
+
+    What the masks' pattern finds is no photo, so ``*.png`` and ``*_mask.png`` may be in one folder.
 
     Args:
         base: the folder that patterns start from.
@@ -95,20 +97,21 @@ def match_patterns(base: Path, images: Pattern, masks: Pattern | None) -> Pairs:
     """
     if masks is not None and masks.has_split and not images.has_split:
         raise OptionError(f"masks={masks.text!r} has {{split}}, so images must have it too, got {images.text!r}.")
-    photos = list(images.find(base))
+    found = {} if masks is None else {(split, image_id): path for split, image_id, path in masks.find(base)}
+    if masks is not None and not found:
+        raise DatasetError(f"masks={masks.text!r} finds no mask in {base}: {_what_is_in(base, masks)}.")
+    labels = set(found.values())
+    photos = [photo for photo in images.find(base) if photo[2] not in labels]
     if not photos:
         raise DatasetError(f"images={images.text!r} finds no photo in {base}: {_what_is_in(base, images)}.")
     ids = [f"{split}/{image_id}" if images.has_split else image_id for split, image_id, _ in photos]
     check_one_photo(base / images.text, ids)
     mask_paths: list[Path] = []
     if masks is not None:
-        found = {(split, image_id): path for split, image_id, path in masks.find(base)}
-        if not found:
-            raise DatasetError(f"masks={masks.text!r} finds no mask in {base}: {_what_is_in(base, masks)}.")
         for split, image_id, _ in photos:
             known = found.get((split if masks.has_split else "", image_id))
             mask_paths.append(known or masks.path(base, split, image_id))
-        if set(found.values()).isdisjoint(mask_paths):
+        if labels.isdisjoint(mask_paths):
             raise DatasetError(
                 f"No mask has the id of a photo: images={images.text!r} finds {photos[0][2]}, whose id is "
                 f"{photos[0][1]!r}, and masks={masks.text!r} finds {next(iter(found.values()))}, whose id is "
