@@ -262,8 +262,10 @@ def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
         found.findings.append(Finding(kind, str(path), message, alike))
 
     if not image_path.exists():
-        others = ", ".join(IMAGE_SUFFIXES[1:])
-        report(image_path, f"{image_path} is missing (and so is one that ends in {others}), but the split lists it.")
+        others = [suffix for suffix in IMAGE_SUFFIXES if suffix != image_path.suffix]
+        there = [suffix for suffix in others if image_path.with_suffix(suffix).exists()]
+        hint = f"one that ends in {there[0]} is there" if there else f"and so is one that ends in {', '.join(others)}"
+        report(image_path, f"{image_path} is missing ({hint}), but the split lists it.")
     else:
         try:
             image = read_image(image_path)

@@ -155,7 +155,9 @@ def check_complete(dataset: str, images: Sequence[Path], masks: Sequence[Path]) 
     """
     missing = _missing(images)
     if missing:
-        name = f"{missing[0].with_suffix('')}{{{','.join(IMAGE_SUFFIXES)}}}"
+        name = str(missing[0])
+        if missing[0].suffix == IMAGE_SUFFIXES[0]:  # where a photo of any suffix was looked for
+            name = f"{missing[0].with_suffix('')}{{{','.join(IMAGE_SUFFIXES)}}}"
         raise DatasetError(f"{dataset}: no image {name}{and_more(missing)}, but the split lists it.")
     missing = _missing(masks)
     if missing:

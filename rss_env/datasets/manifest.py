@@ -73,7 +73,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Windows editors put a byte-order mark first
             if path.suffix.lower() == ".csv":
-                table = csv.DictReader(file)
+                table = csv.DictReader(file, skipinitialspace=True)
                 for values in table:
                     if None in values:
                         raise DatasetError(f"{path}, line {table.line_num}: more values than the first line has names.")
@@ -100,4 +100,4 @@ def _value(path: Path, number: int, values: dict[str, Any], name: str) -> str:
     value = values.get(name)
     if value is not None and (not isinstance(value, str) or "\0" in value):
         raise DatasetError(f"{path}, line {number}: {name!r} must be text, got {value!r}.")
-    return (value or "").strip()
+    return value or ""
