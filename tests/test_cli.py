@@ -452,6 +452,29 @@ def test_check_says_what_a_folder_holds_that_it_does_not_know(rss_env: Callable[
     assert_error(rss_env("check", tmp_path), "It holds a/*.jpg (1), b/*.jpg (1).", '"masks": "labels/*_L.png"')
 
 
+def test_check_says_where_masks_under_other_names_may_be(rss_env: Callable[..., Outcome], tmp_path: Path):
+    folder = tiny_folder(tmp_path / "ending")
+    for mask in (folder / "masks").iterdir():
+        mask.rename(mask.with_name(f"{mask.stem}_m.png"))
+    for photo in (folder / "images").iterdir():
+        save_photo(photo, np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+        save_mask(folder / "masks" / f"{photo.stem}_m.png", np.zeros((40, 50), np.uint8))
+    outcome = rss_env("check", folder)
+    assert (outcome.code, outcome.out.splitlines()[1].split(",")[:2]) == (
+        0,
+        ["photos images/*.png", " masks masks/*_m.png"],
+    )
+    for mask in (folder / "masks").iterdir():
+        mask.rename(mask.with_name(f"{int(mask.stem[:3]) + 10}.png"))
+    outcome = rss_env("check", folder)
+    assert outcome.code == 1
+    assert "No names of photos and masks fit together here: images/*.png (4), masks/*.png (4)" in outcome.out
+    for number, mask in enumerate(sorted((folder / "masks").iterdir())):
+        Image.open(mask).save(folder / "masks" / f"{number:03d}.jpg")
+        mask.unlink()
+    assert "One that ends in .jpg is there; masks are PNG files. And 3 more" in rss_env("check", folder).out
+
+
 def test_check_and_convert_take_a_manifest(rss_env: Callable[..., Outcome], tmp_path: Path):
     root = tiny_folder(tmp_path / "data")
     lines = [f"images/{i:03d}.png,masks/{i:03d}.png,{'train' if i < 3 else 'val'}" for i in range(4)]

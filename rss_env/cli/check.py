@@ -120,6 +120,8 @@ def _print(report: DatasetReport, source: Source) -> None:
         out.print(f"{report.found}{described}")
     if source.guessed:
         out.print(f"These patterns are a guess. To use them: {source.words()}")
+    if source.unpaired:
+        out.print(f"No names of photos and masks fit together here: {source.unpaired}")
     print_table(
         ("split", "images>", "masks>", "ignored>", "classes seen>", "sizes (height×width)"),
         [
@@ -127,8 +129,8 @@ def _print(report: DatasetReport, source: Source) -> None:
                 split.split,
                 f"{split.images:,}",
                 f"{split.masks:,}",
-                f"{ignored_share(split):.1%}",
-                f"{np.count_nonzero(split.pixels)} of {len(report.class_names)}",
+                f"{ignored_share(split):.1%}" if split.masks else "–",
+                f"{np.count_nonzero(split.pixels)} of {len(report.class_names)}" if split.masks else "–",
                 _say_sizes(split.sizes),
             )
             for split in report.splits

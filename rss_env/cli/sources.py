@@ -10,9 +10,10 @@ from typing import Any
 
 from rss_env.cli.ids import check_env_kwargs, dataset_root, parse_env_kwargs, resolve
 from rss_env.datasets import DATASETS, manifest
-from rss_env.datasets.check import find_layouts
+from rss_env.datasets.check import find_layouts, locate_splits
 from rss_env.datasets.files import root_path
 from rss_env.datasets.guess import find_pictures, guess_patterns, what_is_in
+from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetNotFoundError, OptionError
 
 PLACES = {"images", "masks", "manifest", "huggingface"}  # options of Folder that say where its files are
@@ -28,12 +29,14 @@ class Source:
         root: its folder; None for a procedural data set.
         options: its own options.
         guessed: whether some of them were guessed from the names of the files.
+        unpaired: the pictures that were found, where names do not say which are masks.
     """
 
     dataset: str
     root: str | None
     options: dict[str, Any] = field(default_factory=dict)
     guessed: bool = False
+    unpaired: str = ""
 
     def words(self) -> str:
         """The arguments that other commands take for it."""
@@ -66,6 +69,12 @@ def find_sources(what: str, root: str, env_kwargs: str) -> list[Source]:
     return [Source(dataset, dataset_root(dataset, root), _checked(parse_env_kwargs(env_kwargs), dataset))]
 
 
+def _has_a_pair(path: Path, options: dict[str, Any]) -> bool:
+    """Whether a folder with ``images/`` has ``masks/`` with a mask of any photo, or an error to be told."""
+    source = locate_splits("Folder", path, ["all"], **_checked(options, "Folder")).get("all")
+    return not isinstance(source, PhotoSource) or any(mask.exists() for mask in source.masks)
+
+
 def _checked(options: dict[str, Any], dataset: str) -> dict[str, Any]:
     check_env_kwargs(options, DATASETS[dataset].options)
     return options
@@ -85,14 +94,15 @@ def _in_folder(path: Path, env_kwargs: str) -> list[Source]:
         given = {"huggingface": ".", **given}
     named = bool(given.keys() & PLACES)
     found = ["Folder"] if named else find_layouts(path)
-    if named or (found and (found != ["Folder"] or (path / "masks").is_dir())):
+    if named or (found and (found != ["Folder"] or _has_a_pair(path, given))):
         return [Source(dataset, folder, _checked(given, dataset)) for dataset in found]
     groups = find_pictures(path)
     guess = guess_patterns(groups)
-    if found and "masks" not in guess:  # photos without masks
-        return [Source("Folder", folder, _checked(given, "Folder"))]
+    unpaired = "" if "masks" in guess or len(groups) < 2 else what_is_in(path, groups)
+    if found and "masks" not in guess:
+        return [Source("Folder", folder, _checked(given, "Folder"), unpaired=unpaired)]
     if guess:
-        return [Source("Folder", folder, {**guess, **_checked(given, "Folder")}, guessed=True)]
+        return [Source("Folder", folder, {**guess, **_checked(given, "Folder")}, guessed=True, unpaired=unpaired)]
     layouts = "\n".join(f"{n}:\n{e.info.layout}" for n, e in DATASETS.items() if e.locate is not None)
     raise DatasetNotFoundError(
         f"{path} holds no data set in a known layout. It holds {what_is_in(path, groups)}.\n"

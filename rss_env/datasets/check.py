@@ -275,7 +275,9 @@ def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
     if mask_path is None:
         return found
     if not mask_path.exists():
-        report(mask_path, f"{mask_path} is missing, the mask of {image_path}.")
+        there = [suffix for suffix in IMAGE_SUFFIXES if mask_path.with_suffix(suffix).exists()]
+        hint = f" One that ends in {there[0]} is there; masks are PNG files." if there else ""
+        report(mask_path, f"{mask_path} is missing, the mask of {image_path}.{hint}")
         return found
     try:
         mask = read_mask(mask_path, source.colours)

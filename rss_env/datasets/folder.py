@@ -61,8 +61,9 @@ INFO = DatasetInfo(
     title="Your own photos and label maps",
     layout=LAYOUT,
     licence="That of your photos.",
-    ignore='255, and the "ignore_label" of classes.json',
-    steps="Put your photos and label maps into the layout above; rss-env check lists every problem with them.",
+    ignore='255, the "ignore_label" of classes.json, and in RGB masks its "ignore_colours"',
+    steps="Put your photos and label maps into the layout above, or say with images= and masks= what they are called; "
+    "rss-env check FOLDER finds that out, and lists every problem with them.",
 )
 
 

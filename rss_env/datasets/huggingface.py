@@ -88,6 +88,8 @@ def _files(data: Any, column: str, place: Path) -> list[Path]:
     paths = []
     with writing_to(place / column):
         written = {path.stem: path for path in (place / column).iterdir() if not path.name.startswith(".")}
+        if len(written) == len(data):
+            return [written[f"{row:06d}"] for row in range(len(data))]
         for row, value in enumerate(data.select_columns([column])):
             key = f"{row:06d}"
             own = _own_file(value[column])
@@ -122,9 +124,14 @@ def _write(folder: Path, key: str, value: Any, what: str) -> Path:
         picture.save(buffer, "PNG")
         content = buffer.getvalue()
     handle, temporary = tempfile.mkstemp(prefix=".", dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    return Path(temporary).replace(folder / f"{key}{suffix}")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)  # other users may share the cache
+        return Path(temporary).replace(folder / f"{key}{suffix}")
+    except OSError:
+        Path(temporary).unlink()
+        raise
 
 
 def _as_bytes(value: Any, what: str) -> np.ndarray:

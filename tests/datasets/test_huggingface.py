@@ -41,6 +41,8 @@ class Pictures:
 class Table:
     """The part of ``datasets.Dataset`` that is used, over rows in memory."""
 
+    read: list[int] = []  # numbers of rows, each time that rows were read
+
     def __init__(self, columns: dict[str, list], features: dict[str, Any], fingerprint: str = "f1") -> None:
         self.columns, self.features, self._fingerprint = columns, features, fingerprint
 
@@ -54,7 +56,11 @@ class Table:
     def select_columns(self, names: list[str]) -> Table:
         return Table({name: self.columns[name] for name in names}, self.features, self._fingerprint)
 
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
     def __iter__(self) -> Iterator[dict]:
+        self.read.append(len(self))
         for values in zip(*self.columns.values(), strict=True):
             row = dict(zip(self.columns, values, strict=True))
             for name, value in row.items():
@@ -99,9 +105,10 @@ def test_pictures_are_what_is_stored(library: SimpleNamespace, cache: Path):
     assert data.num_classes == 3
     files = sorted((cache / "huggingface").rglob("*.png"))
     assert len(files) == 2 * COUNT
-    before = [path.stat().st_mtime_ns for path in files]
+    before, reads = [path.stat().st_mtime_ns for path in files], len(Table.read)
     np.testing.assert_array_equal(load("someone/something").targets, LABELS)
     assert [path.stat().st_mtime_ns for path in files] == before  # written once
+    assert len(Table.read) == reads  # and read once
     library.loaded = Table({**table().columns, "image": [stored(255 - photo) for photo in PHOTOS]}, table().features)
     np.testing.assert_array_equal(load("someone/something").images, 255 - PHOTOS)  # another fingerprint
 
