@@ -19,7 +19,7 @@ from rss_env.errors import DatasetError, OptionError
 from tests.trees import tiny_folder
 
 SIZE = (6, 8)
-MANIFESTS = range(int(os.environ.get("RSS_TEST_MANIFESTS", "25")))
+MANIFESTS = range(int(os.environ.get("RSS_TEST_MANIFESTS", "15")))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rss_env.errors import DatasetError, OptionError
 from tests.trees import save_mask, save_photo, write_lines
 
 SIZE = (24, 32)
-TREES = range(int(os.environ.get("RSS_TEST_TREES", "15")))
+TREES = range(int(os.environ.get("RSS_TEST_TREES", "10")))
 
 
 def load(root: Path, split: str = "all", **options: object) -> SegmentationDataset:
