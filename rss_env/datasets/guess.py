@@ -17,10 +17,11 @@ from rss_env.datasets.patterns import DEEP
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 ENDING = re.compile(r"[_\-. ][A-Za-z][\w\-. ]*$")
+MOST_GROUPS = 12  # that are looked at
 MOST_COLOURS = 256  # of a picture that may be a label map
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Pictures that one pattern finds.
 
@@ -65,22 +66,23 @@ def guess_patterns(groups: list[Group]) -> dict[str, str]:
     Photos and masks have the same names, apart from what all names end in; masks are of a lossless format and hold few
     colours. Nothing if there are no pictures, or if it is not clear which are the photos.
     """
-    best: tuple[float, dict[str, str]] = (0.5, {})
-    for photos in groups:
-        for masks in groups:
-            if masks is photos or masks.suffix.lower() not in LOSSLESS or not _is_label_map(masks):
-                continue
-            for end in photos.endings():
-                ids = {(split, stem.removesuffix(end)) for split, stem in photos.stems}
-                for mask_end in masks.endings():
-                    shared = ids & {(split, stem.removesuffix(mask_end)) for split, stem in masks.stems}
-                    share = len(shared) / max(len(ids), len(masks.stems))
-                    if share > best[0] and not (_is_label_map(photos) and photos.suffix.lower() in LOSSLESS):
-                        best = share, {"images": photos.pattern(end), "masks": masks.pattern(mask_end)}
-    if best[1]:
-        return best[1]
-    photos_only = [group for group in groups if group.suffix.lower() not in LOSSLESS or not _is_label_map(group)]
-    return {"images": photos_only[0].pattern()} if len(photos_only) == 1 else {}
+    if len(groups) > MOST_GROUPS:
+        return {}
+    masks = [group for group in groups if group.suffix.lower() in LOSSLESS and _is_label_map(group)]
+    photos = [group for group in groups if group not in masks]
+    best, patterns = 0.5, {}
+    for photo in photos:
+        for mask in masks:
+            for end in photo.endings():
+                ids = {(split, stem.removesuffix(end)) for split, stem in photo.stems}
+                for mask_end in mask.endings():
+                    shared = ids & {(split, stem.removesuffix(mask_end)) for split, stem in mask.stems}
+                    share = len(shared) / max(len(ids), len(mask.stems))
+                    if share > best:
+                        best, patterns = share, {"images": photo.pattern(end), "masks": mask.pattern(mask_end)}
+    if patterns:
+        return patterns
+    return {"images": photos[0].pattern()} if len(photos) == 1 else {}
 
 
 def _group(root: Path, files: list[Path], deep: bool) -> list[Group]:
@@ -124,7 +126,7 @@ def _is_label_map(group: Group) -> bool:
             if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 1 << 30):
                 return False
             return picture.mode in ("1", "P") or picture.convert("RGBA").getcolors(MOST_COLOURS) is not None
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
 
 

@@ -175,6 +175,21 @@ def test_photos_alone_are_guessed_without_masks(tmp_path: Path):
     assert guess_patterns(find_pictures(tmp_path)) == {"images": "holiday/*.JPG"}
 
 
+def test_no_guess_is_made_at_very_many_kinds_of_files(tmp_path: Path):
+    write(tmp_path, "p/a.png", "m/a.png", 0)
+    assert guess_patterns(find_pictures(tmp_path)) == {"images": "p/*.png", "masks": "m/*.png"}
+    for number in range(11):
+        save_mask(tmp_path / str(number) / "x.png", np.zeros(SIZE, np.uint8))
+    assert guess_patterns(find_pictures(tmp_path)) == {}
+
+
+def test_a_file_that_is_no_picture_is_taken_for_no_mask(tmp_path: Path):
+    write(tmp_path, "p/a.bmp", None, 0)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.png").write_bytes(b"no picture")
+    assert guess_patterns(find_pictures(tmp_path)) == {}
+
+
 def test_nothing_is_guessed_where_it_is_not_clear_which_are_the_photos(tmp_path: Path):
     for name in ("a/1.png", "b/2.png"):
         write(tmp_path, name, None, 0)
