@@ -6,6 +6,7 @@ __all__ = [
     "AlreadyPendingCallError",
     "DatasetError",
     "DatasetNotFoundError",
+    "EmptySplitError",
     "InvalidAction",
     "JudgeError",
     "OptionError",
@@ -33,6 +34,10 @@ class DatasetError(ValueError):
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """The folder layout of a data set was not found."""
+
+
+class EmptySplitError(DatasetError):
+    """No image falls into a split."""
 
 
 class UnknownSplitError(DatasetError):

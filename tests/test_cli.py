@@ -22,7 +22,7 @@ from rss_env.cli import main
 from rss_env.datasets import DATASETS, find_dataset, load_dataset
 from rss_env.datasets.decode import decode_pair
 from rss_env.errors import DatasetError
-from tests.trees import add_pair, dataset_kwargs, save_mask, tiny_folder
+from tests.trees import add_pair, dataset_kwargs, save_mask, save_photo, tiny_folder
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = [name for name, entry in DATASETS.items() if entry.locate is not None]
@@ -272,7 +272,7 @@ def break_files(folder: Path) -> dict[str, str]:
         "masks/001.png": "Cannot decode",
         "masks/002.png": "5×5",
         "masks/003.png": "holds 7 in 48 pixels",
-        "masks/004.png": "mode 'RGB'",
+        "masks/004.png": "holds colours (RGB, 1 of them), and no palette",
         "images/005.tif": "mode 'F'",
         "images/006.jpg": "missing",
         "images/009.jpg": "missing",
@@ -374,8 +374,149 @@ def test_photos_without_masks_can_be_checked(rss_env: Callable[..., Outcome], tm
     (tmp_path / "images" / "003.png").write_bytes(b"")
     outcome = rss_env("check", "Folder", "--root", tmp_path, "--split", "all", "--json")
     assert outcome.code == 1
-    (finding,) = outcome.json[0]["findings"]
-    assert finding["file"] == str(tmp_path / "images" / "003.png")
+    found = {finding["kind"]: finding for finding in outcome.json[0]["findings"]}
+    assert found["problem"]["file"] == str(tmp_path / "images" / "003.png")
+    assert found["warning"]["message"].startswith("no masks: the reward must be a callable")
+    (tmp_path / "images" / "003.png").unlink()
+    outcome = rss_env("check", tmp_path)
+    assert outcome.code == 0
+    assert "no masks: the reward must be a callable" in outcome.out
+    assert "classes.json must say how many classes there are" in outcome.out
+
+
+def own_names(folder: Path, count: int = 6) -> tuple[Path, np.ndarray]:
+    """Photos ``photos/*.JPEG`` with RGB masks ``labels/*_L.png``; returns the folder and the colours of the classes."""
+    rng = np.random.default_rng(0)
+    colours = np.array([[128, 64, 128], [0, 128, 192], [0, 0, 0]], np.uint8)
+    for i in range(count):
+        labels = rng.choice(3, (10, 12), p=[0.6, 0.3, 0.1])
+        labels.flat[:3] = range(3)
+        save_photo(folder / "photos" / f"{i:03d}TP.JPEG", colours[labels])
+        save_photo(folder / "labels" / f"{i:03d}TP_L.png", colours[labels])
+    return folder, colours
+
+
+def test_from_photos_and_colours_to_a_clean_check_and_a_converted_folder(
+    rss_env: Callable[..., Outcome], tmp_path: Path
+):
+    folder, colours = own_names(tmp_path / "my data")
+    first = rss_env("check", folder)
+    assert first.code == 1
+    lines = first.out.splitlines()
+    assert lines[:2] == [
+        f"Folder in {folder}",
+        "photos photos/*.JPEG, masks labels/*_L.png, splits by a hash of the names",
+    ]
+    options = {"images": "photos/*.JPEG", "masks": "labels/*_L.png"}
+    assert f"To use them: --root '{folder}' --env-kwargs '{json.dumps(options)}'" in lines[2]
+    assert re.search(r"^\[128, 64, 128\] +\d+ +\d+\.\d\d% +6$", first.out, flags=re.MULTILINE)
+    assert lines[-2].startswith(f"problem: {folder / 'labels'}")
+    assert f"And 5 more like it, such as {folder / 'labels'}" in lines[-2]
+    assert lines[-1] == "6 problems, 0 warnings"
+
+    start = first.out.index("cat > ")
+    skeleton = first.out[start : first.out.index("\nEND\n") + 5]
+    subprocess.run(["sh"], input=skeleton, text=True, check=True)
+    described = json.loads((folder / "classes.json").read_text())
+    assert described["classes"] == ["class 0", "class 1", "class 2"]
+    assert described["palette"] == colours.tolist()  # the commonest first
+
+    second = rss_env("check", folder)
+    assert (second.code, second.out.splitlines()[-1]) == (0, "0 problems, 0 warnings")
+    outcome = rss_env("convert", folder, tmp_path / "converted")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"{tmp_path / 'converted'}: 6 images, 6 masks, 3 classes; train ")
+    assert rss_env("check", tmp_path / "converted").code == 0
+    before = load_dataset("Folder", root=folder, split="all", image_size=(10, 12), **options)
+    after = load_dataset("Folder", root=tmp_path / "converted", split="all", image_size=(10, 12))
+    np.testing.assert_array_equal(before.targets, after.targets)
+    np.testing.assert_array_equal(before.images, after.images)
+
+
+def test_colours_that_the_palette_lacks_are_listed(rss_env: Callable[..., Outcome], tmp_path: Path):
+    folder, colours = own_names(tmp_path)
+    (folder / "classes.json").write_text(json.dumps({"classes": ["a", "b"], "palette": colours[:2].tolist()}))
+    outcome = rss_env("check", folder)
+    assert outcome.code == 1
+    assert re.search(r"^\[0, 0, 0\] +\d+ +100\.00% +6$", outcome.out, flags=re.MULTILINE)
+    assert "cat >" not in outcome.out
+    assert "6 problems, 0 warnings" in outcome.out
+
+
+def test_check_says_what_a_folder_holds_that_it_does_not_know(rss_env: Callable[..., Outcome], tmp_path: Path):
+    assert_error(rss_env("check", tmp_path), "It holds nothing.")
+    (tmp_path / "notes.txt").touch()
+    assert_error(rss_env("check", tmp_path), "It holds notes.txt, but no picture (.jpg, ")
+    for name in ("a/x.jpg", "b/y.jpg"):
+        save_photo(tmp_path / name, np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8))
+    assert_error(rss_env("check", tmp_path), "It holds a/*.jpg (1), b/*.jpg (1).", '"masks": "labels/*_L.png"')
+
+
+def test_check_says_where_masks_under_other_names_may_be(rss_env: Callable[..., Outcome], tmp_path: Path):
+    folder = tiny_folder(tmp_path / "ending")
+    for mask in (folder / "masks").iterdir():
+        mask.rename(mask.with_name(f"{mask.stem}_m.png"))
+    for photo in (folder / "images").iterdir():
+        save_photo(photo, np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+        save_mask(folder / "masks" / f"{photo.stem}_m.png", np.zeros((40, 50), np.uint8))
+    outcome = rss_env("check", folder)
+    assert (outcome.code, outcome.out.splitlines()[1].split(",")[:2]) == (
+        0,
+        ["photos images/*.png", " masks masks/*_m.png"],
+    )
+    for mask in (folder / "masks").iterdir():
+        mask.rename(mask.with_name(f"{int(mask.stem[:3]) + 10}.png"))
+    outcome = rss_env("check", folder)
+    assert outcome.code == 1
+    assert "No names of photos and masks fit together here: images/*.png (4), masks/*.png (4)" in outcome.out
+    for number, mask in enumerate(sorted((folder / "masks").iterdir())):
+        Image.open(mask).save(folder / "masks" / f"{number:03d}.jpg")
+        mask.unlink()
+    assert "One that ends in .jpg is there; masks are PNG files. And 3 more" in rss_env("check", folder).out
+
+
+def test_check_and_convert_take_a_manifest(rss_env: Callable[..., Outcome], tmp_path: Path):
+    root = tiny_folder(tmp_path / "data")
+    lines = [f"images/{i:03d}.png,masks/{i:03d}.png,{'train' if i < 3 else 'val'}" for i in range(4)]
+    (root / "list.csv").write_text("\n".join(["image,mask,split", *lines]))
+    (report,) = rss_env("check", root / "list.csv", "--json").json
+    assert report["found"] == "manifest list.csv"
+    assert [(split["split"], split["images"], split["masks"]) for split in report["splits"]] == [
+        ("train", 3, 3),
+        ("val", 1, 1),
+    ]
+    outcome = rss_env("convert", root / "list.csv", tmp_path / "out")
+    assert outcome.out.startswith(f"{tmp_path / 'out'}: 4 images, 4 masks, 3 classes; train 3, val 1.")
+    (root / "list.txt").touch()
+    assert_error(rss_env("check", root / "list.txt"), "a manifest ends in .jsonl, .ndjson, .csv")
+
+
+def test_convert_refuses_what_it_must_not_write(rss_env: Callable[..., Outcome], tmp_path: Path):
+    folder = tiny_folder(tmp_path / "data")
+    assert_error(rss_env("convert", folder, folder / "inside"), "which is only read")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert_error(rss_env("convert", folder, tmp_path / "full"), "full is not empty")
+    assert_error(rss_env("convert", folder, tmp_path / "full" / "file"), "is a file")
+    assert_error(rss_env("convert", "Shapes", tmp_path / "shapes"), "Shapes is procedural")
+    for name in ("VOC", "PascalContext"):
+        dataset_kwargs(name, tmp_path / "two")
+    assert_error(rss_env("convert", tmp_path / "two", tmp_path / "out"), "VOC, PascalContext")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "full", "two"]
+
+
+def test_render_shows_photos_without_masks(rss_env: Callable[..., Outcome], tmp_path: Path):
+    folder, _ = own_names(tmp_path / "data")
+    words = ("--root", folder, "-o", tmp_path / "out.png", "--image-size", 30, 40, "--env-kwargs")
+    photos = '{"images": "photos/*.JPEG", "num_classes": 3}'
+    outcome = rss_env("render", "Folder", *words, photos)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.rstrip().endswith("there are no masks, so no target is shown")
+    assert rss_env("render", "Folder", *words, photos, "--label-map", "random").code == 0
+    outcome = rss_env("render", "Folder", *words, photos, "--label-map", "target")
+    assert_error(outcome, "--label-map target needs masks, and Folder in ")
+    assert_error(rss_env("render", "RSS-Folder-PixelReward-v0", *words, photos), "a pixel-level id needs masks")
+    assert_error(rss_env("render", "Folder", *words, '{"images": "photos/*.JPEG"}'), "pass num_classes=")
 
 
 def test_every_layout_below_a_folder_is_checked(rss_env: Callable[..., Outcome], tmp_path: Path):

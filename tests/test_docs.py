@@ -25,6 +25,7 @@ from docs.generate.links import markdown_files, section, to_site
 from docs.generate.overview import link_data_sets
 from docs.generate.pictures import TEXT_SIZE, legend
 from docs.generate.reward_sections import reward_sections
+from rss_env.cli import main as rss_env_command
 from rss_env.datasets import DATASETS
 from rss_env.env import SegmentationEnv
 from rss_env.registration import ENV_IDS, make_vector_env
@@ -32,7 +33,7 @@ from rss_env.rewards import LEVELS, REWARDS, Concurrent
 from rss_env.task import SegmentationTask
 from rss_env.torch_task import TorchSegmentationTask
 from rss_env.vector import SegmentationVectorEnv
-from tests.trees import dataset_kwargs
+from tests.trees import dataset_kwargs, save_photo
 
 ROOT = Path(__file__).parent.parent
 LOGGED = r"(?:reward|policy|likelihood|replay|train|time|val)/[a-z_]+"
@@ -179,6 +180,40 @@ def test_the_page_of_your_own_score_has_every_setting_of_slow_ones_with_its_defa
     table = {row[0].strip("`"): ast.literal_eval(row[1].strip("`")) for row in rows(section(page("own_score"), "Slow"))}
     settings = inspect.signature(Concurrent).parameters.values()
     assert table == {setting.name: setting.default for setting in settings if setting.kind is setting.KEYWORD_ONLY}
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # the package imports some of its commands
+def test_the_commands_on_the_page_of_your_own_photos_lead_to_a_trained_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """They are run as the page has them, on generated pictures; only training is cut to one step."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    colours = np.array([[128, 64, 128], [0, 128, 192], [0, 0, 0]], np.uint8)
+    for i in range(8):
+        mask = colours[rng.choice(3, (12, 16), p=[0.6, 0.3, 0.1])]
+        save_photo(Path("mydata", "photos", f"{i}.JPEG"), mask)
+        save_photo(Path("mydata", "labels", f"{i}_L.png"), mask)
+    codes = []
+    for block in re.findall(r"```sh\n(.*?)```", page("your_photos"), flags=re.DOTALL):
+        written = re.match(r"cat > .*?\nEND\n", block, flags=re.DOTALL)
+        if written:
+            subprocess.run(["sh"], input=written.group(), text=True, check=True)
+            block = block[written.end() :]
+        for line in block.replace("\\\n", " ").splitlines():
+            first, *words = shlex.split(line)
+            if first == "rss-env":
+                codes.append(rss_env_command(words))
+            else:
+                assert [first, words[0]] == ["python", "-m"]
+                monkeypatch.setattr(sys, "argv", [*words[1:], "--steps", "1", "--device", "cpu"])
+                with pytest.raises(SystemExit) as end:
+                    runpy.run_module(words[1], run_name="__main__")
+                codes.append(end.value.code)
+    assert codes == [1, 0, 0, 0]  # colours without classes; clean; trained; converted
+    assert "palette" in capsys.readouterr().out
+    assert list(Path("runs", "first", "checkpoints").iterdir())
+    assert rss_env_command(["check", "data/photos"]) == 0
 
 
 @pytest.mark.parametrize("path", markdown_files(), ids=lambda path: path.name)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from rss_env.cli.check import check
+from rss_env.cli.convert import convert
 from rss_env.cli.download import download
 from rss_env.cli.info import info
 from rss_env.cli.list_ids import list_ids
@@ -16,6 +17,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_ids,
     "info": info,
     "check": check,
+    "convert": convert,
     "render": render,
     "download": download,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rss_env.datasets import DATASETS, find_dataset
@@ -38,11 +38,11 @@ def num_classes(dataset: str) -> int | None:
     return len(DATASETS[dataset].info.class_names) or None
 
 
-def parse_env_kwargs(text: str, valid: Collection[str]) -> dict[str, Any]:
+def parse_env_kwargs(text: str) -> dict[str, Any]:
     """Reads ``--env-kwargs``.
 
     Raises:
-        OptionError: it is not a JSON object, or holds an argument that is not among the valid ones.
+        OptionError: it is not a JSON object.
     """
     try:
         options = json.loads(text)
@@ -50,7 +50,11 @@ def parse_env_kwargs(text: str, valid: Collection[str]) -> dict[str, Any]:
         raise OptionError(f"--env-kwargs must be JSON, got {text!r}: {error}.") from None
     if not isinstance(options, dict):
         raise OptionError(f"--env-kwargs must be a JSON object, got {text!r}.")
+    return options
+
+
+def check_env_kwargs(options: Mapping[str, Any], valid: Collection[str]) -> None:
+    """Raises ``OptionError`` if ``--env-kwargs`` held an argument that is not among the valid ones."""
     unknown = sorted(set(options) - set(valid))
     if unknown:
         raise OptionError(f"--env-kwargs takes {', '.join(valid) or 'nothing here'}; got {unknown[0]!r}.")
-    return options

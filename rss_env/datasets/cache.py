@@ -74,7 +74,7 @@ def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -
     Raises:
         DatasetError: a file is unreadable or wrong (it is named), or the cache folder cannot be written.
     """
-    ingredients = {
+    ingredients: dict[str, Any] = {
         "photos": len(source.images),
         "masks": len(source.masks),
         "content": content_digest(source.files()),
@@ -82,6 +82,8 @@ def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -
         "num_classes": source.num_classes,
         "relabel": sorted(source.relabel.items()),
     }
+    if source.colours is not None and source.colours.classes:  # a key that the entries of before have not
+        ingredients["colours"] = sorted(source.colours.classes.items())
     images, targets = cached_pairs(
         f"{source.name} {source.split}",
         ingredients,
@@ -165,7 +167,7 @@ def content_digest(files: Iterable[Path]) -> str:
     with ThreadPoolExecutor() as pool:
         digest = hashlib.sha256(b"".join(pool.map(_file_digest, paths))).hexdigest()
     # Failing to remember a digest only costs time, and a cache that cannot be written may already hold the entry.
-    with contextlib.suppress(DatasetError), _writing_to(memo.parent):
+    with contextlib.suppress(DatasetError), writing_to(memo.parent):
         _replace_text(memo, digest)
     return digest
 
@@ -248,7 +250,7 @@ def _build(
     threads: int | None,
 ) -> None:
     count = shapes["images"][0]
-    with _writing_to(folder.parent):
+    with writing_to(folder.parent):
         _remove_stale(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
@@ -335,7 +337,7 @@ def _publish(temporary: Path, folder: Path, shapes: Mapping[str, tuple[int, ...]
 
 
 @contextlib.contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
+def writing_to(folder: Path) -> Iterator[None]:
     """Creates a folder and turns a failed write below it into an error that says what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

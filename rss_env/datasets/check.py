@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,11 @@ import numpy as np
 
 from rss_env.datasets import DATASETS, load_dataset
 from rss_env.datasets.dataset import IGNORE_INDEX, MAX_CLASSES
-from rss_env.datasets.decode import read_image, read_mask
-from rss_env.datasets.files import root_path
+from rss_env.datasets.decode import ColourError, read_image, read_mask
+from rss_env.datasets.files import has_file
+from rss_env.datasets.folder import class_file, split_names
 from rss_env.datasets.layout import IMAGE_SUFFIXES, check_complete
-from rss_env.datasets.photos import PhotoSource
-from rss_env.datasets.split_files import list_splits
+from rss_env.datasets.photos import Colour, PhotoSource
 from rss_env.errors import DatasetError, DatasetNotFoundError, UnknownSplitError
 
 
@@ -30,11 +30,13 @@ class Finding:
         kind: ``"problem"`` (the data set cannot be used like this) or ``"warning"``.
         file: path of the file, or of the split's folder.
         message: says what is wrong and names the file.
+        alike: the same for findings that differ only in files and numbers.
     """
 
     kind: Literal["problem", "warning"]
     file: str
     message: str
+    alike: str = field(default="", compare=False)
 
 
 @dataclass
@@ -44,20 +46,24 @@ class SplitReport:
     Attributes:
         split: its name.
         images: number of images.
+        masks: number of masks that were read without a problem.
         sizes: (H, W) of the photos -> how many of them.
         pixels: int64 (C,), pixels of each class in the masks at their own size.
         ignored: pixels that are ignored.
         images_with: int64 (C,), masks in which each class occurs.
         findings: problems and warnings by file, in the order of the split.
+        colours: colours of RGB masks that stand for no class -> pixels and masks.
     """
 
     split: str
     images: int
+    masks: int
     sizes: Counter[tuple[int, int]]
     pixels: np.ndarray
     ignored: int
     images_with: np.ndarray
     findings: list[Finding]
+    colours: dict[Colour, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,6 +76,8 @@ class DatasetReport:
         class_names: C names.
         splits: one report each.
         absent: official splits that are not there.
+        found: where the files were found, in a few words; empty where the name of the data set says it.
+        class_file: where the classes are described or, if that file is missing, would be; of a Folder.
     """
 
     dataset: str
@@ -77,6 +85,8 @@ class DatasetReport:
     class_names: tuple[str, ...]
     splits: list[SplitReport]
     absent: list[str]
+    found: str = ""
+    class_file: Path | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -97,23 +107,27 @@ class _Decoded:
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     findings: list[Finding] = field(default_factory=list)
+    colours: dict[Colour, int] = field(default_factory=dict)
 
 
-def official_splits(name: str, root: str | Path | None) -> list[str]:
+def official_splits(name: str, root: str | Path | None, **options: Any) -> list[str]:
     """Names of a data set's splits, whether they are on disk or not; of a Folder those that it has."""
     official = list(DATASETS[name].info.splits)
-    if official or root is None:
+    if official or name != "Folder":
         return official
     try:
-        found = list_splits(root_path(root) / "splits")
-    except DatasetError:  # which the loader raises again
-        found = []
-    usual = ["train", "val", "test"]
-    return [*(s for s in usual if s in found), *(s for s in found if s not in usual)] or ["train", "val"]
+        return split_names(root, **_sources(options))
+    except (DatasetError, OSError):  # which the loader raises again
+        return ["train", "val"]
+
+
+def _sources(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options of a Folder that say where its files are."""
+    return {name: value for name, value in options.items() if name not in ("num_classes", "classes")}
 
 
 def locate_splits(
-    name: str, root: str | Path, splits: Iterable[str], **options: Any
+    name: str, root: str | Path | None, splits: Iterable[str], **options: Any
 ) -> dict[str, PhotoSource | DatasetError]:
     """The files of each split that is below ``root``, missing photos and masks too, without decoding any.
 
@@ -126,7 +140,7 @@ def locate_splits(
     Returns:
         split -> its files, or the error that keeps them from being listed; no entry for a split that is not there.
     """
-    if name == "Folder" and "num_classes" not in options and not os.path.lexists(root_path(root) / "classes.json"):
+    if name == "Folder" and "num_classes" not in options and not _has_classes(root, options):
         options = {"num_classes": MAX_CLASSES, **options}  # else every mask would be decoded to count the classes
     found: dict[str, PhotoSource | DatasetError] = {}
     for split in splits:
@@ -137,6 +151,14 @@ def locate_splits(
         except DatasetError as error:
             found[split] = error
     return found
+
+
+def _has_classes(root: str | Path | None, options: dict[str, Any]) -> bool:
+    """Whether a file describes the classes of a Folder, or will be refused by the loader."""
+    try:
+        return has_file(class_file(root, options.get("classes"), options.get("manifest")))
+    except DatasetError:
+        return True
 
 
 def complete_splits(name: str, root: str | Path) -> dict[str, PhotoSource | DatasetError]:
@@ -184,10 +206,10 @@ def check_dataset(
         >>> report.splits[0].images, report.clean
         (128, True)
     """
-    wanted = official_splits(name, root) if splits is None else list(dict.fromkeys(splits))
+    wanted = official_splits(name, root, **options) if splits is None else list(dict.fromkeys(splits))
     if DATASETS[name].generate is not None:
         return _check_procedural(name, wanted, options)
-    sources = locate_splits(name, root, wanted, **options) if root is not None else {}
+    sources = locate_splits(name, root, wanted, **options)
     unlisted = [split for split in wanted if not isinstance(sources.get(split), PhotoSource)]
     if unlisted and (splits is not None or not sources):
         DATASETS[name].find(root, unlisted[0], **options)  # raises, and says why
@@ -201,12 +223,25 @@ def check_dataset(
     names = _class_names(listed[0], decoded.values()) if listed else ()
     reports = [_summarise(split, source, decoded, len(names), str(root)) for split, source in sources.items()]
     report = DatasetReport(name, str(root), names, reports, [split for split in wanted if split not in sources])
-    if report.clean and listed and listed[0].num_classes == MAX_CLASSES:
+    if name == "Folder":
+        report.found = listed[0].found if listed else ""
+        report.class_file = class_file(root, options.get("classes"), options.get("manifest"))
+    if listed and not any(source.masks for source in listed):
+        reports[0].findings.append(_without_masks(report, listed[0].num_classes == MAX_CLASSES))
+    elif report.clean and listed and listed[0].num_classes == MAX_CLASSES:
         try:  # the loader counts the classes in every mask, those of other splits too
             DATASETS[name].find(root, listed[0].split, **options)
         except DatasetError as error:
             reports[0].findings.append(Finding("problem", str(root), str(error)))
     return report
+
+
+def _without_masks(report: DatasetReport, unknown: bool) -> Finding:
+    """What photos without masks still need."""
+    message = "no masks: the reward must be a callable that needs no target"
+    if unknown:
+        message += f", and num_classes= or {report.class_file} must say how many classes there are"
+    return Finding("warning", str(report.root), message + ".")
 
 
 def _pairs(source: PhotoSource) -> list[tuple[Path, Path | None]]:
@@ -218,12 +253,19 @@ def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
     image_path, mask_path = pair
     found = _Decoded()
 
-    def report(path: Path, message: str, kind: Literal["problem", "warning"] = "problem") -> None:
-        found.findings.append(Finding(kind, str(path), message))
+    def report(
+        path: Path, message: str, kind: Literal["problem", "warning"] = "problem", alike: str | None = None
+    ) -> None:
+        if alike is None:
+            alike = message.replace(str(image_path), "").replace(str(mask_path), "")
+            alike = re.sub(r"\d+(, \d+|[,.×]\d+)*", "#", alike)
+        found.findings.append(Finding(kind, str(path), message, alike))
 
     if not image_path.exists():
-        others = ", ".join(IMAGE_SUFFIXES[1:])
-        report(image_path, f"{image_path} is missing (and so is one that ends in {others}), but the split lists it.")
+        others = [suffix for suffix in IMAGE_SUFFIXES if suffix != image_path.suffix]
+        there = [suffix for suffix in others if image_path.with_suffix(suffix).exists()]
+        hint = f"one that ends in {there[0]} is there" if there else f"and so is one that ends in {', '.join(others)}"
+        report(image_path, f"{image_path} is missing ({hint}), but the split lists it.")
     else:
         try:
             image = read_image(image_path)
@@ -233,10 +275,21 @@ def _decode(pair: tuple[Path, Path | None], source: PhotoSource) -> _Decoded:
     if mask_path is None:
         return found
     if not mask_path.exists():
-        report(mask_path, f"{mask_path} is missing, the mask of {image_path}.")
+        there = [suffix for suffix in IMAGE_SUFFIXES if mask_path.with_suffix(suffix).exists()]
+        hint = f" One that ends in {there[0]} is there; masks are PNG files." if there else ""
+        report(mask_path, f"{mask_path} is missing, the mask of {image_path}.{hint}")
         return found
     try:
-        mask = read_mask(mask_path)
+        mask = read_mask(mask_path, source.colours)
+    except ColourError as error:
+        found.colours = error.counts or {}
+        message = str(error)
+        if error.counts and source.colours is not None and not source.colours.classes:
+            message = (
+                f"{mask_path} holds colours (RGB, {len(error.counts)} of them), and no palette says their classes."
+            )
+        report(mask_path, message, alike="colours" if error.counts else "many colours")
+        return found
     except DatasetError as error:
         report(mask_path, str(error))
         return found
@@ -285,16 +338,23 @@ def _summarise(
 ) -> SplitReport:
     if isinstance(source, DatasetError):
         nothing: np.ndarray = np.zeros(num_classes, np.int64)
-        return SplitReport(split, 0, Counter(), nothing, 0, nothing, [Finding("problem", root, str(source))])
+        return SplitReport(split, 0, 0, Counter(), nothing, 0, nothing, [Finding("problem", root, str(source))])
     parts = [decoded[pair] for pair in _pairs(source)]
     pixels, images_with = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    colours: dict[Colour, tuple[int, int]] = {}
     for part in parts:
         pixels[part.labels] += part.counts
         images_with[part.labels] += 1
+        for colour, count in part.colours.items():
+            before = colours.get(colour, (0, 0))
+            colours[colour] = before[0] + count, before[1] + 1
     sizes = Counter(part.size for part in parts if part.size is not None)
     findings = [finding for part in parts for finding in part.findings]
     ignored = int(pixels[IGNORE_INDEX])
-    return SplitReport(split, len(parts), sizes, pixels[:num_classes], ignored, images_with[:num_classes], findings)
+    masks = sum(bool(part.labels.size) for part in parts)
+    return SplitReport(
+        split, len(parts), masks, sizes, pixels[:num_classes], ignored, images_with[:num_classes], findings, colours
+    )
 
 
 def _check_procedural(name: str, splits: Sequence[str], options: dict[str, Any]) -> DatasetReport:
@@ -309,6 +369,8 @@ def _check_procedural(name: str, splits: Sequence[str], options: dict[str, Any])
         sizes = Counter({data.image_size: len(data)})
         ignored, num_classes, names = int(pixels[IGNORE_INDEX]), data.num_classes, data.class_names
         reports.append(
-            SplitReport(split, len(data), sizes, pixels[:num_classes], ignored, images_with[:num_classes], [])
+            SplitReport(
+                split, len(data), len(data), sizes, pixels[:num_classes], ignored, images_with[:num_classes], []
+            )
         )
     return DatasetReport(name, None, names, reports, [])

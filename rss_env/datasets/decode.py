@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from rss_env.datasets.dataset import IGNORE_INDEX
 from rss_env.datasets.files import check_file
-from rss_env.datasets.photos import PhotoSource
+from rss_env.datasets.photos import Colour, Colours, PhotoSource
 from rss_env.errors import DatasetError, OptionError
 
 RESIZES = ("pad", "crop", "stretch")
@@ -21,6 +22,20 @@ MASK_FORMATS = ("PNG", "BMP", "TIFF")
 TIFF_COMPRESSIONS = ("raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate",
     "packbits", "lzma", "zstd")  # fmt: skip
 SCALES = {"L;2": 85, "L;4": 17}  # by how much Pillow multiplies grey values of 2 and 4 bits
+MANY_COLOURS = 4096  # more are no colours of classes, and are not counted
+COLOURS_NAMED = 4  # in one message
+
+
+class ColourError(DatasetError):
+    """A mask holds colours that stand for no class.
+
+    Attributes:
+        counts: (r, g, b) -> pixels of each such colour; None if the mask holds more than ``MANY_COLOURS``.
+    """
+
+    def __init__(self, message: str, counts: dict[Colour, int] | None) -> None:
+        super().__init__(message)
+        self.counts = counts
 
 
 def check_resize(resize: str) -> None:
@@ -46,12 +61,27 @@ def decode_pair(
     fitted = np.asarray(fit(image, image_size, resize, Image.Resampling.BILINEAR, 0))
     if not source.masks:
         return fitted, None
-    mask_path = source.masks[index]
-    mask = read_mask(mask_path)
-    if image.size != mask.size:
+    labels = read_labels(source, index, image.size)
+    target = fit(Image.fromarray(labels), image_size, resize, Image.Resampling.NEAREST, IGNORE_INDEX)
+    return fitted, np.asarray(target)
+
+
+def read_labels(source: PhotoSource, index: int, size: tuple[int, int]) -> np.ndarray:
+    """The target of pair ``index`` at its own size, uint8 (H, W), values 0..C-1 or 255.
+
+    Args:
+        source: has masks.
+        index: of the pair.
+        size: (W, H) of the photo.
+
+    Raises:
+        DatasetError: see ``decode_pair``.
+    """
+    path = source.masks[index]
+    mask = read_mask(path, source.colours)
+    if mask.size != size:
         raise DatasetError(
-            f"{mask_path} is {mask.width}×{mask.height} pixels, "
-            f"but its image {image_path} is {image.width}×{image.height}."
+            f"{path} is {mask.width}×{mask.height} pixels, but its image {source.images[index]} is {size[0]}×{size[1]}."
         )
     mapping = np.arange(256, dtype=np.uint8)
     for value, label in source.relabel.items():
@@ -60,11 +90,10 @@ def decode_pair(
     bad = labels[(labels >= source.num_classes) & (labels != IGNORE_INDEX)]
     if bad.size:
         raise DatasetError(
-            f"{mask_path} holds label {int(bad.max())}, but {source.name} has {source.num_classes} classes "
+            f"{path} holds label {int(bad.max())}, but {source.name} has {source.num_classes} classes "
             f"(0..{source.num_classes - 1}, {IGNORE_INDEX} = ignored)."
         )
-    target = fit(Image.fromarray(labels), image_size, resize, Image.Resampling.NEAREST, IGNORE_INDEX)
-    return fitted, np.asarray(target)
+    return labels
 
 
 def read_image(path: Path) -> Image.Image:
@@ -84,17 +113,31 @@ def read_image(path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_mask(path: Path) -> Image.Image:
+def read_mask(path: Path, colours: Colours | None = None) -> Image.Image:
     """A label map as an 8-bit grey image whose values are the stored numbers (palette colours are dropped).
 
     The numbers may be stored in 1, 2, 4, 8 or 16 bits, but none may be above 255. The format must be one that keeps
     them: PNG, BMP or TIFF without lossy compression.
+
+    Args:
+        path: of the mask.
+        colours: the classes of colours, with which RGB masks are read too; an alpha channel must be opaque everywhere.
+
+    Raises:
+        ColourError: an RGB mask, and ``colours`` has not all of its colours.
+        DatasetError: any other fault.
     """
     mask = _read(path, mask=True)
     if mask.mode in ("L", "P"):
         return Image.frombytes("L", mask.size, mask.tobytes())
+    if colours is not None and (
+        mask.mode == "RGB" or (mask.mode == "RGBA" and mask.getchannel("A").getextrema() == (255, 255))
+    ):
+        return _look_up(path, mask.convert("RGB"), colours)
     if mask.mode != "1" and not mask.mode.startswith("I;16"):
         hint = " It seems to hold colours: save the number of each pixel's class instead." * (len(mask.getbands()) > 2)
+        if mask.mode == "RGBA" and colours is not None:
+            hint = " Some of its pixels are transparent: save it without an alpha channel."
         raise DatasetError(
             f"{path} is a mask of Pillow mode {mask.mode!r}; a mask must be greyscale or palette of at most 16 bits, "
             f"such as an 8-bit PNG.{hint}"
@@ -103,6 +146,41 @@ def read_mask(path: Path) -> Image.Image:
     if labels.max() > IGNORE_INDEX:
         raise DatasetError(f"{path} holds label {int(labels.max())}; labels are 0..{IGNORE_INDEX} in 16 bits too.")
     return Image.fromarray(labels.astype(np.uint8))
+
+
+def _look_up(path: Path, mask: Image.Image, colours: Colours) -> Image.Image:
+    """The classes of an RGB mask's colours, as an 8-bit grey image."""
+    if colours.ambiguous:
+        first, second = colours.ambiguous
+        raise DatasetError(
+            f'{path} holds colours (RGB), but in {colours.file} "palette" gives the classes {first} and {second} one '
+            "colour: give every class a colour of its own."
+        )
+    codes = np.frombuffer(mask.tobytes("raw", "RGBX"), "<u4") & 0xFFFFFF  # 24 bits a pixel, red the lowest
+    found = colours.table[codes] if colours.classes else np.zeros(1, np.uint16)
+    if found.all():
+        return Image.frombytes("L", mask.size, (found - 1).astype(np.uint8).tobytes())
+    listed: Any = mask.getcolors(MANY_COLOURS)
+    if listed is None:
+        raise ColourError(
+            f"{path} holds more than {MANY_COLOURS:,} colours, so it is no label map: is it a photo, a JPEG saved "
+            "anew, or a label map whose edges were smoothed?",
+            None,
+        )
+    counts = {colour: count for count, colour in sorted(listed, reverse=True) if colour not in colours.classes}
+    named = ", ".join(f"{list(colour)} in {count:,} pixels" for colour, count in list(counts.items())[:COLOURS_NAMED])
+    named += f" and {len(counts) - COLOURS_NAMED:,} more" if len(counts) > COLOURS_NAMED else ""
+    if colours.classes:
+        raise ColourError(
+            f'{path} holds colours that {colours.file} gives no class: {named}. Add them to its "palette", or to '
+            '"ignore_colours" if these pixels should not count.',
+            counts,
+        )
+    raise ColourError(
+        f"{path} holds colours (RGB) instead of class numbers: {named}. Write the colour of each class as "
+        f'"palette" into {colours.file}; rss-env check lists all colours and prints that file to start from.',
+        counts,
+    )
 
 
 def fit(

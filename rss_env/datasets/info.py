@@ -37,11 +37,16 @@ def as_palette(colours: Any, count: int, what: str) -> np.ndarray:
         got = f"{len(colours)}" if listed else f"{colours!r}"
         raise DatasetError(f"{what} must be {count} colours, one per class, got {got}.")
     for number, colour in enumerate(colours):
-        sequence = isinstance(colour, (list, tuple, np.ndarray)) and len(colour) == 3
-        if not sequence or not all(_is_byte(value) for value in colour):
+        if not is_colour(colour):
             got = colour.tolist() if isinstance(colour, np.ndarray) else colour
             raise DatasetError(f"{what}: the colour of class {number} must be three integers of 0..255, got {got!r}.")
     return np.array(colours, np.uint8)
+
+
+def is_colour(colour: Any) -> bool:
+    """Whether it is three integers of 0..255, in a list, tuple or array."""
+    sequence = isinstance(colour, (list, tuple, np.ndarray)) and len(colour) == 3
+    return sequence and all(_is_byte(value) for value in colour)
 
 
 def _is_byte(value: Any) -> bool:

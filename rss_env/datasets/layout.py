@@ -63,10 +63,12 @@ def not_found(dataset: str, looked_for: Path, root: Path, info: DatasetInfo) -> 
 
 
 def _how_to_get(dataset: str, root: str | Path, info: DatasetInfo) -> str:
-    """The command that fetches a data set, or else says how to get it; nothing for the user's own photos."""
+    """The command that fetches a data set, or else says how to get it; of the user's own photos, what helps."""
     if info.archives:
         return f"\nTo get it: rss-env download {dataset} --root {shlex.quote(str(root))}"
-    return f"\nHow to get it: rss-env info {dataset}" if info.homepage else ""
+    if info.homepage:
+        return f"\nHow to get it: rss-env info {dataset}"
+    return f"\nWhere your files have other names: rss-env check {shlex.quote(str(root))}"
 
 
 def list_photos(dataset: str, split: str, folder: Path) -> list[str]:
@@ -155,7 +157,9 @@ def check_complete(dataset: str, images: Sequence[Path], masks: Sequence[Path]) 
     """
     missing = _missing(images)
     if missing:
-        name = f"{missing[0].with_suffix('')}{{{','.join(IMAGE_SUFFIXES)}}}"
+        name = str(missing[0])
+        if missing[0].suffix == IMAGE_SUFFIXES[0]:  # where a photo of any suffix was looked for
+            name = f"{missing[0].with_suffix('')}{{{','.join(IMAGE_SUFFIXES)}}}"
         raise DatasetError(f"{dataset}: no image {name}{and_more(missing)}, but the split lists it.")
     missing = _missing(masks)
     if missing:

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from rss_env.datasets.dataset import IGNORE_INDEX
+
+Colour = tuple[int, int, int]  # red, green, blue
+
+
+@dataclass(frozen=True, eq=False)
+class Colours:
+    """Which colours of RGB masks stand for which classes.
+
+    Attributes:
+        file: where they are written down, or would be.
+        classes: (r, g, b) -> class, or 255 for a colour that is ignored; empty if nobody has said it.
+        ambiguous: two classes that have one colour, so that label maps can be painted but no RGB mask can be read.
+    """
+
+    file: Path
+    classes: Mapping[Colour, int] = field(default_factory=dict)
+    ambiguous: tuple[int, int] | None = None
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """uint16 (2**24,): colour r + 256 g + 65536 b -> its class plus 1 (256: ignored), 0 for an unknown colour.
+
+        Pages of zeros that are only read take no memory.
+        """
+        table: np.ndarray = np.zeros(1 << 24, np.uint16)
+        for (red, green, blue), label in self.classes.items():
+            table[red | green << 8 | blue << 16] = label + 1
+        return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +49,13 @@ class PhotoSource:
         split: name of the split.
         ids: n names, one per image.
         images: n paths of photos.
-        masks: n paths of 8-bit label maps (grey values or palette indices are the classes); empty if there are none.
+        masks: n paths of label maps (grey values or palette indices are the classes, or colours stand for them); empty
+            if there are none.
         class_names: C names.
         palette: uint8 (C, 3), the colours of the classes.
         relabel: mask value -> class (or 255, ignored) for the values that differ; the others stay.
+        colours: how RGB masks are read; None where masks hold numbers only.
+        found: where the files were found, in a few words; empty where the name of the data set says it.
     """
 
     name: str
@@ -33,6 +66,8 @@ class PhotoSource:
     class_names: tuple[str, ...]
     palette: np.ndarray
     relabel: dict[int, int] = field(default_factory=dict)
+    colours: Colours | None = None
+    found: str = ""
 
     @property
     def num_classes(self) -> int:

@@ -233,8 +233,8 @@ def test_num_classes_must_agree_with_classes_json(tmp_path: Path):
 
 
 def test_an_unknown_option_is_refused_with_the_valid_one(tmp_path: Path):
-    with pytest.raises(OptionError, match="Unknown option 'classes' for data set Folder; its own options: num_classes"):
-        _load(tmp_path, classes=3)
+    with pytest.raises(OptionError, match="Unknown option 'labels' for data set Folder; its own options: num_cl"):
+        _load(tmp_path, labels=3)
 
 
 def test_a_folder_without_photos_is_not_found(tmp_path: Path):
@@ -272,11 +272,19 @@ def test_without_masks_the_number_of_classes_must_be_given(unmasked: Path):
     assert load_dataset("Folder", root=unmasked, split="all", image_size=(8, 8)).num_classes == 3
 
 
-def test_a_check_finds_what_keeps_the_loader_from_counting_the_classes(unmasked: Path, tmp_path: Path):
-    assert check_dataset("Folder", unmasked, ["all"], num_classes=3).clean
-    (finding,) = check_dataset("Folder", unmasked, ["all"]).findings
-    assert (finding.kind, finding.file) == ("problem", str(unmasked))
-    assert "no masks/, so the classes cannot be counted" in finding.message
+def test_a_check_says_what_photos_without_masks_need(unmasked: Path):
+    (finding,) = check_dataset("Folder", unmasked, ["all"], num_classes=3).findings
+    assert (finding.kind, finding.file) == ("warning", str(unmasked))
+    assert finding.message == "no masks: the reward must be a callable that needs no target."
+    report = check_dataset("Folder", unmasked, ["all"])
+    (finding,) = report.findings
+    assert report.clean
+    assert finding.message.endswith(
+        f", and num_classes= or {unmasked / 'classes.json'} must say how many classes there are."
+    )
+
+
+def test_a_check_finds_what_keeps_the_loader_from_counting_the_classes(tmp_path: Path):
     masked = tiny_folder(tmp_path / "masked", 2)
     write_lines(masked / "splits" / "train.txt", ["000"])
     assert check_dataset("Folder", masked).clean

@@ -76,7 +76,8 @@ def test_a_folder_with_random_faults_loads_right_or_says_what_is_wrong(tmp_path:
     split, num_classes = str(options["split"]), options.get("num_classes")
     kwargs = {} if num_classes is None else {"num_classes": num_classes}
     report, refused = _outcome(lambda: check_dataset("Folder", root, [split], **kwargs))
-    assert (refused is None and report.clean) == (error is None), (error, refused, report and report.findings)
+    fine = error is None or "so the classes cannot be counted" in error  # of photos without masks: a warning
+    assert (refused is None and report.clean) == fine, (error, refused, report and report.findings)
 
 
 @pytest.fixture(scope="module")

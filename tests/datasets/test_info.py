@@ -146,11 +146,12 @@ def test_a_missing_data_set_names_the_command_that_gets_it(name: str, tmp_path: 
         assert str(caught.value).splitlines()[-1] == command
 
 
-def test_photos_of_ones_own_are_gotten_by_no_command(tmp_path: Path):
-    for root in (tmp_path / "missing", None):
+def test_photos_of_ones_own_are_gotten_by_no_command_but_found_by_one(tmp_path: Path):
+    for root, shown in ((tmp_path / "missing", tmp_path / "missing"), (None, "data")):
         with pytest.raises(DatasetNotFoundError) as caught:
             load_dataset("Folder", root=root)
-        assert "rss-env" not in str(caught.value)
+        assert str(caught.value).splitlines()[-1] == f"Where your files have other names: rss-env check {shown}"
+        assert "get it" not in str(caught.value)
 
 
 def test_data_sets_are_found_by_name_in_any_case_and_by_alias():

@@ -20,7 +20,7 @@ from rss_env.datasets.decode import read_image, read_mask
 from rss_env.datasets.photos import bit_palette
 from rss_env.errors import DatasetError
 from tests.datasets.plain_user import as_plain_user
-from tests.trees import add_pair, save_mask, save_photo, tiny_folder, write_lines
+from tests.trees import add_pair, save_mask, save_photo, tiny_folder, write_lines, write_voc
 
 SIZE = (6, 8)
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type
@@ -196,14 +196,29 @@ def test_1_bit_masks_hold_the_classes_0_and_1(tmp_path: Path):
     np.testing.assert_array_equal(data.targets[0], labels)
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-def test_a_mask_of_colours_is_refused_with_what_to_save_instead(tmp_path: Path, channels: int):
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        (3, r"001\.png holds colours \(RGB\) instead of class numbers: \[0, 0, 0\] in 48 pixels\. .*\"palette\" into "),
+        (4, r"001\.png is a mask of Pillow mode 'RGBA'; .*are transparent: save it without an alpha channel"),
+    ],
+)
+def test_a_mask_of_colours_without_a_palette_is_refused_with_what_to_do(tmp_path: Path, channels: int, message: str):
     root = tiny_folder(tmp_path, 2)
     save_photo(root / "masks" / "001.png", np.zeros((*SIZE, channels), np.uint8))
-    message = rf"001\.png is a mask of Pillow mode '{'RGBA'[:channels]}'; .*colours: save the number of each pixel's c"
     for options in ({}, {"num_classes": 3}):
         with pytest.raises(DatasetError, match=message):
             _load(root, **options)
+
+
+def test_a_mask_of_colours_in_another_data_set_is_refused(tmp_path: Path):
+    write_voc(tmp_path)
+    mask = tmp_path / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2007_000033.png"
+    save_photo(mask, np.zeros((56, 40, 3), np.uint8))
+    with pytest.raises(
+        DatasetError, match=r"033\.png is a mask of Pillow mode 'RGB'; .*save the number of each pixel's c"
+    ):
+        load_dataset("VOC", root=tmp_path, split="val", image_size=SIZE)
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("LA", "png"), ("I", "tif"), ("F", "tif")])
