@@ -4,8 +4,9 @@
     python -m benchmarks.unknown_formula --camvid ../shared/data/camvid --device cuda --parallel 8
 
 ``agents.likelihood`` gets each score of ``benchmarks.opaque_scores`` as a function of which it knows nothing. Compared
-with the same agent that gets the mean IoU by its name, so knows the formula (a rating: five stars of it): mIoU of the
-final policy on the validation split, and the score itself there.
+with the same agent that gets the score by its name, so knows the formula (a rating: five stars of the mean IoU; the
+boundary F1, of which no formula is known, and the cubed mean IoU: the mean IoU): mIoU of the final policy on the
+validation split, and the score itself there.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ from benchmarks.results_file import RESULTS, Table, read_rows
 from rss_env.errors import OptionError
 from rss_env.evaluation import evaluate
 
+REFERENCES = {  # agents that know the formula: flags, and the scores that they are the reference of
+    "mean_iou by name": ([], ("mean_iou", "cubed_mean_iou", "boundary_f1")),
+    "weighted_mean_iou by name": (["--reward-options", "WEIGHTS"], ("weighted_mean_iou",)),
+    "five stars of mean_iou by name": (["--wrap", "stars:5"], ("rating",)),
+}
 SCORES = ("mean_iou", "weighted_mean_iou", "cubed_mean_iou", "rating", "boundary_f1")
 CLASSES = {"shapes": 5, "camvid": 11}
 
@@ -71,7 +77,7 @@ def cases(args: UnknownFormulaArguments) -> list[Case]:
     for seed in args.seeds:
         for dataset in args.datasets:
             env_id, options, steps = environment(dataset, args.camvid)
-            for score in ("mean_iou by name", "five stars of mean_iou by name", *SCORES):
+            for score in (*REFERENCES, *SCORES):
                 words = ["agents.likelihood", "--env-id", env_id, "--samples-per-image", str(args.samples_per_image)]
                 words += ["--image-size", *map(str, options["image_size"]), "--steps", str(steps), "--seed", str(seed)]
                 words += ["--root", options["root"]] if "root" in options else []
@@ -79,8 +85,9 @@ def cases(args: UnknownFormulaArguments) -> list[Case]:
                 if score in SCORES:
                     words += ["--reward", f"benchmarks.opaque_scores:{score}"]
                     words += ["--reward-options", json.dumps({"num_classes": CLASSES[dataset]})]
-                elif score.startswith("five stars"):
-                    words += ["--wrap", "stars:5"]
+                else:
+                    weights = json.dumps({"class_weights": opaque_scores.WEIGHTS[: CLASSES[dataset]]})
+                    words += [weights if word == "WEIGHTS" else word for word in REFERENCES[score][0]]
                 columns = {"dataset": dataset, "score": score, "samples_per_image": str(args.samples_per_image)}
                 made.append(Case(columns | {"steps": str(steps), "seed": str(seed)}, words))
     return made
@@ -127,7 +134,8 @@ def unknown_formula_table(file: Path = RESULTS / "unknown_formula.csv") -> Table
             str(len(rows)),
             f"{mean(miou):.3f} ({min(miou):.3f}–{max(miou):.3f})",
         ]
-        known = groups[dataset, "five stars of mean_iou by name" if score == "rating" else "mean_iou by name"]
+        reference = [name for name, (_, scores) in REFERENCES.items() if score in scores]
+        known = groups[dataset, reference[0]] if reference else []
         if score not in SCORES or not known:
             lines.append([*cells, "", "", ""])
             continue

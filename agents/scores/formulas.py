@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..training.distributed import gather_over_processes
-from .models import SCORE_MODELS, Prediction, predict_scores
+from .models import MODEL_OPTIONS, SCORE_MODELS, Prediction, predict_scores
 from .rounding import before_rounding, star_levels
 
 FORGET = 0.98  # weight that what was seen keeps at each update
@@ -83,14 +83,15 @@ class KnownFormula(Formula):
     Args:
         name: key of ``models.SCORE_MODELS``.
         stars: levels from 0 to 1 that the scores are rounded to; 0: they are not.
+        **options: of the reward, those of ``models.MODEL_OPTIONS``.
     """
 
-    def __init__(self, name: str, stars: int = 0) -> None:
-        self.name, self.levels = name, star_levels(stars) if stars else None
+    def __init__(self, name: str, stars: int = 0, **options: Any) -> None:
+        self.name, self.options, self.levels = name, options, star_levels(stars) if stars else None
         self.rounding = (1 / (stars - 1)) ** 2 / 12 if stars else 0.0
 
     def predict(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> Prediction:
-        return predict_scores(self.name, expected, predicted, target)
+        return predict_scores(self.name, expected, predicted, target, **self.options)
 
     def scale(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.ones_like(scores[:, :1])
@@ -226,14 +227,14 @@ def formula_of(
 
     Args:
         reward: name of the reward; None where nobody here knows the formula, as for a callable or shaped scores.
-        options: of the reward; a formula with options is not known.
+        options: of the reward; a formula with others than ``models.MODEL_OPTIONS`` is not known.
         stars: levels that its scores are rounded to; 0: they are not.
         num_classes: C.
 
     Returns:
         The formula, and a line that says so if it is not known.
     """
-    if reward in SCORE_MODELS and not options:
-        return KnownFormula(str(reward), stars), None
+    if reward in SCORE_MODELS and set(options) <= set(MODEL_OPTIONS.get(reward, ())):
+        return KnownFormula(reward, stars, **options), None
     name = "the score" if reward is None else f"{reward} with {', '.join(options)}" if options else reward
     return UnknownFormula(num_classes), f"The formula of {name} is not known here: it is fitted to the scores."

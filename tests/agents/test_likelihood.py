@@ -65,7 +65,8 @@ def update(
     [
         ("mean_iou", {}, "mean_iou", None),
         ("mean_dice", {}, "mean_dice", None),
-        ("mean_iou", {"classes": "target"}, None, "formula of mean_iou with classes is not known here"),
+        ("mean_iou", {"classes": "target"}, "mean_iou", None),
+        ("pixel_accuracy", {"class_weights": [1.0, 2.0, 0.5]}, None, "pixel_accuracy with class_weights is not known"),
         ("boundary_f1", {}, None, "The formula of boundary_f1 is not known here"),
         (None, {}, None, "The formula of the score is not known here"),
     ],
@@ -85,7 +86,7 @@ def test_it_says_which_formula_it_does_not_know(
     ("options", "said"),
     [
         ({}, None),
-        ({"reward_options": {"classes": "target"}}, "The formula of mean_iou with classes is not known"),
+        ({"reward_options": {"classes": "target"}}, None),
         ({"reward": "boundary_f1"}, "The formula of boundary_f1 is not known"),
         ({"reward": lambda image, label_map, target: 0.5}, "The formula of the score is not known"),
     ],

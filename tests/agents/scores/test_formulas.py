@@ -34,7 +34,7 @@ def test_the_formula_of_a_reward_is_known_by_its_name_without_options() -> None:
         assert isinstance(formula, KnownFormula)
         assert said is None
         assert formula.rounding == pytest.approx(1 / 192)
-    for reward, options in (("mean_iou", {"classes": "target"}), ("boundary_f1", {}), (None, {})):
+    for reward, options in (("pixel_accuracy", {"class_weights": [1, 2, 3]}), ("boundary_f1", {}), (None, {})):
         formula, said = formula_of(reward, options, 0, 3)
         assert isinstance(formula, UnknownFormula)
         assert said

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.ops import soft_counts
-from agents.scores.models import SCORE_MODELS, predict_scores
+from agents.scores.models import MODEL_OPTIONS, SCORE_MODELS, predict_scores
 from rss_env.rewards import REWARDS, score_images
 
 names = pytest.mark.parametrize("name", sorted(SCORE_MODELS))
@@ -83,6 +83,23 @@ def test_of_a_certain_belief_the_expected_score_is_the_score(
                 soft = sum(1 - np.exp(-(targets[b] == c).sum()) for c in lacking)
                 score *= union.sum() / (union.sum() - len(lacking) + soft)
             assert mean[b, k].item() == pytest.approx(score, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", MODEL_OPTIONS)
+@pytest.mark.parametrize("classes", ["union", "target"])
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 3.0]])
+def test_the_rewards_options_are_in_the_model(name: str, classes: str, weights: list[float] | None) -> None:
+    rng = np.random.default_rng(2)
+    targets, label_maps = rng.integers(0, 4, (3, 8, 9)), rng.integers(0, 4, (3, 5, 8, 9)).astype(np.uint8)
+    targets[0][targets[0] == 3] = 1  # an image lacks a class
+    belief = torch.nn.functional.one_hot(torch.from_numpy(targets), 4).permute(0, 3, 1, 2).double()
+    owner = torch.arange(3).repeat_interleave(5)
+    counts = soft_counts(belief, torch.from_numpy(label_maps).flatten(0, 1), owner)
+    options = {"classes": classes, "class_weights": weights}
+    mean = predict_scores(name, *counts, belief.sum(dim=(2, 3))[owner], **options).mean.reshape(3, 5)
+    np.testing.assert_allclose(
+        mean.numpy(), score_images(name, label_maps, targets, 4, **options), rtol=0, atol=1e-6
+    )  # within exp(-pixels of the smallest class)
 
 
 @names
