@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from agents.training.run_folder import RunFolder
@@ -81,7 +82,8 @@ def run_cases(
 
     missing = [case for case in cases if not is_done(case)]
     on_cuda = any("cuda" in case.command for case in cases)
-    measured = provenance() | {"device": device_name() if on_cuda else device_name(threads=1)}
+    device = torch.device("cuda" if on_cuda else "cpu")
+    measured = provenance() | {"device": device_name(threads=1, device=device)}
     with tqdm(total=len(missing), unit="run") as bar:
 
         def finished(case: Case, row: dict[str, Any] | None) -> None:

@@ -116,9 +116,18 @@ def pretrained_table(file: Path = RESULTS / "pretrained.csv") -> Table:
 
     columns = {"val_miou": "mIoU, 21 classes", "val_miou_of_seven": "mIoU, 7 classes"}
     lines = [
-        ["encoder", "algorithm", "seeds", *(x for name in columns.values() for x in (name, "of CE")), "queries", "s"]
+        [
+            "encoder",
+            "algorithm",
+            "seeds",
+            *(x for name in columns.values() for x in (name, "of CE")),
+            "queries",
+            "seconds",
+        ]
     ]
-    for encoder, algorithm in list(groups):
+    for encoder, algorithm in sorted(
+        groups, key=lambda group: (group[0] != "frozen", list(ALGORITHMS).index(group[1]))
+    ):
         numbers = []
         for column in columns:
             values, bound = of(encoder, algorithm, column), of(encoder, "cross-entropy", column)

@@ -15,7 +15,17 @@ from pathlib import Path
 import tyro
 
 from agents.training.command import run_command
-from benchmarks import agent_step, kernel_resources, kernels, sb3_update, step_bytes, throughput, throughput_stages
+from benchmarks import (
+    agent_step,
+    kernel_resources,
+    kernels,
+    pretrained,
+    sb3_update,
+    step_bytes,
+    throughput,
+    throughput_stages,
+    unknown_formula,
+)
 from benchmarks.convergence.records import record_table, search_table
 from benchmarks.convergence.results import final_table, headline_table
 from benchmarks.convergence.suites import LEVELS, SUITES
@@ -35,6 +45,7 @@ RECORDS = (
     "rss_parts",
     "label_bits",
     "camvid_176x240",
+    "unknown_formula_camvid",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -46,6 +57,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "headline": headline_table,
     "search": search_table,
     **{name: record_table(name) for name in RECORDS},
+    "pretrained": pretrained.pretrained_table,
+    "unknown_formula": unknown_formula.unknown_formula_table,
     "sb3_update": sb3_update.update_table,
     "kernels": kernels.kernels_table,
     "kernels_cuda": lambda: kernels.kernels_table("kernels_cuda.csv"),
