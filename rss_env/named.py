@@ -30,7 +30,8 @@ def find_callable(what: str, name: str) -> Callable[..., Any]:
         for attribute in place.split("."):
             found = getattr(found, attribute)
     except AttributeError:
-        raise OptionError(f"The {what} {name!r}: module {module} has no {place!r}.") from None
+        hint = "It was in the script that was run: put it in a file of its own." if module == "__main__" else ""
+        raise OptionError(f"The {what} {name!r}: module {module} has no {place!r}. {hint}".rstrip()) from None
     if not callable(found):
         raise OptionError(f"The {what} {name!r} must be callable, got {type(found).__name__}.")
     return found

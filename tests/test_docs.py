@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -154,8 +155,10 @@ def test_the_example_on_a_data_sets_page_runs(name: str, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_programs_on_the_pages_run(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the script that was run: its functions can be imported again from ``__main__``."""
     monkeypatch.chdir(tmp_path)
-    exec(program, {})
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    exec(program, vars(sys.modules["__main__"]))
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # the package imports some of its commands
