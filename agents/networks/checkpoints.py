@@ -26,14 +26,17 @@ from ..errors import CheckpointError
 from . import make_network
 
 WEIGHTS = "weights.safetensors"
+EXPORTED = "model.safetensors"  # the same file in an exported folder, where others look for it
 NEEDED = ("network", "network_options", "num_classes")  # in every description
 VALID: dict[str, Callable[[Any], bool]] = {
     "network": lambda value: isinstance(value, str),
     "network_options": lambda value: isinstance(value, dict),
     "num_classes": lambda value: isinstance(value, int) and value > 0,
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "palette": lambda value: isinstance(value, list) and all(_are_integers(colour, 3, 0, 255) for colour in value),
     "image_size": lambda value: _are_integers(value, 2, 1),
     "resize": lambda value: value in ("pad", "crop", "stretch"),
+    "training": lambda value: isinstance(value, dict),
 }
 
 
@@ -60,7 +63,7 @@ def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict
     """Loads a policy and its description.
 
     Args:
-        path: a run folder (its newest checkpoint), a checkpoint folder, or a ``.safetensors`` file.
+        path: a run folder (its newest checkpoint), a checkpoint folder, a ``.safetensors`` file, or an exported folder.
         device: where the policy goes.
 
     Raises:
@@ -135,7 +138,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def find_weights(path: Path) -> Path:
-    """The ``.safetensors`` file that a run folder (its newest checkpoint), a checkpoint folder or the file stands for.
+    """The ``.safetensors`` file of a run folder (its newest checkpoint), or of a checkpoint or exported folder, or itself.
 
     Raises:
         CheckpointError: there is none.
@@ -144,9 +147,12 @@ def find_weights(path: Path) -> Path:
         checkpoints = find_checkpoints(path)
         if checkpoints:
             return checkpoints[-1] / WEIGHTS
-        if not (path / WEIGHTS).is_file():
-            raise CheckpointError(f"{path} holds no checkpoint: expected {WEIGHTS} or checkpoints/step-*/{WEIGHTS}.")
-        return path / WEIGHTS
+        for name in (WEIGHTS, EXPORTED):
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(
+            f"{path} holds no checkpoint: expected {WEIGHTS}, checkpoints/step-*/{WEIGHTS} or {EXPORTED}."
+        )
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}.")
     return path
@@ -176,9 +182,14 @@ def predict_label_maps(network: nn.Module, images: np.ndarray, device: torch.dev
     Returns:
         uint8 (B, H, W).
     """
+    return predict_logits(network, images, device).argmax(1).to(torch.uint8).cpu().numpy()
+
+
+def predict_logits(network: nn.Module, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The policy's logits, (B, C, H, W), as ``predict_label_maps`` takes them."""
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits = network(torch.from_numpy(images).to(device))
+        logits: torch.Tensor = network(torch.from_numpy(images).to(device))
     network.train(was_training)
-    return logits.argmax(1).to(torch.uint8).cpu().numpy()
+    return logits
