@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,17 @@ def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> 
             ``stored_options``, they take the place of ``network_options``: a pretrained network is made again without
             the weights that it started with.
     """
-    if hasattr(network, "stored_options"):
-        description = description | {"network_options": network.stored_options}
+    description = description_to_store(network, description)
     path.touch()
     mode = path.stat().st_mode  # as the umask has it; safetensors makes a file of its own that only its owner may read
     save_model(network, str(path), metadata={"policy": json.dumps(description)})
     path.chmod(mode)
+
+
+def description_to_store(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
+    """The description with the options that make the network again, if they are not those that it was made with."""
+    own = getattr(network, "stored_options", None)
+    return description if own is None else description | {"network_options": own}
 
 
 def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
@@ -138,7 +143,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def find_weights(path: Path) -> Path:
-    """The ``.safetensors`` file of a run folder (its newest checkpoint), or of a checkpoint or exported folder, or itself.
+    """The ``.safetensors`` file of a run (its newest checkpoint), of a checkpoint or exported folder, or itself.
 
     Raises:
         CheckpointError: there is none.
@@ -163,12 +168,19 @@ def find_checkpoints(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob("step-" + 8 * "[0-9]"))
 
 
-def check_classes(description: dict[str, Any], num_classes: int, source: str | Path) -> None:
-    """Raises ``CheckpointError`` if the policy was made for another number of classes."""
+def check_classes(
+    description: dict[str, Any], num_classes: int, source: str | Path, class_names: Sequence[str] | None = None
+) -> None:
+    """Raises ``CheckpointError`` if the policy was made for another number of classes, or for others by name."""
     if description["num_classes"] != num_classes:
         raise CheckpointError(
             f"{source} holds a policy for {description['num_classes']} classes, but the environment has {num_classes}."
         )
+    for number, (own, other) in enumerate(zip(description.get("class_names", ()), class_names or (), strict=False)):
+        if own != other and not {own, other} & {f"class {number}"}:  # which is no name
+            raise CheckpointError(
+                f"{source} holds a policy for other classes: its class {number} is {own!r}, the environment's {other!r}."
+            )
 
 
 def predict_label_maps(network: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:

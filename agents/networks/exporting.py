@@ -8,9 +8,9 @@ images, ``image_size`` and ``resize`` of the description, is up to the program.
 from __future__ import annotations
 
 import copy
-import io
 import json
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from torch import nn
 from rss_env.errors import OptionError
 
 from ..checksums import add_checksums
-from .checkpoints import EXPORTED, predict_logits, save_policy
+from .checkpoints import EXPORTED, description_to_store, predict_logits, save_policy
 from .libraries import import_library, one_line
 
 if TYPE_CHECKING:
@@ -65,16 +65,17 @@ def export(policy: Policy, path: Path, format: str) -> Exported:
         format: ``"torchscript"``, ``"onnx"`` (needs the libraries ``onnx`` and ``onnxruntime``) or ``"folder"``.
 
     Returns:
-        What was written. It was run on random images of several sizes and gave the logits of the policy; where that holds
-        for the training's ``image_size`` only, it takes no other size.
+        What was written. It was run on random images of several sizes and gave the logits of the policy; where that
+        holds for the training's ``image_size`` only, it takes no other size.
 
     Raises:
-        OptionError: no such format, a library is missing, the folder holds something, or the network cannot be exported.
+        OptionError: no such format, a library is missing, the folder is not empty, or the network cannot be exported.
     """
     if format not in FORMATS:
         raise OptionError(f"Unknown format {format!r}; valid: {', '.join(FORMATS)}.")
     if path.suffix == ".safetensors" or (format != "folder" and path.is_dir()):
-        raise OptionError(f"{path} is no name for a {format} export; give a {'folder' if format == 'folder' else 'file'}.")
+        kind = "folder" if format == "folder" else "file"
+        raise OptionError(f"{path} cannot hold a policy of format {format}; name a new {kind}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return FORMATS[format](policy, path)
 
@@ -101,13 +102,13 @@ def to_onnx(policy: Policy, path: Path) -> Exported:
     any_size = {"images": {0: "batch", 1: "height", 2: "width"}, "logits": {0: "batch", 2: "height", 3: "width"}}
 
     def write(axes: dict[str, dict[int, str]]) -> bytes:
-        written = io.BytesIO()
-        with _quietly():
+        with _quietly(), tempfile.TemporaryDirectory() as folder:
+            file = str(Path(folder) / "model.onnx")
             try:  # the exporter that traces: the other one takes minutes to find that networks take any size
                 torch.onnx.export(
                     network,
                     (_random_images(2, height, width),),
-                    written,
+                    file,
                     dynamo=False,
                     input_names=list(axes)[:1],
                     output_names=list(axes)[1:],
@@ -116,7 +117,7 @@ def to_onnx(policy: Policy, path: Path) -> Exported:
                 )
             except Exception as error:  # an operation that ONNX lacks, or whatever a network's code raises
                 raise OptionError(f"The network cannot be exported to ONNX: {_line(error)}") from error
-        model = onnx.load_from_string(written.getvalue())
+            model = onnx.load(file)
         onnx.helper.set_model_props(model, {"policy": json.dumps(policy.description)})
         onnx.checker.check_model(model)
         return model.SerializeToString()
@@ -143,7 +144,7 @@ def to_folder(policy: Policy, path: Path) -> Exported:
     path.mkdir(exist_ok=True)
     try:
         save_policy(path / EXPORTED, policy.network, policy.description)
-        config = json.dumps(policy.description, indent=2, ensure_ascii=False)
+        config = json.dumps(description_to_store(policy.network, policy.description), indent=2, ensure_ascii=False)
         (path / "config.json").write_text(config + "\n", encoding="utf-8")
         (path / "README.md").write_text(model_card(policy, path.resolve().name), encoding="utf-8")
         add_checksums([path / EXPORTED])

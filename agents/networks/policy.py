@@ -30,7 +30,7 @@ from .hub import HUB, fetch
 
 Photo = np.ndarray | Image.Image | str | PathLike[str]
 CHUNK = 16  # photos of a batch in one forward pass
-USED = ("class_names", "palette", "image_size", "resize")  # of the description, next to what the network needs
+USED = ("palette", "image_size", "resize")  # of the description, next to what the network needs
 
 
 class Policy:
@@ -55,7 +55,8 @@ class Policy:
     @property
     def class_names(self) -> list[str]:
         """C names."""
-        return list(self.description["class_names"])
+        unnamed = [f"class {number}" for number in range(self.description["num_classes"])]
+        return list(self.description.get("class_names", unnamed))
 
     @property
     def palette(self) -> np.ndarray:
@@ -188,8 +189,8 @@ def _read(image: Photo) -> tuple[np.ndarray, bool]:
     photos = np.asarray(image)
     if photos.dtype != np.uint8 or photos.ndim not in (3, 4) or photos.shape[-1] != 3 or 0 in photos.shape[-3:]:
         raise OptionError(
-            "image must be a photo, uint8 (H, W, 3), photos of one size, uint8 (B, H, W, 3), a PIL image or a path; got "
-            f"{photos.dtype} {photos.shape}."
+            "image must be a photo, uint8 (H, W, 3), photos of one size, uint8 (B, H, W, 3), a PIL image or a path; "
+            f"got {photos.dtype} {photos.shape}."
         )
     return (photos[None], True) if photos.ndim == 3 else (photos, False)
 

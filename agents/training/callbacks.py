@@ -66,7 +66,7 @@ class _Function(Callback):
     """A function as a callback."""
 
     def __init__(self, function: Callable[[int, dict[str, float]], Any]) -> None:
-        self.on_log = function  # type: ignore[method-assign]
+        self.on_log = function  # type: ignore[method-assign, assignment]
 
 
 class Callbacks:
@@ -87,7 +87,9 @@ class Callbacks:
             raise OptionError(f"callbacks must be a list of callbacks, got {given!r}.")
         for one in given:
             if isinstance(one, type) or not (isinstance(one, Callback) or callable(one)):
-                raise OptionError(f"A callback is an object of a class derived from Callback or a function, got {one!r}.")
+                raise OptionError(
+                    f"A callback is an object of a class derived from Callback or a function, got {one!r}."
+                )
         self.callbacks = [one if isinstance(one, Callback) else _Function(one) for one in given]
         self.error: Exception | None = None
         self._interruption: Interruption | None = None
