@@ -200,8 +200,12 @@ def _chunks(count: int) -> list[slice]:
 
 
 def _enlarge(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """The nearest values at another size; (..., h, w) -> (..., H, W)."""
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(maps.shape[-2:], size, strict=True)
-    )
+    """The nearest values at another size, as Pillow has them; (..., h, w) -> (..., H, W)."""
+    rows, columns = (_nearest(old, new) for old, new in zip(maps.shape[-2:], size, strict=True))
     return maps[..., rows[:, None], columns]
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """Which of ``old`` pixels in a row each of ``new`` ones lies in, (new,)."""
+    numbers = Image.fromarray(np.arange(old, dtype=np.int32)[None])
+    return np.asarray(numbers.resize((new, 1), Image.Resampling.NEAREST))[0]

@@ -99,8 +99,9 @@ class Callbacks:
         """Calls ``on_start``; what callbacks raise from now on asks for an interruption."""
         self._interruption = interruption
         for callback in self.callbacks:
-            self._begun.append(callback)
-            self._try(callback.on_start, config, step)
+            if self.error is None:
+                self._begun.append(callback)
+                self._try(callback.on_start, config, step)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Calls one method of every callback; none is called any more after one has failed."""
@@ -112,11 +113,14 @@ class Callbacks:
         begun, self._begun = self._begun, []
         for callback in begun:
             try:
-                callback.on_end(None if self.error else result)
+                callback.on_end(result)
             except StopTraining:
                 pass
             except Exception as error:
-                self.error = self._first(error)
+                if result is None or self.error is not None:
+                    traceback.print_exception(error)  # another one is raised
+                else:
+                    self.error = error
 
     def raise_error(self) -> None:
         """Raises what a callback raised, with its own traceback."""
@@ -134,8 +138,3 @@ class Callbacks:
         except Exception as error:
             self.error = error
             self._interruption.requested = True
-
-    def _first(self, error: Exception) -> Exception:
-        if self.error is not None:
-            traceback.print_exception(error)  # the first one is raised
-        return self.error or error
