@@ -11,14 +11,19 @@ from typing import Any
 
 _FROM = {
     "Algorithm": ".training",
+    "Callback": ".training",
     "Feedback": ".training",
     "Likelihood": ".likelihood",
+    "Policy": ".networks.policy",
     "RSS": ".rss",
     "Result": ".training",
+    "StopTraining": ".training",
     "Supervised": ".supervised",
     "WeakLabels": ".weak_labels",
+    "load": ".networks.policy",
     "load_policy": ".networks.checkpoints",
     "predict_label_maps": ".networks.checkpoints",
+    "push": ".networks.hub",
     "train": ".training",
 }
 __all__ = sorted(_FROM)

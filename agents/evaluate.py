@@ -81,7 +81,7 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
     network, description = load_policy(args.checkpoint, device)
     env_id, options = environment_of(args)
     probe = gym.make_vec(env_id, num_envs=1, split=args.split, **options)
-    check_classes(description, num_classes(probe), args.checkpoint)
+    check_classes(description, num_classes(probe), args.checkpoint, probe.metadata["class_names"])
     return evaluate(
         lambda images: predict_label_maps(network, images, device),
         env_id,

@@ -12,20 +12,18 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import torch
 import tyro
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
 
 from rss_env.datasets.decode import read_image
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rendering import overlay
 
-from .networks.checkpoints import check_description, load_policy, predict_label_maps
+from .networks.policy import load
 from .training.arguments import choose_device
 from .training.command import run_command
 
@@ -35,7 +33,7 @@ class PredictArguments:
     """Segment photos with a checkpoint."""
 
     checkpoint: Annotated[str, tyro.conf.Positional]
-    """run folder (its newest checkpoint), checkpoint folder, or .safetensors file"""
+    """run folder (its newest checkpoint), checkpoint or exported folder, .safetensors file, or hub:USER/NAME"""
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """photos"""
     out: str = "predictions"
@@ -44,23 +42,6 @@ class PredictArguments:
     """where the policy runs"""
     progress: bool = True
     """show a progress bar"""
-
-
-def segment(network: nn.Module, photo: Image.Image, described: dict[str, Any], device: torch.device) -> np.ndarray:
-    """The label map of one photo, uint8, of the photo's size.
-
-    The photo is brought to the scale of the training images; the network takes any size, so nothing is padded or cut.
-    """
-    height, width = described["image_size"]
-    if described["resize"] == "stretch":
-        size = (width, height)
-    else:
-        choose = min if described["resize"] == "pad" else max
-        scale = choose(width / photo.width, height / photo.height)
-        size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-    image = np.asarray(photo.resize(size, Image.Resampling.BILINEAR))
-    label_map = Image.fromarray(predict_label_maps(network, image[None].copy(), device)[0])
-    return np.asarray(label_map.resize(photo.size, Image.Resampling.NEAREST))
 
 
 def write_label_map(path: Path, label_map: np.ndarray, palette: np.ndarray) -> None:
@@ -85,9 +66,7 @@ def main() -> int:
     if lost:
         raise OptionError(f"{lost[0]} is one of the photos and would be replaced; choose another --out.")
     device = choose_device(args.device)
-    network, described = load_policy(args.checkpoint, device)
-    check_description(described, ("palette", "image_size", "resize"), args.checkpoint)
-    palette = np.array(described["palette"], np.uint8)
+    policy = load(args.checkpoint, device)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,9 +80,11 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        label_map = segment(network, photo, described, device)
-        write_label_map(out / f"{Path(name).stem}.png", label_map, palette)
-        Image.fromarray(overlay(np.asarray(photo), label_map, palette)).save(out / f"{Path(name).stem}-overlay.png")
+        label_map = policy.predict(photo)
+        write_label_map(out / f"{Path(name).stem}.png", label_map, policy.palette)
+        Image.fromarray(overlay(np.asarray(photo), label_map, policy.palette)).save(
+            out / f"{Path(name).stem}-overlay.png"
+        )
     print(f"{len(args.images) - failed} of {len(args.images)} photos written to {out}")
     return 1 if failed else 0
 

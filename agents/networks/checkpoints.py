@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,17 @@ from ..errors import CheckpointError
 from . import make_network
 
 WEIGHTS = "weights.safetensors"
+EXPORTED = "model.safetensors"  # the same file in an exported folder, where others look for it
 NEEDED = ("network", "network_options", "num_classes")  # in every description
 VALID: dict[str, Callable[[Any], bool]] = {
     "network": lambda value: isinstance(value, str),
     "network_options": lambda value: isinstance(value, dict),
     "num_classes": lambda value: isinstance(value, int) and value > 0,
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "palette": lambda value: isinstance(value, list) and all(_are_integers(colour, 3, 0, 255) for colour in value),
     "image_size": lambda value: _are_integers(value, 2, 1),
     "resize": lambda value: value in ("pad", "crop", "stretch"),
+    "training": lambda value: isinstance(value, dict),
 }
 
 
@@ -48,19 +51,24 @@ def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> 
             ``stored_options``, they take the place of ``network_options``: a pretrained network is made again without
             the weights that it started with.
     """
-    if hasattr(network, "stored_options"):
-        description = description | {"network_options": network.stored_options}
+    description = description_to_store(network, description)
     path.touch()
     mode = path.stat().st_mode  # as the umask has it; safetensors makes a file of its own that only its owner may read
     save_model(network, str(path), metadata={"policy": json.dumps(description)})
     path.chmod(mode)
 
 
+def description_to_store(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
+    """The description with the options that make the network again, if they are not those that it was made with."""
+    own = getattr(network, "stored_options", None)
+    return description if own is None else description | {"network_options": own}
+
+
 def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
     """Loads a policy and its description.
 
     Args:
-        path: a run folder (its newest checkpoint), a checkpoint folder, or a ``.safetensors`` file.
+        path: a run folder (its newest checkpoint), a checkpoint folder, a ``.safetensors`` file, or an exported folder.
         device: where the policy goes.
 
     Raises:
@@ -135,7 +143,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def find_weights(path: Path) -> Path:
-    """The ``.safetensors`` file that a run folder (its newest checkpoint), a checkpoint folder or the file stands for.
+    """The ``.safetensors`` file of a run (its newest checkpoint), of a checkpoint or exported folder, or itself.
 
     Raises:
         CheckpointError: there is none.
@@ -144,9 +152,12 @@ def find_weights(path: Path) -> Path:
         checkpoints = find_checkpoints(path)
         if checkpoints:
             return checkpoints[-1] / WEIGHTS
-        if not (path / WEIGHTS).is_file():
-            raise CheckpointError(f"{path} holds no checkpoint: expected {WEIGHTS} or checkpoints/step-*/{WEIGHTS}.")
-        return path / WEIGHTS
+        for name in (WEIGHTS, EXPORTED):
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(
+            f"{path} holds no checkpoint: expected {WEIGHTS}, checkpoints/step-*/{WEIGHTS} or {EXPORTED}."
+        )
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}.")
     return path
@@ -157,12 +168,19 @@ def find_checkpoints(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob("step-" + 8 * "[0-9]"))
 
 
-def check_classes(description: dict[str, Any], num_classes: int, source: str | Path) -> None:
-    """Raises ``CheckpointError`` if the policy was made for another number of classes."""
+def check_classes(
+    description: dict[str, Any], num_classes: int, source: str | Path, class_names: Sequence[str] | None = None
+) -> None:
+    """Raises ``CheckpointError`` if the policy was made for another number of classes, or for others by name."""
     if description["num_classes"] != num_classes:
         raise CheckpointError(
             f"{source} holds a policy for {description['num_classes']} classes, but the environment has {num_classes}."
         )
+    for number, (own, other) in enumerate(zip(description.get("class_names", ()), class_names or (), strict=False)):
+        if own != other and not {own, other} & {f"class {number}"}:  # which is no name
+            raise CheckpointError(
+                f"{source} holds a policy for other classes: its class {number} is {own!r}, the environment's {other!r}."
+            )
 
 
 def predict_label_maps(network: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
@@ -176,9 +194,14 @@ def predict_label_maps(network: nn.Module, images: np.ndarray, device: torch.dev
     Returns:
         uint8 (B, H, W).
     """
+    return predict_logits(network, images, device).argmax(1).to(torch.uint8).cpu().numpy()
+
+
+def predict_logits(network: nn.Module, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The policy's logits, (B, C, H, W), as ``predict_label_maps`` takes them."""
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits = network(torch.from_numpy(images).to(device))
+        logits: torch.Tensor = network(torch.from_numpy(images).to(device))
     network.train(was_training)
-    return logits.argmax(1).to(torch.uint8).cpu().numpy()
+    return logits

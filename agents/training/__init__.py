@@ -2,7 +2,8 @@
 
 from .algorithm import Algorithm
 from .arguments import TrainArguments
+from .callbacks import Callback, StopTraining
 from .feedback import Feedback
 from .loop import Result, train
 
-__all__ = ["Algorithm", "Feedback", "Result", "TrainArguments", "train"]
+__all__ = ["Algorithm", "Callback", "Feedback", "Result", "StopTraining", "TrainArguments", "train"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rss_env.errors import JudgeError, OptionError
 from rss_env.evaluation import Evaluation
@@ -25,10 +26,13 @@ from ..errors import CheckpointError, JobError, RunFolderError
 from ..networks import Factory, check_network, make_network, name_of
 from ..networks.checkpoints import WEIGHTS, check_classes, load_weights, read_description
 from ..networks.fine_tuning import parameter_groups
+from ..networks.policy import Policy
 from .algorithm import Algorithm
 from .arguments import TrainArguments, check_resumed, choose_device, default_run_dir, to_config
+from .callbacks import Callback, Callbacks
 from .distributed import Job, is_lost_connection
 from .feedback import as_action, read_feedback
+from .given_environment import arguments_of
 from .interruption import interruption
 from .run_folder import STATE, RunFolder, contents_of
 from .validation import Validation, to_log
@@ -40,12 +44,12 @@ class Result:
 
     Attributes:
         step: optimiser steps done.
-        finished: False if it was interrupted.
-        evaluation: of the policy at the end, on the validation split; None if interrupted.
+        finished: False if it was interrupted, or stopped by a callback.
+        evaluation: of the policy at the end, on the validation split; None if it was interrupted before there was one.
         reward_queries: label maps scored, those of evaluations without masks included.
         seconds: training time of the whole run, earlier parts of a resumed one included.
         checkpoint: folder of the last checkpoint.
-        network: the policy, on the device of the run.
+        policy: what was trained, ready for photos, on the device of the run.
     """
 
     step: int
@@ -54,21 +58,57 @@ class Result:
     reward_queries: int
     seconds: float
     checkpoint: Path
-    network: nn.Module
+    policy: Policy = field(repr=False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network of the policy."""
+        return self.policy.network
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        return self.checkpoint.parent.parent
+
+    @property
+    def curves(self) -> dict[str, dict[int, float]]:
+        """What was logged so far, of docs/metrics.md: name -> step -> value; ``pandas.DataFrame`` takes it as it is."""
+        curves: dict[str, dict[int, float]] = {}
+        for row in RunFolder(self.run_dir).read_metrics():
+            for name, value in row.items():
+                if name != "step":
+                    curves.setdefault(name, {})[int(row["step"])] = value
+        return curves
+
+    def __repr__(self) -> str:
+        how = "finished" if self.finished else "stopped"
+        measured = f"{self.evaluation}; " if self.evaluation else ""
+        queries = f"{self.reward_queries:,} label maps scored in {self.seconds:.1f} s"
+        return f"Result({how} after step {self.step}; {measured}{queries}; {self.checkpoint})"
 
 
-def train(env_id: str, algorithm: Algorithm, *, network: str | Factory = "unet", **arguments: Any) -> Result:
+def train(
+    env: str | gym.Env | gym.vector.VectorEnv,
+    algorithm: Algorithm | None = None,
+    *,
+    network: str | Factory = "unet",
+    callbacks: Sequence[Callback | Callable[[int, dict[str, float]], Any]] = (),
+    **arguments: Any,
+) -> Result:
     """Trains a policy, from a notebook or a program.
 
     Args:
-        env_id: id of the environment.
-        algorithm: with its hyper-parameters, such as ``Likelihood(samples_per_image=8)``.
+        env: id of the environment, or one that ``gym.make`` or ``gym.make_vec`` made, also with ``FeedbackReward``
+            around it: the run makes its own like it. ``num_envs`` of a vector environment becomes ``batch_size``.
+        algorithm: with its hyper-parameters, such as ``Likelihood(samples_per_image=8)``; default: ``Likelihood()``.
         network: name of the policy's network, or a factory that can be imported again: see ``agents.networks``.
-        **arguments: fields of ``agents.training.TrainArguments``, such as ``steps`` and ``image_size``. Without
-            ``run_dir`` the run folder is a new one under ``runs/``.
+        callbacks: objects of classes derived from ``Callback``, or functions ``(step, metrics)``, which are called as
+            ``Callback.on_log`` is.
+        **arguments: fields of ``agents.training.TrainArguments``, such as ``steps`` and ``image_size``; they go before
+            those of a given environment. Without ``run_dir`` the run folder is a new one under ``runs/``.
 
     Returns:
-        The policy, how good it is on the validation split, and where its checkpoint is.
+        The policy, how good it is on the validation split, what was logged, and where its checkpoint is.
 
     Raises:
         OptionError, DatasetError: an argument is out of range, or the environment or network cannot be made.
@@ -78,35 +118,38 @@ def train(env_id: str, algorithm: Algorithm, *, network: str | Factory = "unet",
 
     Example::
 
-        result = train("RSS-Shapes-ImageReward-v0", Likelihood(samples_per_image=8), steps=500, image_size=(32, 32))
+        result = train("RSS-Shapes-ImageReward-v0", steps=500, image_size=(32, 32))
         print(result.evaluation.miou, result.reward_queries)
+        label_map = result.policy.predict("photo.jpg")
     """
-    run = TrainArguments(env_id=env_id, network=name_of(network), **arguments)
+    given, samples = ({"env_id": env}, None) if isinstance(env, str) else arguments_of(env)
+    algorithm = _algorithm(algorithm, samples)
+    run = TrainArguments(network=name_of(network), **given | arguments)
     if run.run_dir is None:
         run_dir = default_run_dir(type(algorithm).__name__, run)
         run.run_dir = run_dir if run.resume else _unused(run_dir)
     run.check()
-    return fit(run, algorithm)
+    return fit(run, algorithm, Callbacks(callbacks))
 
 
-def fit(run: TrainArguments, algorithm: Algorithm) -> Result:
+def fit(run: TrainArguments, algorithm: Algorithm, callbacks: Callbacks | None = None) -> Result:
     """Trains a policy as ``train`` does; ``run.run_dir`` is set.
 
     Raises:
         JobError: another process of the job failed.
     """
     assert run.run_dir is not None
-    job, folder = Job(), RunFolder(run.run_dir)
+    job, folder, callbacks = Job(), RunFolder(run.run_dir), callbacks or Callbacks()
     try:
         if run.resume:
             check_resumed(folder, to_config(run, algorithm))
-        return _Trainer(run, algorithm, job, folder).train()
+        return _Trainer(run, algorithm, job, folder, callbacks).train()
     except JudgeError as error:
         raise JudgeError(f"{error} Go on from the last checkpoint with --run-dir {run.run_dir} --resume.") from error
     except (JobError, RunFolderError, CheckpointError):
         raise
     except RuntimeError as error:
-        if is_lost_connection(error):
+        if error is not callbacks.error and is_lost_connection(error):
             raise JobError(
                 "another process of this job is gone, so this one ends as well; "
                 f"continue from the last checkpoint with --run-dir {run.run_dir} --resume."
@@ -115,16 +158,20 @@ def fit(run: TrainArguments, algorithm: Algorithm) -> Result:
     finally:
         folder.close()
         job.close()
+        callbacks.end(None)  # if an error has ended the run
 
 
 class _Trainer:
     """One run: environment, network, optimiser and run folder, and the loop over its updates."""
 
-    def __init__(self, run: TrainArguments, algorithm: Algorithm, job: Job, folder: RunFolder) -> None:
-        self.run, self.algorithm, self.job, self.folder = run, algorithm, job, folder
+    def __init__(
+        self, run: TrainArguments, algorithm: Algorithm, job: Job, folder: RunFolder, callbacks: Callbacks
+    ) -> None:
+        self.run, self.algorithm, self.job, self.folder, self.callbacks = run, algorithm, job, folder, callbacks
         self.step, self.seconds, self.queries = 0, 0.0, 0  # queries: label maps that this process had scored
         self.earlier_queries = 0  # of all processes, before the run was resumed
         self.evaluation: Evaluation | None = None
+        self.evaluated = -1  # step of it
         self.saved = -1  # step of the last checkpoint that this process wrote
         self.share = micro_batch_size(run.batch_size, run.accumulation_steps, job.size)
         self.device = job.start(choose_device(run.device))
@@ -220,6 +267,8 @@ class _Trainer:
         hidden = not run.progress or not job.is_main
         bar = tqdm(total=run.steps, initial=self.step, disable=hidden, unit="step", dynamic_ncols=True)
         with bar, interruption() as interrupted:
+            if job.is_main:
+                self.callbacks.start(interrupted, to_config(run, self.algorithm), self.step)
             while self.step < run.steps and not job.any(bool(interrupted)):
                 began = time.perf_counter()
                 metrics = self._update()
@@ -234,7 +283,11 @@ class _Trainer:
                     self._save()
             if self.saved != self.step:  # interrupted; the signal may reach another process of the job only now
                 self._save()
-        return self._finish()
+            job.on_main(self.callbacks.raise_error)
+        result = self._finish()
+        job.on_main(lambda: self.callbacks.end(result))
+        job.on_main(self.callbacks.raise_error)
+        return result
 
     def _update(self) -> dict[str, torch.Tensor | float]:
         """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
@@ -296,13 +349,17 @@ class _Trainer:
         }
         _check_finite(row, self.step)
         self.job.on_main(lambda: self.folder.log(self.step, row))
+        self.callbacks.call("on_log", self.step, row)
 
     def _evaluate(self, bar: Any = None, log: bool = True) -> None:
-        self.evaluation = result = self.validation.evaluate(self.network)
+        self.evaluation, self.evaluated = self.validation.evaluate(self.network), self.step
+        result = self.evaluation
         self.queries += result.queries
         if log:
             self.folder.log(self.step, to_log(result))
-            self.folder.log_picture(self.step, "val/label_maps", self.validation.picture(self.network))
+            picture = self.validation.picture(self.network)
+            self.folder.log_picture(self.step, "val/label_maps", picture)
+            self.callbacks.call("on_evaluation", self.step, result, picture)
         if bar is not None:
             name, value = next(iter(result.metrics.items()))
             bar.set_postfix({f"val_{name}": f"{value:.3f}"})
@@ -311,37 +368,50 @@ class _Trainer:
         """Writes a checkpoint: process 0 all that is shared, every process its own memory."""
         _check_finite({"weights": sum(float(w.detach().abs().sum()) for w in self.network.parameters())}, self.step)
         finished = self.step == self.run.steps
+        queries = self._all_queries()
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "reward_queries": self._all_queries(),
+            "reward_queries": queries,
             "optimiser": self.optimiser.state_dict(),
             "generators": self.job.gather(self.generator.get_state()),
             "network_generators": self.job.gather(random_state(self.device)),
             "device": self.device.type,
             "algorithm": self.algorithm.state_dict(),
         }
+        description = self._description(queries)
         memory = {} if finished else self.algorithm.memory()
         written = self.job.gather(self.folder.write_memory(self.job.rank, memory))
         memories = [file for file in written if file is not None]
-        self.job.on_main(
-            lambda: self.folder.save_checkpoint(self.step, self.network, self._description(), state, memories)
+        path = self.job.on_main(
+            lambda: self.folder.save_checkpoint(self.step, self.network, description, state, memories)
         )
         self.saved = self.step
         if finished:
             self.job.on_main(self.folder.forget_memories)
+        self.callbacks.call("on_checkpoint", path)
 
-    def _description(self) -> dict[str, Any]:
-        """What a user of the weights needs: how to make the network again, and what it was trained on."""
-        metadata = self.envs.metadata
+    def _description(self, queries: int) -> dict[str, Any]:
+        """What a user of the weights needs: how to make the network again, and what it was trained on and how."""
+        metadata, run = self.envs.metadata, self.run
+        training = {
+            "env_id": run.env_id,
+            "algorithm": type(self.algorithm).__name__,
+            "reward": run.reward or metadata["reward"],
+            "wrap": list(run.wrap),
+            "step": self.step,
+            "reward_queries": queries,
+            "validation": self.evaluation.metrics if self.evaluation and self.evaluated == self.step else {},
+        }
         return {
-            "network": self.run.network,
-            "network_options": self.run.network_options,
+            "network": run.network,
+            "network_options": run.network_options,
             "num_classes": self.num_classes,
             "class_names": metadata["class_names"],
             "palette": metadata["palette"],
             "image_size": self.envs.single_observation_space.shape[:2],  # type: ignore[index]
-            "resize": self.run.resize,
+            "resize": run.resize,
+            "training": training,
         }
 
     def _finish(self) -> Result:
@@ -353,15 +423,15 @@ class _Trainer:
             self._evaluate(log=not logged)
         self.folder.close()
         self.envs.close()
-        self.evaluation = job.broadcast(self.evaluation)
+        queries = self._all_queries()
         return Result(
             step=self.step,
             finished=finished,
-            evaluation=self.evaluation if finished else None,
-            reward_queries=self._all_queries(),
+            evaluation=job.broadcast(self.evaluation if self.evaluated == self.step else None),
+            reward_queries=queries,
             seconds=self.seconds,
             checkpoint=self.folder.path / "checkpoints" / f"step-{self.step:08d}",
-            network=self.network,
+            policy=Policy(self.network, self._description(queries)),
         )
 
 
@@ -426,6 +496,21 @@ def read_metrics(metrics: dict[str, torch.Tensor | float]) -> dict[str, float]:
     )
     read = dict(zip(tensors, values.tolist()[1:], strict=True))
     return {name: read[name] if name in read else float(value) for name, value in metrics.items()}
+
+
+def _algorithm(given: Algorithm | None, samples: int | None) -> Algorithm:
+    """The algorithm, or the default one; ``samples`` is the ``samples_per_image`` of an environment that has one."""
+    if given is None:
+        from ..likelihood import Likelihood  # which derives from what this package holds
+
+        return Likelihood() if samples is None else Likelihood(samples_per_image=samples)
+    own = given.env_options().get("samples_per_image")
+    if samples is not None and samples != own:
+        raise OptionError(
+            f"The environment has samples_per_image={samples}, but the algorithm {own}; leave it out of the "
+            "environment, or give both the same."
+        )
+    return given
 
 
 def _check_finite(metrics: dict[str, float], step: int) -> None:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from agents import evaluate
 from agents.networks.checkpoints import load_policy, predict_label_maps
@@ -81,3 +82,53 @@ def test_weights_outside_their_run_are_measured_on_the_environment_that_is_named
     words.append(json.dumps(config["env_kwargs"]))
     result = json.loads(command(evaluate.main, tmp_path / "mine.safetensors", *words, "--json").out)
     assert result["miou"] == final_numbers(finished_run)["val/miou"]
+
+
+def write_folder(root: Path, classes: list[str] | None, most: int) -> Path:
+    """Four photos whose masks hold the labels 0 to ``most``."""
+    rng = np.random.default_rng(most)
+    for kind, channels in (("images", (3,)), ("masks", ())):
+        (root / kind).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256 if channels else most + 1, (16, 24, *channels), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / kind / f"{number}.png")
+    if classes:
+        (root / "classes.json").write_text(json.dumps(classes))
+    return root
+
+
+@pytest.mark.parametrize("classes", [["background", "disk", "square"], None])
+def test_a_policy_is_measured_on_another_folder_of_its_classes(
+    command: Callable[..., Any], finished_run: Path, tmp_path: Path, classes: list[str] | None
+) -> None:
+    root = write_folder(tmp_path / "other", classes, most=2)
+    words = ["--env-id", "RSS-Folder-ImageReward-v0", "--root", root, "--split", "all", "--json"]
+    outcome = command(evaluate.main, finished_run, *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    device = torch.device("cpu")
+    files = sorted((root / "images").iterdir())
+    images, targets = (
+        np.stack([np.array(Image.open(root / kind / f.name)) for f in files]) for kind in ("images", "masks")
+    )
+    right = predict_label_maps(load_policy(finished_run, device)[0], images, device) == targets
+    assert json.loads(outcome.out)["pixel_accuracy"] == pytest.approx(right.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("classes", "most", "said"),
+    [
+        (["background", "square", "disk"], 2, "other classes: its class 1 is 'disk', the environment's 'square'."),
+        (["background", "disk"], 1, "a policy for 3 classes, but the environment has 2."),
+        (None, 3, "a policy for 3 classes, but the environment has 4."),
+    ],
+)
+def test_a_folder_of_other_classes_is_one_line(
+    command: Callable[..., Any], finished_run: Path, tmp_path: Path, classes: list[str] | None, most: int, said: str
+) -> None:
+    root = write_folder(tmp_path / "other", classes, most)
+    words = ["--env-id", "RSS-Folder-ImageReward-v0", "--root", root, "--split", "all", "--json"]
+    outcome = command(evaluate.main, finished_run, *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {finished_run} holds a policy for ")
+    assert outcome.err.endswith(f"{said}\n")
+    assert outcome.err.count("\n") == 1

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from agents import predict
+from agents.networks import policy
 from agents.networks.checkpoints import load_policy, predict_label_maps, save_policy
 from agents.networks.unet import UNet
 from rss_env.datasets.decode import fit, read_image
@@ -103,7 +104,7 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
         shown.append(images)
         return predict_label_maps(policy, images, device)
 
-    monkeypatch.setattr(predict, "predict_label_maps", recording)
+    monkeypatch.setattr(policy, "predict_label_maps", recording)
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)).save(photo)
     assert command(predict.main, weights, photo, "--out", tmp_path / "out", "--no-progress").code == 0
@@ -122,7 +123,7 @@ def test_enlarging_a_label_map_invents_no_class_between_two_others(
         label_maps[:, :, images.shape[2] // 2 :] = 2
         return label_maps
 
-    monkeypatch.setattr(predict, "predict_label_maps", left_0_right_2)
+    monkeypatch.setattr(policy, "predict_label_maps", left_0_right_2)
     photo = write_photo(tmp_path / "photo.png", 120, 80)
     assert command(predict.main, finished_run, photo, "--out", tmp_path / "out", "--no-progress").code == 0
     expected = np.zeros((80, 120), np.uint8)

@@ -1,0 +1,39 @@
+"""Write a checkpoint for other programs.
+
+    python -m agents.export RUN_DIR --format onnx --out policy.onnx
+
+``torchscript`` and ``onnx`` are one file, ``folder`` is what the Hugging Face hub shows as a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from .networks.policy import load
+from .training.command import run_command
+
+
+@dataclass
+class ExportArguments:
+    """Write a checkpoint for other programs."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """run folder (its newest checkpoint), checkpoint or exported folder, .safetensors file, or hub:USER/NAME"""
+    out: str
+    """file, or new folder, that is written"""
+    format: Literal["torchscript", "onnx", "folder"] = "folder"
+    """TorchScript, ONNX, or a folder with weights, description and model card"""
+
+
+def main() -> int:
+    """Runs the command line."""
+    args = tyro.cli(ExportArguments, prog="python -m agents.export")
+    print(load(args.checkpoint).export(args.out, args.format))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
