@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from rss_env.arguments import check_size
 from rss_env.datasets.decode import read_image
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rendering import overlay
@@ -40,13 +41,22 @@ class PredictArguments:
     """photos"""
     out: str = "predictions"
     """folder for the results"""
+    eval_tile: tuple[int, int] | None = None
+    """height and width of overlapping tiles in which photos, scaled like the training images, are segmented; default:
+    whole photos"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where the policy runs"""
     progress: bool = True
     """show a progress bar"""
 
 
-def segment(network: nn.Module, photo: Image.Image, described: dict[str, Any], device: torch.device) -> np.ndarray:
+def segment(
+    network: nn.Module,
+    photo: Image.Image,
+    described: dict[str, Any],
+    device: torch.device,
+    tile: tuple[int, int] | None = None,
+) -> np.ndarray:
     """The label map of one photo, uint8, of the photo's size.
 
     The photo is brought to the scale of the training images; the network takes any size, so nothing is padded or cut.
@@ -59,7 +69,7 @@ def segment(network: nn.Module, photo: Image.Image, described: dict[str, Any], d
         scale = choose(width / photo.width, height / photo.height)
         size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     image = np.asarray(photo.resize(size, Image.Resampling.BILINEAR))
-    label_map = Image.fromarray(predict_label_maps(network, image[None].copy(), device)[0])
+    label_map = Image.fromarray(predict_label_maps(network, image[None].copy(), device, tile)[0])
     return np.asarray(label_map.resize(photo.size, Image.Resampling.NEAREST))
 
 
@@ -75,6 +85,8 @@ def main() -> int:
     args = tyro.cli(PredictArguments, prog="python -m agents.predict")
     if not args.images:
         raise OptionError("No photo was given.")
+    if args.eval_tile is not None:
+        check_size("eval_tile", args.eval_tile)
     out = Path(args.out)
     written = Counter(f"{Path(name).stem}{end}.png" for name in args.images for end in ("", "-overlay"))
     twice = [name for name, count in written.items() if count > 1]
@@ -101,7 +113,7 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        label_map = segment(network, photo, described, device)
+        label_map = segment(network, photo, described, device, args.eval_tile)
         write_label_map(out / f"{Path(name).stem}.png", label_map, palette)
         Image.fromarray(overlay(np.asarray(photo), label_map, palette)).save(out / f"{Path(name).stem}-overlay.png")
     print(f"{len(args.images) - failed} of {len(args.images)} photos written to {out}")
