@@ -109,11 +109,18 @@ def test_a_scaled_image_lies_anywhere_in_its_crop_or_the_crop_anywhere_in_it(sca
         assert_uniform(np.histogram(places, 10, (bounds[0] * room, bounds[1] * room + 1e-9))[0])
 
 
-def test_the_logarithm_of_the_factor_is_uniform():
+def test_the_logarithm_of_the_factor_is_uniform_and_has_nothing_to_do_with_the_place():
     augmentation = Augmentation("crop,scale", (64, 64), (64, 64))
     bits = np.random.default_rng(1).integers(0, 2**64, 20_000, dtype=np.uint64)
-    crops = augmentation.draw(np.zeros(20_000, np.int64), np.zeros(20_000, bool), bits).crops
-    assert_uniform(np.histogram(np.log2(64 / crops[:, 2]), 8, (-1.0001, 1.0001))[0])
+    top, left, side, _ = augmentation.draw(np.zeros(20_000, np.int64), np.zeros(20_000, bool), bits).crops.T
+    logarithm, room = np.log2(64 / side), 64 - side
+    assert_uniform(np.histogram(logarithm, 8, (-1.0001, 1.0001))[0])
+    for part in (logarithm < -0.2, logarithm > 0.2):  # where there is room for several places
+        columns = [
+            values[part] for values in (logarithm, top / np.where(room, room, 1), left / np.where(room, room, 1))
+        ]
+        bounds = [(columns[0].min(), columns[0].max() + 1e-9), (0, 1 + 1e-9), (0, 1 + 1e-9)]
+        assert_uniform(np.histogramdd(columns, (2, 4, 4), bounds)[0].ravel())
 
 
 def test_every_crop_of_every_image_is_equally_likely_flipped_or_not():
