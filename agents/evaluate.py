@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 import tyro
 
+from rss_env.arguments import check_size
 from rss_env.errors import OptionError
 from rss_env.evaluation import METRICS, Evaluation, evaluate
 
@@ -60,6 +61,8 @@ class EvaluateArguments:
     """the reward's own options; default: the run's"""
     split: str = "val"
     """split to measure on"""
+    eval_tile: tuple[int, int] | None = None
+    """height and width of overlapping tiles in which images are evaluated; default: the run's"""
     batch_size: int = 16
     """images in one forward pass"""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -80,10 +83,13 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
     device = choose_device(args.device)
     network, description = load_policy(args.checkpoint, device)
     env_id, options = environment_of(args)
+    tile = args.eval_tile or read_run_config(Path(args.checkpoint)).get("eval_tile")
+    if tile is not None:
+        check_size("eval_tile", tile)
     probe = gym.make_vec(env_id, num_envs=1, split=args.split, **options)
     check_classes(description, num_classes(probe), args.checkpoint, probe.metadata["class_names"])
     return evaluate(
-        lambda images: predict_label_maps(network, images, device),
+        lambda images: predict_label_maps(network, images, device, tile),
         env_id,
         split=args.split,
         batch_size=args.batch_size,
@@ -111,14 +117,14 @@ def environment_of(args: EvaluateArguments) -> tuple[str, dict[str, Any]]:
 
 
 def read_run_config(checkpoint: Path) -> dict[str, Any]:
-    """What config.json of the run folder that a checkpoint lies in says about the environment; empty if in none."""
+    """What config.json of the run folder that a checkpoint lies in says about evaluation; empty if in none."""
     weights = find_weights(checkpoint).resolve()
     for path in list(weights.parents)[:3]:
         folder = RunFolder(path)
         if folder.config_path.is_file():
             config = folder.read_config()
             run = from_config(TrainArguments, config, folder.config_path)
-            return {name: getattr(run, name) for name in ENVIRONMENT if name in config}
+            return {name: getattr(run, name) for name in (*ENVIRONMENT, "eval_tile") if name in config}
     return {}
 
 

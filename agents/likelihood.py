@@ -76,24 +76,33 @@ class Likelihood(Algorithm):
 
     def start(self, metadata: Mapping[str, Any], num_classes: int) -> str | None:
         """Learns from whole scores or from pixels, whichever the environment gives."""
-        said = None
+        said: list[str | None] = []
+        crops, shown = number_of_crops(metadata), metadata.get("crop_size") or metadata["image_size"]
         if metadata["reward_level"] == "pixel":
-            self.level = PixelLevel(self, num_classes)
+            self.level = PixelLevel(self, num_classes, metadata["image_size"])
+            replayed, size = crops < math.inf, metadata["image_size"]
         else:
-            formula, said = formula_of(
+            formula, line = formula_of(
                 metadata["reward"], metadata["reward_options"], metadata.get("reward_stars", 0), num_classes
             )
+            said.append(line)
             self.level = ImageLevel(self, num_classes, formula)
-        one, images = self.level.image_bytes(metadata["image_size"]) / 1e6, metadata["num_images"]
-        if images * one <= self.replay_megabytes:
-            return said
-        room = self.replay_megabytes / (images * one)
-        short = (
-            f"The replay memory of {self.replay_megabytes:,g} MB holds {room:.2g} of what --replay asks for: "
-            f"{images:,} images of {one:,.3g} MB; what was seen longest ago is forgotten. "
-            f"--replay-megabytes {math.ceil(images * one)} would hold all."
-        )
-        return short if said is None else f"{said}\n{short}"
+            replayed, size = crops <= max(1, self.level.memory.visits), shown
+        if self.replay and not replayed:
+            self.level.replay_nothing()
+            said.append(
+                f"No earlier visit is replayed: each image has {'endless' if crops == math.inf else f'{crops:,}'} "
+                "crops, and what was scored on one is not carried over to another."
+            )
+        one, images = self.level.image_bytes(size) / 1e6, metadata["num_images"]
+        if images * one > self.replay_megabytes:
+            room = self.replay_megabytes / (images * one)
+            said.append(
+                f"The replay memory of {self.replay_megabytes:,g} MB holds {room:.2g} of what --replay asks for: "
+                f"{images:,} images of {one:,.3g} MB; what was seen longest ago is forgotten. "
+                f"--replay-megabytes {math.ceil(images * one)} would hold all."
+            )
+        return "\n".join(line for line in said if line) or None
 
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
@@ -143,6 +152,16 @@ class Likelihood(Algorithm):
         self.level.memory.load_state_dict(memory)
 
 
+def number_of_crops(metadata: Mapping[str, Any]) -> float:
+    """Crops that an image may be shown in: 1 where whole images are, infinitely many where they are scaled."""
+    crop_size = metadata.get("crop_size")
+    if crop_size is None:
+        return 1
+    if "scale" in metadata["augment"]:
+        return math.inf
+    return math.prod(side - part + 1 for side, part in zip(metadata["image_size"], crop_size, strict=True))
+
+
 @dataclass
 class ScoreLesson:
     """What the scores of one micro-batch say.
@@ -180,6 +199,10 @@ class ImageLevel:
         self.observed = 0  # micro-batches so far, the same number in every process
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
 
+    def replay_nothing(self) -> None:
+        """Keeps no visits from now on."""
+        self.memory = VisitMemory(0, 0.0, self.num_classes)
+
     def image_bytes(self, image_size: Sequence[int]) -> int:
         """What the replay of one image takes."""
         return self.memory.visits * visit_bytes(self.options.samples_per_image, image_size, self.num_classes)
@@ -200,7 +223,9 @@ class ImageLevel:
         """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
         self.observed += 1
         batch = len(logits)
-        old = [(b, visit) for b, index in enumerate(feedback.index) for visit in self.memory.recall(index)]
+        # A visit is replayed only where the very pixels that were scored are shown again.
+        shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
+        old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
         evidence = score_evidence(
             logits.softmax(dim=1),
@@ -239,7 +264,8 @@ class ImageLevel:
             maps = feedback.label_maps[b].flip(-1) if feedback.flipped[b] else feedback.label_maps[b]
             when = (self.observed << 32) + (rank << 16) + b
             packed = PackedMaps.pack(maps, self.num_classes)
-            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when))
+            crop = None if feedback.crops is None else feedback.crops[b]
+            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when, crop))
 
     def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
         """Measures the noise of the scores, and the variance of the residuals, with SyncAN; the formula may learn."""
@@ -380,16 +406,22 @@ class PixelLevel:
     Args:
         options: hyper-parameters.
         num_classes: C.
+        image_size: (H, W) of the stored images.
     """
 
-    def __init__(self, options: Likelihood, num_classes: int) -> None:
+    def __init__(self, options: Likelihood, num_classes: int, image_size: tuple[int, int]) -> None:
         self.options, self.num_classes = options, num_classes
         self.temperature = options.temperature
-        self.memory = PixelMemory(num_classes, options.replay_megabytes)
+        self.memory = PixelMemory(num_classes, options.replay_megabytes, image_size)
+        self.replay = options.replay > 0
+
+    def replay_nothing(self) -> None:
+        """Remembers nothing of images from now on."""
+        self.replay = False
 
     def image_bytes(self, image_size: Sequence[int]) -> int:
         """What is remembered of one image."""
-        return math.prod(image_size) * (1 + math.ceil(self.num_classes / 8)) if self.options.replay else 0
+        return math.prod(image_size) * (1 + math.ceil(self.num_classes / 8)) if self.replay else 0
 
     def side(self, progress: float, shorter: int) -> int:
         """Side of the cells in pixels."""
@@ -402,13 +434,14 @@ class PixelLevel:
         """Puts together what this and the earlier visits of the batch's images say about every pixel."""
         assert feedback.pixel_rewards is not None
         known, excluded = classes_found(feedback.label_maps, feedback.pixel_rewards, self.num_classes)
-        for b, index in enumerate(feedback.index if self.options.replay else ()):
+        for b, index in enumerate(feedback.index if self.replay else ()):
             axes = (-1,) if feedback.flipped[b] else ()  # kept as the image is stored, not as it is shown
-            before = self.memory.recall(index)
+            crop = None if feedback.crops is None else tuple(map(int, feedback.crops[b]))
+            before = self.memory.recall(index, crop)
             if before is not None:
                 known[b] = torch.minimum(known[b], before[0].flip(axes).to(known.device))
                 excluded[b] |= before[1].flip(axes).to(known.device)
-            self.memory.store(index, known[b].flip(axes), excluded[b].flip(axes))
+            self.memory.store(index, known[b].flip(axes), excluded[b].flip(axes), crop)
         return PixelLesson(feedback, known, excluded)
 
     def synchronise(self, lessons: Sequence[PixelLesson]) -> None:

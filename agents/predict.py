@@ -19,6 +19,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from rss_env.arguments import check_size
 from rss_env.datasets.decode import read_image
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rendering import overlay
@@ -38,6 +39,9 @@ class PredictArguments:
     """photos"""
     out: str = "predictions"
     """folder for the results"""
+    eval_tile: tuple[int, int] | None = None
+    """height and width of overlapping tiles in which photos, scaled like the training images, are segmented; default:
+    whole photos"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where the policy runs"""
     progress: bool = True
@@ -56,6 +60,8 @@ def main() -> int:
     args = tyro.cli(PredictArguments, prog="python -m agents.predict")
     if not args.images:
         raise OptionError("No photo was given.")
+    if args.eval_tile is not None:
+        check_size("eval_tile", args.eval_tile)
     out = Path(args.out)
     written = Counter(f"{Path(name).stem}{end}.png" for name in args.images for end in ("", "-overlay"))
     twice = [name for name, count in written.items() if count > 1]
@@ -80,7 +86,7 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        label_map = policy.predict(photo)
+        label_map = policy.predict(photo, args.eval_tile)
         write_label_map(out / f"{Path(name).stem}.png", label_map, policy.palette)
         Image.fromarray(overlay(np.asarray(photo), label_map, policy.palette)).save(
             out / f"{Path(name).stem}-overlay.png"

@@ -55,12 +55,22 @@ def check_data_arguments(root: Any, split: Any, resize: Any, image_size: Any, op
         if not isinstance(value, str):
             raise OptionError(f"{name} must be a string, got {value!r}.")
     if image_size is not None:
-        sides = image_size.tolist() if isinstance(image_size, np.ndarray) else image_size
-        if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_count, sides)):
-            raise OptionError(f"image_size must be two positive integers (H, W), got {image_size!r}.")
+        check_size("image_size", image_size)
     for name, value in options.items():
         if not isinstance(value, (str, int, float, np.generic, type(None))):
             raise OptionError(f"{name} must be a number, a bool or a string, got {value!r}.")
+
+
+def check_size(name: str, size: Any) -> tuple[int, int]:
+    """``size`` as two Python integers.
+
+    Raises:
+        OptionError: it is no height and width.
+    """
+    sides = size.tolist() if isinstance(size, np.ndarray) else size
+    if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_count, sides)):
+        raise OptionError(f"{name} must be two positive integers (H, W), got {size!r}.")
+    return int(sides[0]), int(sides[1])
 
 
 def check_seed(seed: Any) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Info
     - ``index``: number of the image in the data set.
+    - ``flipped``: whether what is shown is mirrored left and right; only with ``"flip"``.
+    - ``crop``: top, left, height and width of what is shown, in pixels of the stored image, (4,): int64, or float64
+      with ``"scale"``; only with ``"crop"``. See docs/environments.md.
     - ``scores``: float64 (K,), if ``samples_per_image`` is set; after the step.
     - ``pixel_reward``: float32 (H, W) or (K, H, W), 1 right (more or less with class weights), 0 wrong or ignored; at
       pixel level, after the step.
@@ -49,7 +52,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``class_names``: C names, a tuple.
     - ``palette``: the colour of each class, C tuples (r, g, b) of 0..255.
     - ``num_images``: number of images in the split.
-    - ``image_size``: height and width in pixels.
+    - ``image_size``: height and width of the stored images in pixels.
+    - ``augment``: names of the augmentations, a tuple.
+    - ``crop_size``: height and width of what is shown, None for whole images.
     - ``resize``: how photos reached their size; see the argument.
     - ``samples_per_image``: K, or None for a single label map without the K axis.
     - ``expose_target``: whether ``info`` holds targets.
@@ -60,7 +65,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``device``: name of the torch device; only in vector environments that were made with one.
 
     ## Reset options
-    - ``index``: show this image (never flipped); the order goes on afterwards where it was.
+    - ``index``: show this image (never flipped or scaled, and of crops the middle one); the order goes on afterwards
+      where it was.
     - ``episode``: jump to this episode of the seed's order, counted from 0.
 
     Args:
@@ -70,7 +76,11 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         split: name of the split.
         image_size: (H, W) in pixels; None for the data set's default.
         resize: how photos reach that size: ``"pad"``, ``"crop"`` or ``"stretch"``.
-        augment: ``"none"`` or ``"flip"`` (mirror image and target left and right in half of the episodes).
+        augment: ``"none"``, or some of these as a sequence or joined by commas, such as ``"flip,crop"``: ``"flip"``
+            (mirror image and target left and right in half of the episodes), ``"crop"`` (show a part of the image of
+            ``crop_size``, uniformly drawn) and with it ``"scale"`` (of the image made larger or smaller).
+        crop_size: (H, W) of what is shown with ``"crop"``, and so of the label maps; None without it.
+        scale_range: least and greatest factor of ``"scale"``, 1/16 to 16; its logarithm is uniformly drawn.
         reward: name of the reward (a key of ``rss_env.rewards.REWARDS``), None for the level's default, or at image
             level a callable (image, label map, target or None) -> float, which ``rss_env.rewards.batched`` and
             ``concurrent`` may mark, or its name, ``"module:function"``.
@@ -107,7 +117,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         split: str = "train",
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
-        augment: str = "none",
+        augment: str | Sequence[str] = "none",
+        crop_size: tuple[int, int] | None = None,
+        scale_range: tuple[float, float] = (0.5, 2.0),
         reward: str | Callable[..., Any] | None = None,
         reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
@@ -126,6 +138,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
             image_size=image_size,
             resize=resize,
             augment=augment,
+            crop_size=crop_size,
+            scale_range=scale_range,
             reward=reward,
             reward_options=reward_options,
             order=order,
@@ -143,8 +157,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         self._stream = EpisodeStream(order, len(self._task.dataset), num_envs=1)
         self._keyed = False
         self._running = False
-        self._index: np.ndarray = np.zeros(1, np.int64)
-        self._flipped: np.ndarray = np.zeros(1, bool)
+        self._view = self._task.augmentation.plain(np.zeros(1, np.int64))
         # For rendering: the first of the last step's label maps, and its pixel reward.
         self._label_map: np.ndarray | None = None
         self._pixel_reward: np.ndarray | None = None
@@ -171,10 +184,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         if "episode" in chosen:
             self._stream.jump(chosen["episode"])
         if "index" in chosen:
-            self._index, self._flipped = np.array([chosen["index"]], np.int64), np.zeros(1, bool)
+            self._view = self._task.augmentation.plain(np.array([chosen["index"]], np.int64))
         else:
-            self._index, coin = self._stream.draw()
-            self._flipped = coin & (self._task.augment == "flip")
+            self._view = self._task.augmentation.draw(*self._stream.draw())
         self._running = True
         self._label_map = self._pixel_reward = None
         return self._observation(), self._info()
@@ -196,7 +208,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         if not self._running:
             raise ResetNeeded("An episode has one step: call reset() before each step().")
         label_maps = self._task.check_label_maps(action, ())
-        rewards, details = self._task.score(label_maps, self._index, self._flipped)
+        rewards, details = self._task.score(label_maps, *self._view)
         self.reward_queries += label_maps.shape[1]
         self._running = False
         if self.render_mode is not None:
@@ -216,7 +228,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
-        target = self._task.targets(self._index, self._flipped)[0] if self._task.expose_target else None
+        target = self._task.targets(*self._view)[0] if self._task.expose_target else None
         return rendering.panels(
             self._observation(),
             self._label_map,
@@ -228,12 +240,14 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         )
 
     def _observation(self) -> np.ndarray:
-        return self._task.images(self._index, self._flipped)[0]
+        return self._task.images(*self._view)[0]
 
     def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = {"index": int(self._index[0])}
-        if self._task.augment != "none":
-            info["flipped"] = bool(self._flipped[0])
+        info: dict[str, Any] = {"index": int(self._view.indices[0])}
+        if "flip" in self._task.augmentation.names:
+            info["flipped"] = bool(self._view.flipped[0])
+        if self._view.crops is not None:
+            info["crop"] = self._view.crops[0].copy()
         if self._task.expose_target:
-            info["target"] = self._task.targets(self._index, self._flipped)[0]
+            info["target"] = self._task.targets(*self._view)[0]
         return info

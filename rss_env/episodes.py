@@ -1,4 +1,4 @@
-"""Which image each episode shows: a stream per environment, computed from (key, episode number) alone.
+"""Which image each episode shows, and by which chances: a stream per environment of (key, episode number) alone.
 
 Counting instead of storing generator state makes single and vector environments agree by construction, costs one
 vectorised hash a step, and lets a resumed run jump to any episode.
@@ -11,19 +11,13 @@ import numpy as np
 from rss_env.arguments import check_choice
 
 ORDERS = ("random", "sequential")
-AUGMENTS = ("none", "flip")
 AHEAD = 64  # episodes computed at once: the hash of one costs as much as that of many
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def check_order(order: str) -> None:
     """Raises ``OptionError`` that lists the valid orders if ``order`` is not among them."""
     check_choice("order", order, ORDERS)
-
-
-def check_augment(augment: str) -> None:
-    """Raises ``OptionError`` that lists the valid augmentations if ``augment`` is not among them."""
-    check_choice("augment", augment, AUGMENTS)
 
 
 class EpisodeStream:
@@ -43,7 +37,7 @@ class EpisodeStream:
         self.num_envs = num_envs
         self.keys: np.ndarray = np.zeros(num_envs, np.uint64)
         self.episodes: np.ndarray = np.zeros(num_envs, np.uint64)  # episodes begun so far
-        self._ahead: list[tuple[np.ndarray, np.ndarray]] = []  # what the next draws of all give, last one first
+        self._ahead: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # the next draws of all, last first
 
     def restart(self, keys: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Starts the environments in ``mask``, bool (B,), at episode 0 with the new keys, uint64 (B,); None: all."""
@@ -57,36 +51,37 @@ class EpisodeStream:
         self.episodes = np.where(np.True_ if mask is None else mask, np.uint64(episode), self.episodes)
         self._ahead = []
 
-    def draw(self, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Begins the next episode of the environments in ``mask``, bool (B,); None means all.
 
         Returns:
-            int64 (B,) image indices and bool (B,) coin tosses; entries outside the mask mean nothing.
+            int64 (B,) image indices, bool (B,) coin tosses, and uint64 (B,) uniform bits that have nothing to do with
+            either; entries outside the mask mean nothing.
         """
         if mask is not None:
             self._ahead = []
-            indices, coins = self._look(self.episodes)
+            drawn = self._look(self.episodes)
             self.episodes = self.episodes + mask.astype(np.uint64)
-            return indices, coins
+            return drawn
         if not self._ahead:
             steps = np.arange(AHEAD, dtype=np.uint64)[:, None]
             self._ahead = list(zip(*self._look(self.episodes + steps), strict=True))[::-1]
         self.episodes = self.episodes + np.uint64(1)
         return self._ahead.pop()
 
-    def _look(self, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices and coins of the episodes with these numbers, uint64 (..., B)."""
-        bits = _mix(self.keys + (episodes + np.uint64(1)) * _GOLDEN)
+    def _look(self, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices, coins and further bits of the episodes with these numbers, uint64 (..., B)."""
+        bits = mix(self.keys + (episodes + np.uint64(1)) * GOLDEN)
         coins = (bits >> np.uint64(63)).astype(bool)
         if self.order == "random":
             indices = (bits & np.uint64((1 << 62) - 1)) % np.uint64(self.num_images)
         else:
             place = np.arange(self.num_envs, dtype=np.uint64)
             indices = (episodes * np.uint64(self.num_envs) + place) % np.uint64(self.num_images)
-        return indices.astype(np.int64), coins
+        return indices.astype(np.int64), coins, mix(bits + GOLDEN)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): uint64 -> uint64, a bijection."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -71,7 +71,8 @@ def evaluate(
         limit: evaluate the first ``limit`` images only.
         score: whether the environment's reward scores the label maps, one query an image; None: only where there are
             no masks.
-        **env_options: further arguments of the environment, such as ``root`` and ``image_size``.
+        **env_options: further arguments of the environment, such as ``root`` and ``image_size``; whole images are
+            shown whatever ``augment`` and ``crop_size`` say.
 
     Raises:
         OptionError: ``batch_size`` or ``limit`` is less than 1, or an argument of the environment is not valid.
@@ -85,7 +86,7 @@ def evaluate(
     for name, value in (("batch_size", batch_size), ("limit", 1 if limit is None else limit)):
         if not is_count(value):
             raise OptionError(f"{name} must be an integer of at least 1, got {value!r}.")
-    options = env_options | {"split": split, "augment": "none", "samples_per_image": None}
+    options = env_options | {"split": split, "augment": "none", "crop_size": None, "samples_per_image": None}
     probe = gym.make_vec(env_id, num_envs=1, **options)
     class_names, num_images = probe.metadata["class_names"], probe.metadata["num_images"]
     measured = options["expose_target"] = probe.metadata["has_targets"]

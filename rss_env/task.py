@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from rss_env.arguments import (
     keywords,
     refuse_unknown,
 )
+from rss_env.augmentation import Augmentation, check_crop_size, check_scale_range, read_augment
 from rss_env.datasets import DATASETS, load_dataset
-from rss_env.episodes import check_augment, check_order
+from rss_env.episodes import check_order
 from rss_env.errors import DatasetError, OptionError
 from rss_env.rewards import count_classes, count_labels, get_reward
 from rss_env.rewards.arrays import Array, tree_sum
@@ -42,7 +43,9 @@ class SegmentationTask:
         split: str = "train",
         image_size: tuple[int, int] | None = None,
         resize: str = "pad",
-        augment: str = "none",
+        augment: str | Sequence[str] = "none",
+        crop_size: tuple[int, int] | None = None,
+        scale_range: tuple[float, float] = (0.5, 2.0),
         reward: str | Callable[..., Any] | None = None,
         reward_options: Mapping[str, Any] | None = None,
         order: str = "random",
@@ -56,12 +59,12 @@ class SegmentationTask:
         else:
             self.reward = get_reward(reward, level)
         check_order(order)
-        check_augment(augment)
+        check_crop_size(read_augment(augment), crop_size)
+        check_scale_range(scale_range)
         if samples_per_image is not None and not is_count(samples_per_image):
             raise OptionError(f"samples_per_image must be None or an integer of at least 1, got {samples_per_image!r}.")
         self.level = level
         self.order = order
-        self.augment = augment
         self.samples_per_image = None if samples_per_image is None else int(samples_per_image)
         self.expose_target = check_flag("expose_target", expose_target)
         check_data_arguments(root, split, resize, image_size, dataset_options)
@@ -74,9 +77,10 @@ class SegmentationTask:
         # Those of a callable stay with it: they are part of a formula that no agent may know.
         self.reward_options = dict(reward_options or {}) if self.judge is None else {}
         self._check_targets()
+        self.augmentation = Augmentation(augment, self.dataset.image_size, crop_size, scale_range)
         samples = () if self.samples_per_image is None else (self.samples_per_image,)
-        self.map_shape = (*samples, *self.dataset.image_size)
-        self.observation_space = spaces.Box(0, 255, (*self.dataset.image_size, 3), np.uint8)
+        self.map_shape = (*samples, *self.augmentation.size)
+        self.observation_space = spaces.Box(0, 255, (*self.augmentation.size, 3), np.uint8)
         self.action_space = label_map_space(self.map_shape, self.dataset.num_classes)
         self._attach()
 
@@ -116,6 +120,8 @@ class SegmentationTask:
             "palette": tuple(tuple(colour) for colour in self.dataset.palette.tolist()),
             "num_images": len(self.dataset),
             "image_size": tuple(self.dataset.image_size),
+            "augment": self.augmentation.names,
+            "crop_size": self.augmentation.crop_size,
             "resize": self.resize,
             "samples_per_image": self.samples_per_image,
             "expose_target": self.expose_target,
@@ -147,22 +153,34 @@ class SegmentationTask:
         self.__dict__.update(state)
         self._attach()
 
-    def images(self, indices: np.ndarray, flipped: np.ndarray) -> Array:
-        """Copies of images, uint8 (B, H, W, 3); ``flipped``, bool (B,), mirrors left and right."""
-        return self._gather(self._images, indices, flipped)
+    def images(self, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None = None) -> Array:
+        """Copies of what is shown of images, uint8 (B, H, W, 3).
 
-    def targets(self, indices: np.ndarray, flipped: np.ndarray) -> Array:
-        """Copies of targets, uint8 (B, H, W), mirrored like their images."""
-        return self._gather(self._targets, indices, flipped)
+        Args:
+            indices: int64 (B,), numbers of the images.
+            flipped: bool (B,), which are mirrored left and right.
+            crops: (B, 4), the part that is shown, as in ``View``; None for whole images.
+        """
+        return self._gather(self._images, indices, flipped, crops)
 
-    def _gather(self, data: Array, indices: np.ndarray, flipped: np.ndarray) -> Array:
-        batch = data[indices]
+    def targets(self, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None = None) -> Array:
+        """Copies of targets, uint8 (B, H, W), cut and mirrored like their images."""
+        return self._gather(self._targets, indices, flipped, crops)
+
+    def _gather(self, data: Array, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None) -> Array:
+        batch = data[indices] if crops is None else self.augmentation.cut(data, indices, crops)
         if flipped.any():
             batch[flipped] = batch[flipped, :, ::-1]
         return batch
 
-    def final_images(self, indices: np.ndarray, flipped: np.ndarray) -> Array:
+    def final_images(self, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None = None) -> Array:
         """The images as Gymnasium passes on final observations: an object array of B read-only views."""
+        if crops is not None:
+            views = np.empty(len(indices), object)
+            for b, image in enumerate(self.images(indices, flipped, crops)):
+                image.flags.writeable = False
+                views[b] = image
+            return views
         if self._views is None:
             self._views = np.empty(len(self.dataset), object)
             for index, image in enumerate(self._images):
@@ -179,10 +197,12 @@ class SegmentationTask:
             InvalidAction: wrong shape, a dtype that is not integer, or a value outside 0..C-1.
         """
         label_maps = check_label_maps(actions, (*batch, *self.map_shape), self.dataset.num_classes)
-        return label_maps.reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
+        return label_maps.reshape(-1, self.samples_per_image or 1, *self.augmentation.size)
 
-    def score(self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray) -> tuple[Array, dict[str, Array]]:
-        """Scores label maps, uint8 (B, K, H, W), of the images ``indices`` (B,), mirrored where ``flipped`` (B,).
+    def score(
+        self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """Scores label maps, uint8 (B, K, H, W), of what ``images`` shows with the same arguments.
 
         Returns:
             float64 (B,), the mean score of each image's K label maps, and what ``info`` holds beyond it:
@@ -191,25 +211,29 @@ class SegmentationTask:
         """
         details = {}
         if self.judge is not None:
-            targets = None if self._targets is None else self.targets(indices, flipped)
-            scores = self.judge.score(self.images(indices, flipped), label_maps, targets, indices)
+            targets = None if self._targets is None else self.targets(indices, flipped, crops)
+            scores = self.judge.score(self.images(indices, flipped, crops), label_maps, targets, indices)
         else:
-            scores, pixel_reward = self._grade(label_maps, indices, flipped)
+            scores, pixel_reward = self._grade(label_maps, indices, flipped, crops)
             if pixel_reward is not None:
                 details["pixel_reward"] = pixel_reward if self.samples_per_image is not None else pixel_reward[:, 0]
         if self.samples_per_image is not None:
             details["scores"] = scores
         return tree_sum(scores) / scores.shape[1], details
 
-    def _grade(self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray) -> tuple[Array, Array | None]:
+    def _grade(
+        self, label_maps: Array, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None
+    ) -> tuple[Array, Array | None]:
         """The scores, float64 (B, K), and at pixel level the pixel reward, float32 (B, K, H, W)."""
+        if crops is not None:
+            return self._grade_against(label_maps, self.targets(indices, flipped, crops), None)
         known, classes = self._count_targets(indices), self.dataset.num_classes
         if self.level == "image" and not self.reward.reads_maps and not flipped.any():
             counts = count_labels(label_maps, self._targets, classes, known, rows=indices)
             return self.reward.image_score(counts, label_maps, None), None
         return self._grade_against(label_maps, self.targets(indices, flipped), known)
 
-    def _grade_against(self, label_maps: Array, targets: Array, known: Array) -> tuple[Array, Array | None]:
+    def _grade_against(self, label_maps: Array, targets: Array, known: Array | None) -> tuple[Array, Array | None]:
         counts = count_labels(label_maps, targets, self.dataset.num_classes, known)
         scores = self.reward.image_score(counts, label_maps, targets)
         if self.level == "image":

@@ -96,23 +96,31 @@ class TorchSegmentationTask(SegmentationTask):
             self._sent = array.copy(), self.to_device(array)
         return self._sent[1]
 
-    def _gather(self, data: torch.Tensor, indices: np.ndarray, flipped: np.ndarray) -> torch.Tensor:
+    def _gather(
+        self, data: torch.Tensor, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None
+    ) -> torch.Tensor:
         if self.on_host:
-            return torch.from_numpy(super()._gather(data.numpy(), indices, flipped))
+            return torch.from_numpy(super()._gather(data.numpy(), indices, flipped, crops))
         if self.cache == "device":
-            batch = data.index_select(0, self.send(indices))
-        else:
+            index = self.send(indices)
+            if crops is None:
+                batch = data.index_select(0, index)
+            else:
+                batch = self.augmentation.cut(data, index, crops, self.to_device)
+        elif crops is None:
             staged = self._staging((len(indices), *data.shape[1:]), data.dtype)
             torch.index_select(data, 0, torch.from_numpy(indices), out=staged)
             batch = staged.to(self.device, non_blocking=True)
+        else:
+            batch = self.to_device(self.augmentation.cut(data.numpy(), indices, crops))
         if flipped.any():
             mirrored = self.to_device(flipped).view(-1, *[1] * (batch.ndim - 1))
             batch = torch.where(mirrored, batch.flip(2), batch)
         return batch
 
-    def final_images(self, indices: np.ndarray, flipped: np.ndarray) -> torch.Tensor:
+    def final_images(self, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None = None) -> torch.Tensor:
         """The images as final observations: a tensor of their own, uint8 (B, H, W, 3)."""
-        return self.images(indices, flipped)
+        return self.images(indices, flipped, crops)
 
     def _remember_counts(self, indices: np.ndarray, counts: torch.Tensor) -> None:
         self._target_counts.index_copy_(0, self.send(indices), counts)
@@ -121,13 +129,15 @@ class TorchSegmentationTask(SegmentationTask):
         return self._target_counts.index_select(0, self.send(indices))
 
     def _grade(
-        self, label_maps: torch.Tensor, indices: np.ndarray, flipped: np.ndarray
+        self, label_maps: torch.Tensor, indices: np.ndarray, flipped: np.ndarray, crops: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        known, targets = self._count_targets(indices), self.targets(indices, flipped)
+        known = self._count_targets(indices) if crops is None else None
+        targets = self.targets(indices, flipped, crops)
         if not self.on_host:
             return self._grade_against(label_maps, targets, known)
         # NumPy gives the same bits over the same memory, and costs less for each of these small operations.
-        scores, pixel_reward = self._grade_against(label_maps.numpy(), targets.numpy(), known.numpy())
+        counts = None if known is None else known.numpy()
+        scores, pixel_reward = self._grade_against(label_maps.numpy(), targets.numpy(), counts)
         return torch.from_numpy(scores), None if pixel_reward is None else torch.from_numpy(pixel_reward)
 
     def check_label_maps(self, actions: Any, batch: tuple[int, ...]) -> torch.Tensor:
@@ -156,7 +166,7 @@ class TorchSegmentationTask(SegmentationTask):
         label_maps = maps.clamp(0, last)
         self._outside_seen |= (label_maps != maps).any()
         self._outside_known.copy_(self._outside_seen, non_blocking=True)
-        return label_maps.to(torch.uint8).reshape(-1, self.samples_per_image or 1, *self.dataset.image_size)
+        return label_maps.to(torch.uint8).reshape(-1, self.samples_per_image or 1, *self.augmentation.size)
 
     def check_earlier(self, wait: bool = False) -> None:
         """Raises ``InvalidAction`` if the labels of an earlier step are known to have been outside 0..C-1.

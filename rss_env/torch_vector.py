@@ -16,12 +16,12 @@ class TorchSegmentationVectorEnv(SegmentationVectorEnv):
     """``SegmentationVectorEnv`` with torch tensors: under the same seed the same images, and rewards equal to the bit.
 
     ``gym.make_vec(id, num_envs=B, device="cuda")`` makes it. Observations, rewards, terminations and all arrays in
-    ``infos`` are tensors on ``device``; ``infos["final_obs"]`` is one too, uint8 (B, H, W, 3). Only ``index`` and
-    ``flipped`` (and their masks ``_index`` and ``_flipped``) are always CPU tensors: the host decides which images come
-    next, and an agent that remembers something of each image reads them without waiting. Label maps may be tensors of
-    any device or NumPy arrays; those that are already on the device and uint8 cost least. No step waits for the device,
-    and torch's random generators are neither used nor changed. Hence labels outside 0..C-1 in tensors on an accelerator
-    raise ``InvalidAction`` in a later call; those of host arrays do at once. Only ``close``, pictures (a
+    ``infos`` are tensors on ``device``; ``infos["final_obs"]`` is one too, uint8 (B, H, W, 3). Only ``index``,
+    ``flipped`` and ``crop`` (and their masks ``_index`` and so on) are always CPU tensors: the host decides which
+    images come next, and an agent that remembers something of each image reads them without waiting. Label maps may be
+    tensors of any device or NumPy arrays; those that are already on the device and uint8 cost least. No step waits for
+    the device, and torch's random generators are neither used nor changed. Hence labels outside 0..C-1 in tensors on an
+    accelerator raise ``InvalidAction`` in a later call; those of host arrays do at once. Only ``close``, pictures (a
     ``render_mode``) and callable rewards wait. All work goes to the stream that is current; whoever changes it between
     calls has to order the streams, as with any module. ``envs.metadata["device"]`` is the device's name, such as
     ``"cuda:0"``.

@@ -108,12 +108,11 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
         self._keyed: np.ndarray = np.zeros(self.num_envs, bool)
         self._all: np.ndarray = np.ones(self.num_envs, bool)
         self._running: np.ndarray = np.zeros(self.num_envs, bool)
-        self._index: np.ndarray = np.zeros(self.num_envs, np.int64)
-        self._flipped: np.ndarray = np.zeros(self.num_envs, bool)
+        self._view = self._task.augmentation.plain(np.zeros(self.num_envs, np.int64))
         # For rendering: the first of each environment's last label maps, its pixel reward, and the images they are of.
         self._label_maps: list[np.ndarray | None] = [None] * self.num_envs
         self._pixel_rewards: list[np.ndarray | None] = [None] * self.num_envs
-        self._shown = self._index, self._flipped
+        self._shown = self._view
 
     def reset(
         self,
@@ -143,13 +142,13 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
         if "episode" in chosen:
             self._stream.jump(chosen["episode"], mask)
         if "index" in chosen:
-            self._index = np.where(mask, chosen["index"], self._index).astype(np.int64)
-            self._flipped = self._flipped & ~mask
+            indices = np.where(mask, chosen["index"], self._view.indices).astype(np.int64)
+            self._view = self._view.replaced(mask, self._task.augmentation.plain(indices))
             self._running = self._running | mask
         else:
             self._begin(mask)
         self._show_begun(mask)
-        return self._task.images(self._index, self._flipped), self._infos(mask)
+        return self._task.images(*self._view), self._infos(mask)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Scores the label maps; every running episode ends.
@@ -174,9 +173,9 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
             return self._reset_step()
 
         label_maps = self._task.check_label_maps(actions, (self.num_envs,))
-        rewards, details = self._task.score(label_maps, self._index, self._flipped)
+        rewards, details = self._task.score(label_maps, *self._view)
         self.reward_queries += label_maps.shape[0] * label_maps.shape[1]
-        self._shown = self._index, self._flipped
+        self._shown = self._view
         if self.render_mode is not None:
             self._label_maps = list(self._host_copy(label_maps[:, 0]))
             if "pixel_reward" in details:
@@ -184,7 +183,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
         self._running = np.zeros(self.num_envs, bool)
         infos = self._infos(self._all, details)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            final_obs = self._task.final_images(self._index, self._flipped)
+            final_obs = self._task.final_images(*self._view)
             self._begin()
             infos = {
                 "final_obs": final_obs,
@@ -193,7 +192,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
                 "_final_info": self._give(self._all),
                 **self._infos(self._all),
             }
-        observations = self._task.images(self._index, self._flipped)
+        observations = self._task.images(*self._view)
         return observations, rewards, self._give(self._all), self._give(~self._all), infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -272,27 +271,24 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
 
     def _begin(self, mask: np.ndarray | None = None) -> None:
         """Begins the next episode of the environments in ``mask``."""
-        indices, coins = self._stream.draw(mask)
-        if self._task.augment != "flip":
-            coins = np.zeros(self.num_envs, bool)
+        view = self._task.augmentation.draw(*self._stream.draw(mask))
         if mask is None:
-            self._index, self._flipped, self._running = indices, coins, self._all.copy()
+            self._view, self._running = view, self._all.copy()
         else:
-            self._index = np.where(mask, indices, self._index)
-            self._flipped = np.where(mask, coins, self._flipped)
+            self._view = self._view.replaced(mask, view)
             self._running = self._running | mask
 
     def _reset_step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """The step of NEXT_STEP mode that ignores its actions and begins the next episodes."""
         self._begin()
         self._show_begun(self._all)
-        observations = self._task.images(self._index, self._flipped)
+        observations = self._task.images(*self._view)
         rewards = self._give(np.zeros(self.num_envs))
         return observations, rewards, self._give(~self._all), self._give(~self._all), self._infos(self._all)
 
     def _show_begun(self, mask: np.ndarray) -> None:
         """Makes the pictures those of the episodes going on; the environments in ``mask`` have no label map yet."""
-        self._shown = self._index, self._flipped
+        self._shown = self._view
         for b in np.flatnonzero(mask):
             self._label_maps[b] = self._pixel_rewards[b] = None
 
@@ -312,11 +308,13 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
 
     def _infos(self, mask: np.ndarray, details: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
         """Gymnasium's form of a vector environment's info: for each key its array, and under ``_key`` who has it."""
-        infos: dict[str, Any] = {"index": self._give_on_host(self._index), "_index": self._give_on_host(mask)}
-        if self._task.augment != "none":
-            infos |= {"flipped": self._give_on_host(self._flipped), "_flipped": self._give_on_host(mask)}
+        infos: dict[str, Any] = {"index": self._give_on_host(self._view.indices), "_index": self._give_on_host(mask)}
+        if "flip" in self._task.augmentation.names:
+            infos |= {"flipped": self._give_on_host(self._view.flipped), "_flipped": self._give_on_host(mask)}
+        if self._view.crops is not None:
+            infos |= {"crop": self._give_on_host(self._view.crops), "_crop": self._give_on_host(mask)}
         if self._task.expose_target:
-            infos |= {"target": self._task.targets(self._index, self._flipped), "_target": self._give(mask)}
+            infos |= {"target": self._task.targets(*self._view), "_target": self._give(mask)}
         for key, value in (details or {}).items():
             infos |= {key: value, f"_{key}": self._give(mask)}
         return infos

@@ -24,6 +24,7 @@ from rss_env.errors import OptionError
 from ..checksums import check_file
 from ..errors import CheckpointError
 from . import make_network
+from .tiles import tiled_logits
 
 WEIGHTS = "weights.safetensors"
 EXPORTED = "model.safetensors"  # the same file in an exported folder, where others look for it
@@ -183,25 +184,31 @@ def check_classes(
             )
 
 
-def predict_label_maps(network: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
+def predict_label_maps(
+    network: nn.Module, images: np.ndarray, device: torch.device, tile: tuple[int, int] | None = None
+) -> np.ndarray:
     """The policy's most probable label maps.
 
     Args:
         network: the policy, in any mode; it is put into evaluation mode for the pass and back again.
         images: uint8 (B, H, W, 3).
         device: where the policy is.
+        tile: height and width of overlapping tiles that the network is given instead of whole images; see ``tiles``.
 
     Returns:
         uint8 (B, H, W).
     """
-    return predict_logits(network, images, device).argmax(1).to(torch.uint8).cpu().numpy()
+    return predict_logits(network, images, device, tile).argmax(1).to(torch.uint8).cpu().numpy()
 
 
-def predict_logits(network: nn.Module, images: np.ndarray, device: torch.device) -> torch.Tensor:
+def predict_logits(
+    network: nn.Module, images: np.ndarray, device: torch.device, tile: tuple[int, int] | None = None
+) -> torch.Tensor:
     """The policy's logits, (B, C, H, W), as ``predict_label_maps`` takes them."""
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits: torch.Tensor = network(torch.from_numpy(images).to(device))
+        on_device = torch.from_numpy(images).to(device)
+        logits: torch.Tensor = network(on_device) if tile is None else tiled_logits(network, on_device, tile)
     network.train(was_training)
     return logits

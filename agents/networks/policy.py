@@ -68,12 +68,13 @@ class Policy:
         """Where the network is."""
         return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
 
-    def predict(self, image: Photo) -> np.ndarray:
+    def predict(self, image: Photo, tile: tuple[int, int] | None = None) -> np.ndarray:
         """The most probable class of every pixel.
 
         Args:
             image: a photo: uint8 (H, W, 3), a PIL image, or the path of a file; or photos of one size, uint8
                 (B, H, W, 3).
+            tile: height and width of overlapping tiles that the network is given instead of whole photos.
 
         Returns:
             uint8 (H, W), or (B, H, W).
@@ -86,7 +87,8 @@ class Policy:
         label_maps = np.empty(photos.shape[:3], np.uint8)
         for chunk in _chunks(len(photos)):
             seen = self._scale(photos[chunk])
-            label_maps[chunk] = _enlarge(predict_label_maps(self.network, seen, self.device), photos.shape[1:3])
+            found = predict_label_maps(self.network, seen, self.device, tile)
+            label_maps[chunk] = _enlarge(found, photos.shape[1:3])
         return label_maps[0] if one else label_maps
 
     def probabilities(self, image: Photo) -> np.ndarray:

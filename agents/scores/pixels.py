@@ -65,10 +65,12 @@ class PixelMemory:
     Args:
         num_classes: C.
         megabytes: most memory used, in MB of 10⁶ bytes; when full, the image that was seen longest ago is forgotten.
+        image_size: (H, W) of the stored images; needed only where crops of them are kept.
     """
 
-    def __init__(self, num_classes: int, megabytes: float) -> None:
+    def __init__(self, num_classes: int, megabytes: float, image_size: tuple[int, int] = (0, 0)) -> None:
         self.num_classes = num_classes
+        self.image_size = image_size
         self.capacity = int(megabytes * 1e6)
         self.nbytes = 0
         self._kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()  # known, excluded packed in bits
@@ -76,17 +78,35 @@ class PixelMemory:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def recall(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """``known``, uint8 (H, W), and ``excluded``, bool (C, H, W), of an image; None for a new one."""
+    def recall(self, index: int, crop: tuple[int, ...] | None = None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What is known of an image.
+
+        Args:
+            index: number of the image.
+            crop: top, left, height and width of the part that is meant; None for the whole image.
+
+        Returns:
+            ``known``, uint8 (H, W), and ``excluded``, bool (C, H, W), of that part; None for a new image.
+        """
         if index not in self._kept:
             return None
-        known, packed = self._kept[index]
+        known, packed = (array[_place(crop)] for array in self._kept[index])
         excluded = np.unpackbits(packed, axis=0, count=self.num_classes).astype(bool)
         return torch.from_numpy(known.copy()), torch.from_numpy(excluded)
 
-    def store(self, index: int, known: torch.Tensor, excluded: torch.Tensor) -> None:
-        """Keeps what is known of an image now."""
+    def store(
+        self, index: int, known: torch.Tensor, excluded: torch.Tensor, crop: tuple[int, ...] | None = None
+    ) -> None:
+        """Keeps what is known now of an image, or of a crop of it; arguments as for ``recall``."""
         entry = known.cpu().numpy().copy(), np.packbits(excluded.cpu().numpy(), axis=0)
+        if crop is not None:
+            whole = self._kept.get(index)
+            if whole is None:
+                packed = np.zeros((len(entry[1]), *self.image_size), np.uint8)
+                whole = np.full(self.image_size, UNKNOWN, np.uint8), packed
+            for array, part in zip(whole, entry, strict=True):
+                array[_place(crop)] = part
+            entry = whole
         self._put(index, entry)
 
     def _put(self, index: int, entry: tuple[np.ndarray, np.ndarray]) -> None:
@@ -131,3 +151,11 @@ class PixelMemory:
                 other_known, other_packed = self._kept[index]
                 known, packed = np.minimum(known, other_known), packed | other_packed
             self._put(index, (known.copy(), packed.copy()))
+
+
+def _place(crop: tuple[int, ...] | None) -> tuple[Any, ...]:
+    """Where a crop lies in an array (..., H, W)."""
+    if crop is None:
+        return (...,)
+    top, left, height, width = crop
+    return ..., slice(top, top + height), slice(left, left + width)

@@ -24,12 +24,14 @@ class Visit:
         label_maps: (K, H, W), of the image as it is stored, not mirrored.
         scores: float64 (K,).
         when: number that no other visit has, and that grows with time.
+        crop: top, left, height and width of the part of the stored image that was shown; None for a whole image.
     """
 
     index: int
     label_maps: PackedMaps
     scores: torch.Tensor
     when: int
+    crop: tuple[float, ...] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -63,9 +65,10 @@ class VisitMemory:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def recall(self, index: int) -> list[Visit]:
-        """The visits of an image, newest first."""
-        return [self._kept[serial] for serial in reversed(self._of_image.get(index, ()))]
+    def recall(self, index: int, crop: tuple[float, ...] | None = None) -> list[Visit]:
+        """The visits of one crop of an image, newest first; those of other crops are of other pixels."""
+        visits = [self._kept[serial] for serial in reversed(self._of_image.get(index, ()))]
+        return [visit for visit in visits if visit.crop == crop]
 
     def store(self, visit: Visit) -> None:
         """Keeps a visit, which must not share memory with anything that changes."""
@@ -101,6 +104,7 @@ class VisitMemory:
             "num_classes": torch.tensor(kept[0].label_maps.num_classes),
             "scores": torch.stack([visit.scores.cpu() for visit in kept]),
             "when": torch.tensor([visit.when for visit in kept]),
+            **({} if kept[0].crop is None else {"crop": torch.tensor([visit.crop for visit in kept]).double()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -124,9 +128,10 @@ class VisitMemory:
         )
         if highest >= limit:
             raise ValueError(f"packed label maps hold number {highest}; valid: 0..{limit - 1}")
-        columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist())
-        for index, numbers, scores, when in zip(*columns, strict=True):
-            merged[when] = Visit(index, PackedMaps(numbers.clone(), shape, num_classes), scores.clone(), when)
+        crops = [tuple(crop) for crop in state["crop"].tolist()] if "crop" in state else [None] * len(numbers)
+        columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist(), crops)
+        for index, numbers, scores, when, crop in zip(*columns, strict=True):
+            merged[when] = Visit(index, PackedMaps(numbers.clone(), shape, num_classes), scores.clone(), when, crop)
         self._kept.clear()
         self._of_image.clear()
         self.nbytes = 0

@@ -15,6 +15,8 @@ import tyro
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 import rss_env
+from rss_env.arguments import check_size
+from rss_env.augmentation import check_crop_size, check_scale_range, read_augment
 from rss_env.env import SegmentationEnv
 from rss_env.errors import OptionError
 from rss_env.named import importable_name
@@ -57,8 +59,13 @@ class TrainArguments:
     """height and width of the images in pixels; default: the data set's"""
     resize: Literal["pad", "crop", "stretch"] = "pad"
     """how photos reach that size"""
-    augment: Literal["none", "flip"] = "none"
-    """flip: mirror half of the training images left and right"""
+    augment: str = "none"
+    """of training images, joined by commas. flip: mirror half of them left and right; crop: show a random part of
+    crop_size; scale: of the image made larger or smaller"""
+    crop_size: tuple[int, int] | None = None
+    """crop: height and width in pixels of what the policy is trained on; it is evaluated on whole images"""
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    """scale: least and greatest factor"""
     env_kwargs: JsonObject = field(default_factory=dict)
     """the data set's own options, such as '{"num_classes": 3}'"""
     split: str = "train"
@@ -67,6 +74,9 @@ class TrainArguments:
     """split to evaluate on while training; it decides nothing"""
     val_images: int | None = None
     """most images of val_split in an evaluation, the first ones; without masks each costs a query. Default: all"""
+    eval_tile: tuple[int, int] | None = None
+    """height and width of overlapping tiles in which images are evaluated, their logits averaged; default: whole
+    images"""
 
     reward: str | None = None
     """name of the reward, or module:function of your own; default: the environment's"""
@@ -115,15 +125,23 @@ class TrainArguments:
     def __post_init__(self) -> None:
         if callable(self.reward):  # from Python; config.json stores its name
             self.reward = importable_name("reward", self.reward)
+        if isinstance(self.augment, (tuple, list)):
+            self.augment = ",".join(read_augment(self.augment)) or "none"
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split, the reward and what an algorithm adds."""
         own = {"root": self.root, "image_size": self.image_size, "resize": self.resize}
         return own | self.env_kwargs
 
+    def augmentation(self) -> dict[str, Any]:
+        """Keyword arguments of the environment that is trained on, but for those of ``env_options``."""
+        return {"augment": self.augment, "crop_size": self.crop_size, "scale_range": self.scale_range}
+
     def check(self) -> None:
         """Raises ``OptionError`` if a value is out of range."""
         check_env_id(self.env_id)
+        check_crop_size(read_augment(self.augment), self.crop_size)
+        check_scale_range(self.scale_range)
         check_env_kwargs(self.env_kwargs)
         check_object("reward_options", self.reward_options)
         check_object("network_options", self.network_options)
@@ -131,6 +149,8 @@ class TrainArguments:
         least |= {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
         if self.val_images is not None:
             least["val_images"] = 1
+        if self.eval_tile is not None:
+            check_size("eval_tile", self.eval_tile)
         check_numbers(self, least, ("max_grad_norm",))
         for kind in self.wrap:
             as_feedback(kind)
@@ -146,6 +166,7 @@ MAY_CHANGE_ON_RESUME = {
     "log_every",
     "eval_every",
     "val_images",
+    "eval_tile",
     "progress",
 }
 ENV_ARGUMENTS = {

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+Crop = tuple[float, ...]
+"""Top, left, height and width of a part of a stored image, in its pixels; integers where nothing is scaled."""
+
 
 @dataclass(frozen=True)
 class Feedback:
@@ -20,6 +23,8 @@ class Feedback:
         index: number of each image in its split, B of them.
         flipped: whether each image was shown mirrored left and right, B of them.
         shown: the infos that the environment gave together with the images.
+        crops: top, left, height and width of the part of each stored image that was shown, B of them; None if whole
+            images were.
     """
 
     label_maps: torch.Tensor
@@ -28,6 +33,7 @@ class Feedback:
     index: list[int]
     flipped: list[bool]
     shown: dict[str, Any]
+    crops: list[Crop] | None = None
 
 
 def read_feedback(label_maps: torch.Tensor, shown: dict[str, Any], infos: dict[str, Any]) -> Feedback:
@@ -48,6 +54,7 @@ def read_feedback(label_maps: torch.Tensor, shown: dict[str, Any], infos: dict[s
         index,
         shown["flipped"].tolist() if "flipped" in shown else [False] * len(index),
         shown,
+        [tuple(crop) for crop in shown["crop"].tolist()] if "crop" in shown else None,
     )
 
 

@@ -201,7 +201,7 @@ class _Trainer:
     def _make_envs(self) -> gym.vector.VectorEnv:
         """The training environment, with what becomes of its scores."""
         run = self.run
-        options = run.env_options() | {"split": run.split, "augment": run.augment}
+        options = run.env_options() | {"split": run.split} | run.augmentation()
         options |= {"reward": run.reward, "reward_options": run.reward_options}
         if self.device.type != "cpu":  # images, label maps and scores stay there
             options["device"] = str(self.device)
@@ -215,8 +215,10 @@ class _Trainer:
         run = self.run
         torch.manual_seed(run.seed)
         network = make_network(run.network, self.num_classes, run.network_options).to(self.device)
-        height, width = self.envs.single_observation_space.shape[:2]  # type: ignore[index]
-        check_network(network, run.network, (height, width), self.num_classes)
+        shown, whole = self.envs.single_observation_space.shape[:2], self.envs.metadata["image_size"]  # type: ignore[index]
+        evaluated = whole if run.eval_tile is None else tuple(map(min, run.eval_tile, whole))
+        for height, width in dict.fromkeys((shown, evaluated)):
+            check_network(network, run.network, (height, width), self.num_classes)
         return network.train()
 
     def _open_folder(self) -> None:
@@ -409,7 +411,7 @@ class _Trainer:
             "num_classes": self.num_classes,
             "class_names": metadata["class_names"],
             "palette": metadata["palette"],
-            "image_size": self.envs.single_observation_space.shape[:2],  # type: ignore[index]
+            "image_size": metadata["image_size"],
             "resize": run.resize,
             "training": training,
         }

@@ -37,7 +37,7 @@ class Validation:
 
     def __init__(self, run: TrainArguments, device: torch.device) -> None:
         self.env_id, self.device = run.env_id, device
-        self.limit = run.val_images
+        self.limit, self.tile = run.val_images, run.eval_tile
         self.options: dict[str, Any] = run.env_options() | {"split": run.val_split}
         self.options |= {"reward": run.reward, "reward_options": run.reward_options}
         check_split(self.env_id, **self.options)
@@ -45,7 +45,7 @@ class Validation:
     def evaluate(self, network: nn.Module) -> Evaluation:
         """Metrics of the most probable label maps over the split, or its first ``val_images`` images."""
         return evaluate(
-            lambda images: predict_label_maps(network, images, self.device),
+            lambda images: predict_label_maps(network, images, self.device, self.tile),
             self.env_id,
             limit=self.limit,
             **self.options,
@@ -57,7 +57,7 @@ class Validation:
         palette = np.array(envs.metadata["palette"], np.uint8)
         count = min(PICTURES, envs.metadata["num_images"])
         images = np.concatenate([envs.reset()[0] for _ in range(count)])
-        label_maps = predict_label_maps(network, images, self.device)
+        label_maps = predict_label_maps(network, images, self.device, self.tile)
         overlays = [
             overlay(image, label_map, palette, 0.6) for image, label_map in zip(images, label_maps, strict=True)
         ]

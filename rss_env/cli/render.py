@@ -16,7 +16,7 @@ from rss_env.errors import OptionError
 from rss_env.registration import env_id
 
 # Arguments of the environment that --env-kwargs may hold: those that change the picture and have no flag.
-FURTHER = ("augment", "resize", "reward", "reward_options")
+FURTHER = ("augment", "crop_size", "scale_range", "resize", "reward", "reward_options")
 
 
 def render(

@@ -239,7 +239,7 @@ def play(
         envs = FeedbackReward(envs, kind)
     algorithm.start(envs.metadata, 5)
     _, shown = envs.reset(seed=0)
-    logits = torch.zeros(num_envs, 5, *size)
+    logits = torch.zeros(num_envs, 5, *envs.single_observation_space.shape[:2])
     played = []
     for _ in range(updates):
         label_maps = algorithm.act(logits, 0.0, generator)
@@ -395,6 +395,55 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
         seen += index
 
 
+CROPPED: dict[str, Any] = {"augment": "flip,crop", "num_images": 3, "crop_size": (7, 8)}  # 4 crops of 8×9 pixels
+
+
+def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[torch.Tensor]] = []
+
+    def record(*arguments: Any) -> Any:
+        given.append([tensor.clone() for tensor in arguments[1:4]])
+        return score_evidence(*arguments)
+
+    score_evidence = likelihood.score_evidence
+    monkeypatch.setattr(likelihood, "score_evidence", record)
+    _algorithm, played = play("Image", 20, (8, 9), 2, env=CROPPED, samples_per_image=3, replay=24)
+    targets = load_dataset("Shapes", image_size=(8, 9), num_images=3, num_classes=5).targets
+    assert targets is not None
+    seen: list[tuple[int, tuple[float, ...]]] = []
+    for (lesson, _), (label_maps, scores, image) in zip(played, given, strict=True):
+        feedback = lesson.feedback
+        for maps, told, b in zip(label_maps, scores, image, strict=True):
+            top, left, height, width = map(int, feedback.crops[b])
+            target = targets[feedback.index[b], top : top + height, left : left + width]
+            target = target[:, ::-1] if feedback.flipped[b] else target
+            expected = score_images("mean_iou", maps[None].numpy(), np.ascontiguousarray(target)[None], 5)[0]
+            np.testing.assert_array_equal(told.numpy(), expected)
+        shown = list(zip(feedback.index, feedback.crops, strict=True))
+        kept = [[crop for number, crop in seen if number == index][-8:] for index, _ in shown]
+        assert lesson.replayed == sum(crops.count(crop) for crops, (_, crop) in zip(kept, shown, strict=True))
+        seen += shown
+    assert {crop for _, crop in seen} == {(top, left, 7, 8) for top in (0, 1) for left in (0, 1)}
+    assert 0 < sum(lesson.replayed for lesson, _ in played) < sum(min(8, len(seen)) for _ in seen)
+
+
+@pytest.mark.parametrize(
+    ("level", "augment", "said"),
+    [("Image", "crop", "12"), ("Image", "crop,scale", "endless"), ("Pixel", "crop,scale", "endless")],
+)
+def test_nothing_is_replayed_where_hardly_a_crop_returns(level: str, augment: str, said: str) -> None:
+    env = {"augment": augment, "num_images": 3, "crop_size": (5, 7)}  # 4·3 crops of 8×9 pixels
+    algorithm, _played = play(level, 3, (8, 9), 2, env=env, samples_per_image=3, replay=9 * 3)
+    assert len(algorithm.level.memory) == 0
+    envs = gym.make_vec(f"RSS-Shapes-{level}Reward-v0", image_size=(8, 9), **env)
+    line = Likelihood(samples_per_image=3, replay=9 * 3).start(envs.metadata, 5)
+    assert line == (
+        f"No earlier visit is replayed: each image has {said} crops, and what was scored on one is not carried over to "
+        "another."
+    )
+    assert Likelihood(samples_per_image=3, replay=0).start(envs.metadata, 5) is None
+
+
 @pytest.mark.parametrize("level", ["image", "pixel"])
 def test_it_says_when_the_memory_has_no_room_for_the_replay(level: str) -> None:
     facts = MEAN_IOU | {"reward_level": level, "num_images": 14640, "image_size": (512, 512)}
@@ -416,8 +465,13 @@ def test_the_room_that_is_asked_for_is_enough() -> None:
         assert algorithm.level.memory.nbytes == 4 * algorithm.level.image_bytes((8, 9))
 
 
-def test_what_is_known_of_the_pixels_of_mirrored_images_is_kept_unmirrored_and_adds_up() -> None:
-    algorithm, lessons = play_memory("Pixel", 8)
+@pytest.mark.parametrize("crop_size", [None, (5, 7)])
+def test_what_is_known_of_the_pixels_of_mirrored_images_and_crops_adds_up_where_they_are_stored(
+    crop_size: tuple[int, int] | None,
+) -> None:
+    env = {"augment": "flip" if crop_size is None else "flip,crop", "num_images": 4, "crop_size": crop_size}
+    algorithm, played = play("Pixel", 8, (8, 9), 2, env=env, samples_per_image=3)
+    lessons = [lesson for lesson, _ in played]
     targets = torch.tensor(load_dataset("Shapes", image_size=(8, 9), num_images=4, num_classes=5).targets)
     flips = np.concatenate([lesson.feedback.flipped for lesson in lessons])
     assert flips.any()
@@ -428,12 +482,15 @@ def test_what_is_known_of_the_pixels_of_mirrored_images_is_kept_unmirrored_and_a
     for lesson in lessons:
         for b, index in enumerate(lesson.feedback.index):
             axes = [-1] if lesson.feedback.flipped[b] else []
+            top, left, height, width = (0, 0, 8, 9) if crop_size is None else map(int, lesson.feedback.crops[b])
+            place = (..., slice(top, top + height), slice(left, left + width))
+            target, found, ruled_out = targets[index][place], known[index][place], excluded[index][place]  # views
             for label_map in lesson.feedback.label_maps[b].flip(axes):  # as the image is stored
-                known[index] = torch.where(label_map == targets[index], label_map, known[index])
+                found[label_map == target] = label_map[label_map == target]
                 for c in range(5):
-                    excluded[index, c] |= (label_map == c) & (targets[index] != c)
-            assert torch.equal(lesson.known[b], known[index].flip(axes))
-            assert torch.equal(lesson.excluded[b], excluded[index].flip(axes))
+                    ruled_out[c] |= (label_map == c) & (target != c)
+            assert torch.equal(lesson.known[b], found.flip(axes))
+            assert torch.equal(lesson.excluded[b], ruled_out.flip(axes))
     assert isinstance(algorithm.level, PixelLevel)
     for index in range(4):
         recalled = algorithm.level.memory.recall(index)

@@ -100,9 +100,9 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
     save_policy(weights, UNet(3, 8), description)
     shown = []
 
-    def recording(policy: UNet, images: np.ndarray, device: torch.device) -> np.ndarray:
+    def recording(policy: UNet, images: np.ndarray, *rest: Any) -> np.ndarray:
         shown.append(images)
-        return predict_label_maps(policy, images, device)
+        return predict_label_maps(policy, images, *rest)
 
     monkeypatch.setattr(policy, "predict_label_maps", recording)
     photo = tmp_path / "photo.png"
@@ -118,7 +118,7 @@ def test_a_photo_of_other_proportions_is_brought_to_the_scale_of_training(
 def test_enlarging_a_label_map_invents_no_class_between_two_others(
     command: Callable[..., Any], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def left_0_right_2(policy: UNet, images: np.ndarray, device: torch.device) -> np.ndarray:
+    def left_0_right_2(policy: UNet, images: np.ndarray, *rest: Any) -> np.ndarray:
         label_maps = np.zeros(images.shape[:3], np.uint8)
         label_maps[:, :, images.shape[2] // 2 :] = 2
         return label_maps

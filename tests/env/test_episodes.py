@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from rss_env import SegmentationEnv
-from rss_env.episodes import EpisodeStream, check_augment, check_order
+from rss_env.augmentation import read_augment
+from rss_env.episodes import EpisodeStream, check_order
 from rss_env.errors import OptionError
 
 FALSE_ALARM = 1e-6
@@ -34,7 +35,7 @@ def assert_uniform(counts: np.ndarray) -> None:
 
 def draws(stream: EpisodeStream, episodes: int) -> tuple[np.ndarray, np.ndarray]:
     """int64 (episodes, B) indices and bool (episodes, B) coins."""
-    indices, coins = zip(*(stream.draw() for _ in range(episodes)), strict=True)
+    indices, coins, _ = zip(*(stream.draw() for _ in range(episodes)), strict=True)
     return np.stack(indices), np.stack(coins)
 
 
@@ -91,7 +92,7 @@ def test_a_mask_lets_the_other_environments_wait(keys: list[int], masks: st.Data
     begun = np.zeros(len(keys), int)
     for _ in range(6):
         mask = np.array(masks.draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys))))
-        indices, coins = stream.draw(mask)
+        indices, coins, _ = stream.draw(mask)
         for b in np.flatnonzero(mask):
             assert indices[b] == whole[0][begun[b], b]
             assert coins[b] == whole[1][begun[b], b]
@@ -134,4 +135,4 @@ def test_unknown_orders_and_augmentations_list_the_valid_ones():
         with pytest.raises(OptionError, match="Unknown order 'x'; valid: random, sequential"):
             call()
     with pytest.raises(OptionError, match="Unknown augment 'x'; valid: none, flip"):
-        check_augment("x")
+        read_augment("x")

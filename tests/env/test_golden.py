@@ -93,6 +93,10 @@ def seen() -> dict[str, Any]:
         kind: play(FeedbackReward(gym.make("RSS-Shapes-ImageReward-v0", **SMALL), kind), 3)["rewards"]
         for kind in ("noise:0.1", "stars:5")
     }
+    found["crops"] = {
+        augment: play(gym.make("RSS-Shapes-ImageReward-v0", **SMALL, augment=augment, crop_size=(16, 20)), 4)
+        for augment in ("flip,crop", "flip,crop,scale")
+    }
     found["data"] = {}
     for split in shapes.SPLIT_SIZES:
         for difficulty in shapes.DIFFICULTIES:

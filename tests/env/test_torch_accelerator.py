@@ -25,6 +25,7 @@ MODES = [mode.value for mode in AutoresetMode]
 REWARD_LEVELS = [(name, level) for name in REWARDS for level in LEVELS if REWARDS[name].has_level(level)]
 WEIGHTS = {"reward_options": {"class_weights": [1.0, 2.0, 0.5, 1.0, 0.7]}}
 EVERYTHING: dict[str, Any] = {"samples_per_image": 2, "expose_target": True, "augment": "flip"}
+CROPPED: dict[str, Any] = {"augment": "flip,crop", "crop_size": (24, 28)}
 
 # The CPU, treated as an accelerator
 
@@ -164,7 +165,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_task, "_check_device", torch.device)
 
 
-ON_HOST = {"index", "_index", "flipped", "_flipped"}
+ON_HOST = {f"{mask}{name}" for name in ("index", "flipped", "crop") for mask in ("", "_")}
 HOST = torch.device("cpu")
 
 
@@ -204,6 +205,20 @@ def test_no_devices_mix_no_copy_waits_and_all_is_where_it_belongs(reward: str, l
 
 
 @pytest.mark.usefixtures("pretended")
+@pytest.mark.parametrize("augment", ["flip,crop", "flip,crop,scale"])
+@pytest.mark.parametrize("cache", ["device", "host"])
+def test_no_devices_mix_and_no_copy_waits_for_crops(augment: str, cache: str):
+    options = {"num_envs": 3, "image_size": MAP, "num_images": 6, **EVERYTHING, **CROPPED, "augment": augment}
+    envs, twin = TorchSegmentationVectorEnv(device="meta", cache=cache, **options), SegmentationVectorEnv(**options)
+    envs.reset(seed=0)
+    twin.reset(seed=0)
+    maps = random_maps(twin)
+    with OneDevice():
+        assert_same_form(envs.reset(), twin.reset())
+        assert_same_form(envs.step(torch.zeros(maps.shape, dtype=torch.uint8, device=META)), twin.step(maps))
+
+
+@pytest.mark.usefixtures("pretended")
 def test_labels_on_the_host_are_checked_at_once():
     envs = TorchSegmentationVectorEnv(device="meta", num_envs=3, image_size=MAP, num_images=6)
     envs.reset(seed=0)
@@ -232,8 +247,9 @@ def test_an_array_that_changes_in_place_is_sent_again():
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("cache", ["device", "host"])
-def test_on_cuda_no_step_waits_and_all_agrees_with_numpy(level: str, cache: str):
-    options = {"num_envs": 3, "level": level, "image_size": MAP, "num_images": 6, **EVERYTHING}
+@pytest.mark.parametrize("augment", [{}, CROPPED, CROPPED | {"augment": "flip,crop,scale"}])
+def test_on_cuda_no_step_waits_and_all_agrees_with_numpy(level: str, cache: str, augment: dict[str, Any]):
+    options = {"num_envs": 3, "level": level, "image_size": MAP, "num_images": 6, **EVERYTHING, **augment}
     envs, twin = TorchSegmentationVectorEnv(device="cuda", cache=cache, **options), SegmentationVectorEnv(**options)
     ours, theirs = [envs.reset(seed=0)], [twin.reset(seed=0)]
     all_maps = [random_maps(twin, seed) for seed in range(5)]

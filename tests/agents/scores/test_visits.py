@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -25,6 +26,20 @@ def make_visit(index: int, mark: int, samples: int = SAMPLES) -> Visit:
         torch.full((samples,), mark / 2, dtype=torch.float64),
         mark,
     )
+
+
+def test_a_visit_comes_back_only_for_the_crop_that_it_is_of_from_a_file_too() -> None:
+    memory, restored = VisitMemory(9, 1), VisitMemory(9, 1)
+    crops = [(0.0, 1.0, 3.0, 2.0), (0.5, 1.0, 3.0, 2.0), (0.0, 1.0, 3.0, 2.0)]
+    for mark, crop in enumerate(crops):
+        memory.store(dataclasses.replace(make_visit(4, mark), crop=crop))
+    restored.load_state_dict(through_a_file(memory.state_dict()))
+    for each in (memory, restored):
+        assert [visit.when for visit in each.recall(4, (0, 1, 3, 2))] == [2, 0]
+        assert [visit.when for visit in each.recall(4, crops[1])] == [1]
+        assert not each.recall(4, (0, 0, 3, 2))
+        assert not each.recall(4)
+        assert not each.recall(3, crops[0])
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:

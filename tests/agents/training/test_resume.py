@@ -59,6 +59,26 @@ def run_pixel_level(run_dir: Path, interrupt: int | None = None, **arguments: An
     return run_likelihood(run_dir, interrupt, env_id="RSS-Shapes-PixelReward-v0", **arguments)
 
 
+def run_crops(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    """Of two crops an image, so that visits are replayed."""
+    crops = {"augment": "flip,crop", "crop_size": (15, 17)}
+    result = run_likelihood(run_dir, interrupt, **crops | {"env_kwargs": {"num_images": 4}} | arguments)
+    if interrupt is not None:
+        memories = [torch.load(file, weights_only=True) for file in result.checkpoint.glob("**/memory*")]
+        assert any(len(memory["crop"]) for memory in memories)
+    return result
+
+
+def run_scales(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    return run_likelihood(
+        run_dir, interrupt, augment="flip,crop,scale", crop_size=(12, 12), eval_tile=(9, 9), **arguments
+    )
+
+
+def run_pixels_of_crops(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    return run_pixel_level(run_dir, interrupt, augment="flip,crop", crop_size=(12, 12), **arguments)
+
+
 def run_rss(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
     return run(RSS(samples_per_image=4, cells=(4, 2, 1), advantage="psd"), run_dir, interrupt, **arguments)
 
@@ -132,8 +152,14 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert all(torch.equal(moments[name][key], other_moments[name][key]) for key in moments[name])
 
 
-@pytest.mark.parametrize("run", [run_likelihood, run_pixel_level, run_rss, run_accumulating, run_supervised])
-@pytest.mark.parametrize("interrupt", [4, 5])  # at a checkpoint and between two
+RUNS = (run_likelihood, run_pixel_level, run_rss, run_accumulating, run_supervised)
+OF_CROPS = (run_crops, run_scales, run_pixels_of_crops)
+
+
+@pytest.mark.parametrize(
+    ("run", "interrupt"),  # at a checkpoint and between two
+    [*((run, interrupt) for run in RUNS for interrupt in (4, 5)), *((run, 5) for run in OF_CROPS)],
+)
 def test_a_run_interrupted_half_way_and_resumed_ends_like_an_uninterrupted_one(
     run: Callable[..., Result], interrupt: int, tmp_path: Path
 ) -> None:
