@@ -29,8 +29,8 @@ def arguments_of(env: gym.Env | VectorEnv) -> tuple[dict[str, Any], int | None]:
 
     Returns:
         The fields of ``TrainArguments`` that make a run's environment like it, and its ``samples_per_image``, which is
-        the algorithm's to choose. What is for looking or for other loops, such as ``render_mode``, ``expose_target``,
-        ``order`` and ``autoreset_mode``, is left out.
+        the algorithm's to choose. What is for looking or for other loops, such as ``render_mode``, ``order``
+        and ``autoreset_mode``, is left out.
 
     Raises:
         OptionError: it is no environment, was not made by its id, or has a wrapper that a run cannot have.

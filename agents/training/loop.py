@@ -45,7 +45,7 @@ class Result:
     Attributes:
         step: optimiser steps done.
         finished: False if it was interrupted, or stopped by a callback.
-        evaluation: of the policy at the end, on the validation split; None if it was interrupted before there was one.
+        evaluation: of the policy at the end, on the validation split; None if it was interrupted between two.
         reward_queries: label maps scored, those of evaluations without masks included.
         seconds: training time of the whole run, earlier parts of a resumed one included.
         checkpoint: folder of the last checkpoint.
