@@ -93,7 +93,7 @@ class Convolution(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padding = self.kernel // 2
         if self.stride > 1:
-            # No negative numbers are divided: see padding.py.
+            # No negative number is divided: ONNX, to which the network may be exported, rounds those another way.
             around = [max((n - 1) // self.stride * self.stride + self.kernel - n, 0) for n in x.shape[2:]]
             (top, left), (height, width) = [n // 2 for n in around], around
             x, padding = F.pad(x, (left, width - left, top, height - top)), 0

@@ -11,6 +11,4 @@ MULTIPLE = 32  # the coarsest features of the usual encoders have 1/32 of the si
 def pad(x: torch.Tensor) -> torch.Tensor:
     """Zeros at the bottom and on the right, up to a multiple of 32; (B, 3, H, W) -> (B, 3, H', W')."""
     height, width = x.shape[2:]
-    # No negative numbers are divided: ONNX, to which a network may be exported, rounds them another way.
-    bottom, right = ((MULTIPLE - size % MULTIPLE) % MULTIPLE for size in (height, width))
-    return F.pad(x, (0, right, 0, bottom))
+    return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE))

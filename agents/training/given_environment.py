@@ -36,7 +36,7 @@ def arguments_of(env: gym.Env | VectorEnv) -> tuple[dict[str, Any], int | None]:
         OptionError: it is no environment, was not made by its id, or has a wrapper that a run cannot have.
     """
     if not isinstance(env, gym.Env | VectorEnv):
-        raise OptionError(f"env must be the id of an environment, or one of gym.make or gym.make_vec; got {env!r}.")
+        raise OptionError(f"env_id must be the id of an environment, or one of gym.make or gym.make_vec; got {env!r}.")
     if env.spec is None:
         raise OptionError(
             f"{env} was not made by gym.make or gym.make_vec, so its arguments are not known: pass its id."

@@ -19,7 +19,7 @@ from agents.errors import CheckpointError
 from agents.networks import name_of
 from agents.networks import policy as policies
 from agents.networks.checkpoints import load_policy, predict_label_maps, save_policy
-from agents.networks.padding import pad
+from agents.networks.efficientnet import EfficientNetLite0
 from agents.networks.unet import UNet
 from rss_env import rendering
 from rss_env.errors import DatasetError, OptionError
@@ -50,21 +50,9 @@ class FixedPadding(torch.nn.Module):
         return self.unet(x)[:, :, :height]
 
 
-class Padded(torch.nn.Module):
-    """A network that pads as those of other libraries do."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.layer = torch.nn.Conv2d(3, num_classes, 3, stride=16, padding=1)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = torch.nn.functional.interpolate(self.layer(pad(images.permute(0, 3, 1, 2) / 255)), scale_factor=16.0)
-        return x[:, :, : images.shape[1], : images.shape[2]]
-
-
 def policy_of(network: torch.nn.Module) -> Policy:
     described = {"network": name_of(type(network)), "network_options": {}, "num_classes": 3, "resize": "pad"}
-    return Policy(network.eval(), described | {"image_size": [16, 24], "palette": [[0, 0, 0]] * 3})
+    return Policy(network.eval(), described | {"image_size": [32, 48], "palette": [[0, 0, 0]] * 3})
 
 
 @pytest.fixture(scope="module")
@@ -178,25 +166,26 @@ def test_torchscript_gives_the_logits_for_images_of_any_size(policy: Policy, tmp
 
 def test_a_network_that_cannot_be_traced_for_any_size_takes_one_only(fixed_padding: Policy, tmp_path: Path) -> None:
     written = fixed_padding.export(tmp_path / "policy.pt", "torchscript")
-    assert str(written).endswith("takes images of 16×24 pixels only")
-    loaded, images = torch.jit.load(str(written.path)), PHOTOS[:, :16, :24]
+    assert str(written).endswith("takes images of 32×48 pixels only")
+    loaded, images = torch.jit.load(str(written.path)), RNG.integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     torch.testing.assert_close(loaded(torch.from_numpy(images)), logits(fixed_padding, images), rtol=1e-4, atol=1e-5)
     with pytest.raises(torch.jit.Error, match="wrong height"):
         loaded(torch.from_numpy(PHOTOS))
 
 
-@pytest.mark.parametrize("name", ["unet", "padded", "fixed padding"])
+@pytest.mark.parametrize("name", ["unet", "efficientnet", "fixed padding"])
 def test_onnx_gives_the_logits(policy: Policy, fixed_padding: Policy, name: str, tmp_path: Path) -> None:
     onnx, runtime = (
         pytest.importorskip(name, reason=f"needs {name}: pip install 'rss-env[export]'")
         for name in ("onnx", "onnxruntime")
     )
-    exported = {"unet": policy, "padded": policy_of(Padded(3)), "fixed padding": fixed_padding}[name]
+    efficientnet = policy_of(EfficientNetLite0(3, pretrained=False, width=8))
+    exported = {"unet": policy, "efficientnet": efficientnet, "fixed padding": fixed_padding}[name]
     any_size = name != "fixed padding"
     written = exported.export(tmp_path / "policy.onnx", "onnx")
-    assert written.sizes == ("any" if any_size else (16, 24))
+    assert written.sizes == ("any" if any_size else (32, 48))
     session = runtime.InferenceSession(str(written.path), providers=["CPUExecutionProvider"])
-    images = PHOTOS if any_size else PHOTOS[:, :16, :24]
+    images = RNG.integers(0, 256, (2, *((61, 98) if any_size else (32, 48)), 3), dtype=np.uint8)
     (given,) = session.run(["logits"], {"images": images})
     np.testing.assert_allclose(given, logits(exported, images), rtol=1e-3, atol=1e-4)
     (stored,) = [entry.value for entry in onnx.load(str(written.path)).metadata_props if entry.key == "policy"]
