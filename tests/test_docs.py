@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
+from agents.training.callbacks import Callback
 from docs.generate import source
 from docs.generate.environment_page import VERSIONS, environment_page, example, slug
 from docs.generate.links import markdown_files, section, to_site
@@ -177,6 +178,14 @@ def test_the_commands_on_the_page_of_your_own_score_run(tmp_path: Path, monkeypa
         assert ended.value.code == 0, command
     assert len(list((tmp_path / "runs").glob("*/config.json"))) == 3
     assert (tmp_path / "picture.png").exists()
+
+
+def test_the_page_of_python_has_every_method_of_a_callback():
+    table = re.findall(r"^\| `(\w+)\((.*?)\)` \|", section(page("python"), "Watch, and stop early"), flags=re.MULTILINE)
+    methods = {name: method for name, method in vars(Callback).items() if name.startswith("on_")}
+    assert dict(table) == {
+        name: ", ".join([*inspect.signature(method).parameters][1:]) for name, method in methods.items()
+    }
 
 
 def test_the_page_of_your_own_score_has_every_setting_of_slow_ones_with_its_default():

@@ -180,7 +180,8 @@ def check_classes(
     for number, (own, other) in enumerate(zip(description.get("class_names", ()), class_names or (), strict=False)):
         if own != other and not {own, other} & {f"class {number}"}:  # which is no name
             raise CheckpointError(
-                f"{source} holds a policy for other classes: its class {number} is {own!r}, the environment's {other!r}."
+                f"{source} holds a policy for other classes: its class {number} is {own!r}, the environment's "
+                f"{other!r}."
             )
 
 

@@ -93,7 +93,8 @@ class Convolution(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padding = self.kernel // 2
         if self.stride > 1:
-            around = [max((-(-n // self.stride) - 1) * self.stride + self.kernel - n, 0) for n in x.shape[2:]]
+            # No negative number is divided: ONNX, to which the network may be exported, rounds those another way.
+            around = [max((n - 1) // self.stride * self.stride + self.kernel - n, 0) for n in x.shape[2:]]
             (top, left), (height, width) = [n // 2 for n in around], around
             x, padding = F.pad(x, (left, width - left, top, height - top)), 0
         weight = self.weight * self.scale[:, None, None, None]  # cheaper than scaling what comes out

@@ -41,7 +41,7 @@ def push(policy: Policy, repo_id: str, *, private: bool = False) -> str:
         try:
             hub.create_repo(repo_id, private=private, exist_ok=True)
             hub.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Policy of rss-env")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of the hub, of the network, of a name: the library has many
             raise OptionError(f"Cannot push to {repo_id}: {one_line(error)}") from error
     return HUB + repo_id
 
@@ -58,5 +58,5 @@ def fetch(name: str) -> Path:
     try:
         files = [EXPORTED, CHECKSUMS, "config.json"]
         return Path(hub.snapshot_download(repo_id, revision=revision or None, allow_patterns=files))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the hub, of the network, of a name: the library has many
         raise CheckpointError(f"Cannot fetch {name}: {one_line(error)}") from error

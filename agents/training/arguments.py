@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -127,6 +128,7 @@ class TrainArguments:
             self.reward = importable_name("reward", self.reward)
         if isinstance(self.augment, (tuple, list)):
             self.augment = ",".join(read_augment(self.augment)) or "none"
+        self.root, self.run_dir = (path and os.fspath(path) for path in (self.root, self.run_dir))
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split, the reward and what an algorithm adds."""

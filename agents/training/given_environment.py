@@ -29,14 +29,14 @@ def arguments_of(env: gym.Env | VectorEnv) -> tuple[dict[str, Any], int | None]:
 
     Returns:
         The fields of ``TrainArguments`` that make a run's environment like it, and its ``samples_per_image``, which is
-        the algorithm's to choose. What is for looking or for other loops, such as ``render_mode``, ``expose_target``,
-        ``order`` and ``autoreset_mode``, is left out.
+        the algorithm's to choose. What is for looking or for other loops, such as ``render_mode``, ``order``
+        and ``autoreset_mode``, is left out.
 
     Raises:
         OptionError: it is no environment, was not made by its id, or has a wrapper that a run cannot have.
     """
     if not isinstance(env, gym.Env | VectorEnv):
-        raise OptionError(f"env must be the id of an environment, or one of gym.make or gym.make_vec; got {env!r}.")
+        raise OptionError(f"env_id must be the id of an environment, or one of gym.make or gym.make_vec; got {env!r}.")
     if env.spec is None:
         raise OptionError(
             f"{env} was not made by gym.make or gym.make_vec, so its arguments are not known: pass its id."

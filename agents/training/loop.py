@@ -45,7 +45,7 @@ class Result:
     Attributes:
         step: optimiser steps done.
         finished: False if it was interrupted, or stopped by a callback.
-        evaluation: of the policy at the end, on the validation split; None if it was interrupted before there was one.
+        evaluation: of the policy at the end, on the validation split; None if it was interrupted between two.
         reward_queries: label maps scored, those of evaluations without masks included.
         seconds: training time of the whole run, earlier parts of a resumed one included.
         checkpoint: folder of the last checkpoint.
@@ -88,7 +88,7 @@ class Result:
 
 
 def train(
-    env: str | gym.Env | gym.vector.VectorEnv,
+    env_id: str | gym.Env | gym.vector.VectorEnv,
     algorithm: Algorithm | None = None,
     *,
     network: str | Factory = "unet",
@@ -98,8 +98,8 @@ def train(
     """Trains a policy, from a notebook or a program.
 
     Args:
-        env: id of the environment, or one that ``gym.make`` or ``gym.make_vec`` made, also with ``FeedbackReward``
-            around it: the run makes its own like it. ``num_envs`` of a vector environment becomes ``batch_size``.
+        env_id: of the environment, or an environment that ``gym.make`` or ``gym.make_vec`` made, also with
+            ``FeedbackReward`` around it: the run makes its own like it. ``num_envs`` becomes ``batch_size``.
         algorithm: with its hyper-parameters, such as ``Likelihood(samples_per_image=8)``; default: ``Likelihood()``.
         network: name of the policy's network, or a factory that can be imported again: see ``agents.networks``.
         callbacks: objects of classes derived from ``Callback``, or functions ``(step, metrics)``, which are called as
@@ -122,7 +122,7 @@ def train(
         print(result.evaluation.miou, result.reward_queries)
         label_map = result.policy.predict("photo.jpg")
     """
-    given, samples = ({"env_id": env}, None) if isinstance(env, str) else arguments_of(env)
+    given, samples = ({"env_id": env_id}, None) if isinstance(env_id, str) else arguments_of(env_id)
     algorithm = _algorithm(algorithm, samples)
     run = TrainArguments(network=name_of(network), **given | arguments)
     if run.run_dir is None:

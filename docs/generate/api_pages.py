@@ -22,6 +22,11 @@ API = {
         "agents.training.arguments.TrainArguments",
         "agents.training.algorithm",
         "agents.training.feedback",
+        "agents.training.callbacks.Callback",
+        "agents.training.callbacks.StopTraining",
+        "agents.callbacks.Tracker",
+        "agents.callbacks.WandB",
+        "agents.callbacks.Trackio",
     ),
     "Algorithms": (
         "agents.likelihood.Likelihood",
@@ -45,6 +50,12 @@ API = {
         "agents.networks.fine_tuning",
         "agents.networks.libraries.Preprocessing",
         "agents.networks.checkpoints",
+    ),
+    "Policies": (
+        "agents.networks.policy.load",
+        "agents.networks.policy.Policy",
+        "agents.networks.exporting",
+        "agents.networks.hub.push",
     ),
     "Operations": ("agents.ops",),
 }

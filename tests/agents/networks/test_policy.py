@@ -16,8 +16,10 @@ from PIL import Image
 
 from agents import Policy, export, load, push
 from agents.errors import CheckpointError
+from agents.networks import name_of
 from agents.networks import policy as policies
 from agents.networks.checkpoints import load_policy, predict_label_maps, save_policy
+from agents.networks.efficientnet import EfficientNetLite0
 from agents.networks.unet import UNet
 from rss_env import rendering
 from rss_env.errors import DatasetError, OptionError
@@ -48,11 +50,14 @@ class FixedPadding(torch.nn.Module):
         return self.unet(x)[:, :, :height]
 
 
+def policy_of(network: torch.nn.Module) -> Policy:
+    described = {"network": name_of(type(network)), "network_options": {}, "num_classes": 3, "resize": "pad"}
+    return Policy(network.eval(), described | {"image_size": [32, 48], "palette": [[0, 0, 0]] * 3})
+
+
 @pytest.fixture(scope="module")
 def fixed_padding() -> Policy:
-    torch.manual_seed(0)
-    described = {"network": f"{__name__}:FixedPadding", "network_options": {}, "num_classes": 3, "resize": "pad"}
-    return Policy(FixedPadding(3).eval(), described | {"image_size": [16, 24], "palette": [[0, 0, 0]] * 3})
+    return policy_of(FixedPadding(3))
 
 
 def test_every_form_of_a_photo_gives_the_same_label_map_of_its_size(policy: Policy, tmp_path: Path) -> None:
@@ -126,7 +131,7 @@ def test_a_policy_can_be_evaluated(policy: Policy, finished_run: Path) -> None:
     ],
 )
 def test_what_is_no_photo_is_refused(policy: Policy, wrong: Any) -> None:
-    with pytest.raises(OptionError, match="^image "):
+    with pytest.raises(OptionError, match=r"^image "):
         policy.predict(wrong)
 
 
@@ -161,24 +166,26 @@ def test_torchscript_gives_the_logits_for_images_of_any_size(policy: Policy, tmp
 
 def test_a_network_that_cannot_be_traced_for_any_size_takes_one_only(fixed_padding: Policy, tmp_path: Path) -> None:
     written = fixed_padding.export(tmp_path / "policy.pt", "torchscript")
-    assert str(written).endswith("takes images of 16×24 pixels only")
-    loaded, images = torch.jit.load(str(written.path)), PHOTOS[:, :16, :24]
+    assert str(written).endswith("takes images of 32×48 pixels only")
+    loaded, images = torch.jit.load(str(written.path)), RNG.integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     torch.testing.assert_close(loaded(torch.from_numpy(images)), logits(fixed_padding, images), rtol=1e-4, atol=1e-5)
     with pytest.raises(torch.jit.Error, match="wrong height"):
         loaded(torch.from_numpy(PHOTOS))
 
 
-@pytest.mark.parametrize("any_size", [True, False])
-def test_onnx_gives_the_logits(policy: Policy, fixed_padding: Policy, any_size: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["unet", "efficientnet", "fixed padding"])
+def test_onnx_gives_the_logits(policy: Policy, fixed_padding: Policy, name: str, tmp_path: Path) -> None:
     onnx, runtime = (
         pytest.importorskip(name, reason=f"needs {name}: pip install 'rss-env[export]'")
         for name in ("onnx", "onnxruntime")
     )
-    exported = policy if any_size else fixed_padding
+    efficientnet = policy_of(EfficientNetLite0(3, pretrained=False, width=8))
+    exported = {"unet": policy, "efficientnet": efficientnet, "fixed padding": fixed_padding}[name]
+    any_size = name != "fixed padding"
     written = exported.export(tmp_path / "policy.onnx", "onnx")
-    assert written.sizes == ("any" if any_size else (16, 24))
+    assert written.sizes == ("any" if any_size else (32, 48))
     session = runtime.InferenceSession(str(written.path), providers=["CPUExecutionProvider"])
-    images = PHOTOS if any_size else PHOTOS[:, :16, :24]
+    images = RNG.integers(0, 256, (2, *((61, 98) if any_size else (32, 48)), 3), dtype=np.uint8)
     (given,) = session.run(["logits"], {"images": images})
     np.testing.assert_allclose(given, logits(exported, images), rtol=1e-3, atol=1e-4)
     (stored,) = [entry.value for entry in onnx.load(str(written.path)).metadata_props if entry.key == "policy"]
@@ -276,7 +283,7 @@ def test_a_policy_that_is_pushed_can_be_loaded_from_the_hub(policy: Policy, hub:
 
 
 def test_a_model_that_is_not_there_is_one_line(hub: SimpleNamespace) -> None:
-    with pytest.raises(CheckpointError, match="^Cannot fetch hub:me/none: 404: me/none not found$"):
+    with pytest.raises(CheckpointError, match=r"^Cannot fetch hub:me/none: 404: me/none not found$"):
         load("hub:me/none")
 
 
@@ -284,7 +291,7 @@ def test_code_that_a_model_of_the_hub_names_is_not_run(
     hub: SimpleNamespace, fixed_padding: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(fixed_padding, "me/own")
-    with pytest.raises(CheckpointError, match="code of its own, .*:FixedPadding', which is not run unseen") as raised:
+    with pytest.raises(CheckpointError, match=r"code of its own, .*:FixedPadding', which is not run unseen") as raised:
         load("hub:me/own")
     assert str(raised.value).endswith(str(hub.root / "me" / "own"))
     assert isinstance(load(hub.root / "me" / "own"), Policy)

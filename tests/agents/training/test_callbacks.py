@@ -23,7 +23,7 @@ def small_run(run_dir: Path, **arguments: Any) -> Result:
     options = {"image_size": (16, 16), "env_kwargs": {"num_images": 4}, "network_options": {"width": 8}}
     often = {"log_every": 1, "eval_every": 2, "checkpoint_every": 2}
     given = options | often | {"steps": 3, "batch_size": 2, "progress": False} | arguments
-    return train("RSS-Shapes-ImageReward-v0", Likelihood(samples_per_image=2), run_dir=str(run_dir), **given)
+    return train("RSS-Shapes-ImageReward-v0", Likelihood(samples_per_image=2), run_dir=run_dir, **given)
 
 
 class Recording(Callback):

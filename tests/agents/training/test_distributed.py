@@ -113,6 +113,12 @@ def use_the_job(job: Job) -> dict[str, Any]:
     return found
 
 
+def fail_at_two(step: int, called: list[int]) -> None:
+    called.append(step)
+    if step == 2:
+        raise RuntimeError("no connection")
+
+
 def run_process(rank: int, folder: str, ports: Sequence[int]) -> None:
     """What each of two processes does; its findings go into a file."""
     torch.set_num_threads(1)
@@ -133,6 +139,12 @@ def run_process(rank: int, folder: str, ports: Sequence[int]) -> None:
     result, recording = run_likelihood(runs / "interrupted", 3 if rank == 1 else None, steps=6, checkpoint_every=9)
     found["interrupted"] = recording.shown
     found["result"] = [result.step, result.finished, result.reward_queries]
+    os.environ["MASTER_PORT"] = str(next(remaining))
+    found["called"] = []
+    try:
+        run_supervised(runs / "failing", steps=6, callbacks=[lambda step, _: fail_at_two(step, found["called"])])
+    except (RuntimeError, JobError) as error:
+        found["raised"] = f"{type(error).__name__}: {error}"
     torch.save(found, runs / f"found-{rank}.pt")
 
 
@@ -140,7 +152,7 @@ def run_process(rank: int, folder: str, ports: Sequence[int]) -> None:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of what two processes did together, and what each found."""
     folder = tmp_path_factory.mktemp("pair")
-    multiprocessing.spawn(run_process, args=(str(folder), free_ports(2 + len(SEVERAL))), nprocs=2)
+    multiprocessing.spawn(run_process, args=(str(folder), free_ports(3 + len(SEVERAL))), nprocs=2)
     return folder, [torch.load(folder / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -156,6 +168,15 @@ def test_the_processes_of_a_job_agree(pair: Any) -> None:
             "JobError: process 0 failed: ValueError: no room" if rank else "ValueError: no room"
         )
         assert found["after the failure"] == 2
+
+
+def test_an_error_in_a_callback_of_process_0_ends_both_with_a_checkpoint(pair: Any) -> None:
+    folder, found = pair
+    assert [one["called"] for one in found] == [[1, 2], []]
+    raised = ["RuntimeError: no connection", "JobError: process 0 failed: RuntimeError: no connection"]
+    assert [one["raised"] for one in found] == raised
+    checkpoint, said = RunFolder(folder / "failing").latest_whole_checkpoint()
+    assert (checkpoint, said) == (folder / "failing" / "checkpoints" / "step-00000002", None)
 
 
 def test_a_process_alone_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

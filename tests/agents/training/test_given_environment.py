@@ -89,7 +89,7 @@ def test_what_is_passed_to_train_goes_before_the_environments(tmp_path: Path) ->
         (lambda: RecordEpisodeStatistics(gym.make(ENV_ID, **OPTIONS)), "wrapper RecordEpisodeStatistics"),
         (lambda: gym.make("CartPole-v1", max_episode_steps=-1), "Unknown env_id 'CartPole-v1'; valid:"),
         (lambda: gym.make(ENV_ID, samples_per_image=8, **OPTIONS), "samples_per_image=8, but the algorithm 4"),
-        (lambda: 5, "env must be the id of an environment"),
+        (lambda: 5, "env_id must be the id of an environment"),
     ],
 )
 def test_what_a_run_cannot_train_on_is_one_line_that_says_why(
