@@ -210,7 +210,7 @@ def _windows(data: Array, size: tuple[int, int]) -> Array:
 
 def _nearest(data: Array, indices: Array, rows: Array, columns: Array) -> Array:
     height, width = data.shape[1:3]
-    labels = data[indices[:, None, None], _pixel(rows, height)[:, :, None], _pixel(columns, width)[:, None]]
+    labels = _pixels(data, indices, _pixel(rows, height), _pixel(columns, width))
     inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None]
     return namespace(data).where(inside, labels, IGNORE_INDEX)
 
@@ -218,20 +218,29 @@ def _nearest(data: Array, indices: Array, rows: Array, columns: Array) -> Array:
 def _interpolated(data: Array, indices: Array, rows: Array, columns: Array, padding: Array) -> Array:
     """Bilinear interpolation between the middles of the four nearest pixels, rounded to the nearest integer."""
     height, width = data.shape[1:3]
-    inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None]
-    total: Any = 0
-    for down in (0, 1):
-        for right in (0, 1):
-            corner = data[
-                indices[:, None, None],
-                _pixel(rows - UNIT // 2 + down * UNIT, height)[:, :, None],
-                _pixel(columns - UNIT // 2 + right * UNIT, width)[:, None],
-            ]
-            weight = _weight(rows, down)[:, :, None] * _weight(columns, right)[:, None]
-            total = total + corner * weight[..., None]
-    rounded = (total + UNIT * UNIT // 2) // (UNIT * UNIT)
-    shown = namespace(data).where(inside[..., None], rounded, padding)
+    # What depends on the column has an axis of colours: NumPy is slow where the last axis is short and broadcast.
+    around = padding + 0 * columns[:, None, :, None]  # (B, 1, w, 3)
+    inside = _inside(rows, height)[:, :, None, None] & (_inside(columns, width)[:, None, :, None] & (around >= 0))
+    rows, columns = rows - UNIT // 2, columns - UNIT // 2  # where the nearer pixel above and left has its middle
+    down, right = (rows & UNIT - 1)[:, :, None, None], (columns & UNIT - 1)[:, None, :, None] + 0 * around
+    lines = []
+    for line in (rows, rows + UNIT):
+        near, far = (
+            _pixels(data, indices, _pixel(line, height), _pixel(column, width)) for column in (columns, columns + UNIT)
+        )
+        lines.append(near * (UNIT - right) + far * right)
+    total = lines[0] * (UNIT - down) + lines[1] * down
+    shown = namespace(data).where(inside, total + UNIT * UNIT // 2 >> 16, around)
     return shown.astype(np.uint8) if isinstance(shown, np.ndarray) else shown.byte()
+
+
+def _pixels(data: Array, indices: Array, rows: Array, columns: Array) -> Array:
+    """Pixels of B images at rows (B, h) and columns (B, w)."""
+    places = indices[:, None, None], rows[:, :, None], columns[:, None]
+    if not isinstance(data, np.ndarray) or data.ndim == 3:
+        return data[places]
+    found = data.view("V3")[..., 0][places]  # a colour as one item of three bytes: five times faster
+    return found.view(np.uint8).reshape(*found.shape, 3)
 
 
 def _inside(places: Array, side: int) -> Array:
@@ -241,9 +250,3 @@ def _inside(places: Array, side: int) -> Array:
 def _pixel(places: Array, side: int) -> Array:
     """Numbers of the pixels that places are in, of the nearest one for those outside."""
     return (places // UNIT).clip(0, side - 1)
-
-
-def _weight(places: Array, further: int) -> Array:
-    """Weight, 0..256, of the nearer pixel above or left (``further`` 0) or of the one after it (1)."""
-    share = (places - UNIT // 2) % UNIT
-    return share if further else UNIT - share

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from agents import Likelihood, Supervised, evaluate, predict
 from agents.networks.checkpoints import load_policy
 from agents.networks.unet import UNet
 from agents.training.arguments import TrainArguments
+from agents.training.given_environment import arguments_of
 from agents.training.loop import train
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
@@ -120,3 +122,11 @@ def test_wrong_arguments_are_found_before_anything_begins(wrong: dict[str, Any],
     with pytest.raises(OptionError) as caught:
         dataclasses.replace(TrainArguments(), **wrong).check()
     assert message in str(caught.value)
+
+
+def test_a_given_environment_of_crops_is_trained_on_like_one_that_is_described() -> None:
+    options: dict[str, Any] = {"augment": ["flip", "scale", "crop"], "crop_size": [8, 9], "scale_range": (0.8, 1.2)}
+    given, _ = arguments_of(gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, **options))
+    run = TrainArguments(**given)
+    run.check()
+    assert run.augmentation() == {"augment": "flip,crop,scale", "crop_size": [8, 9], "scale_range": (0.8, 1.2)}
