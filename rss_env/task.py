@@ -12,7 +12,6 @@ from gymnasium import spaces
 
 from rss_env.arguments import (
     check_choice,
-    check_data_arguments,
     check_flag,
     is_count,
     keywords,
@@ -67,7 +66,6 @@ class SegmentationTask:
         self.order = order
         self.samples_per_image = None if samples_per_image is None else int(samples_per_image)
         self.expose_target = check_flag("expose_target", expose_target)
-        check_data_arguments(root, split, resize, image_size, dataset_options)
         self.resize = resize
         self.dataset = load_dataset(
             dataset, root=root, split=split, image_size=image_size, resize=resize, **dataset_options

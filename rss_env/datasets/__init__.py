@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rss_env.arguments import check_data_arguments, check_size
 from rss_env.datasets import ade20k, camvid, cityscapes, coco_stuff, folder, pascal_context, shapes, voc
 from rss_env.datasets.cache import load_cached
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
@@ -116,9 +117,10 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise OptionError(f"Unknown data set {name!r}; valid: {', '.join(DATASETS)}.")
+    check_data_arguments(root, split, resize, image_size, options)
     entry = DATASETS[name]
     check_resize(resize)
-    size = _check_image_size(entry.image_size if image_size is None else image_size)
+    size = check_size("image_size", entry.image_size if image_size is None else image_size)
     unknown = sorted(set(options) - set(entry.options))
     if unknown:
         valid = ", ".join(entry.options) or "(none)"
@@ -133,14 +135,3 @@ def load_dataset(
         data = load_cached(source, size, resize)
     recipe = functools.partial(load_dataset, name, root=root, split=split, image_size=size, resize=resize, **options)
     return dataclasses.replace(data, recipe=recipe)
-
-
-def _check_image_size(image_size: Any) -> tuple[int, int]:
-    try:
-        height, width = (int(side) for side in image_size)
-        valid = height > 0 and width > 0 and [height, width] == list(image_size)
-    except (TypeError, ValueError, OverflowError):
-        valid = False
-    if not valid:
-        raise OptionError(f"image_size must be two positive integers (H, W), got {image_size!r}.")
-    return height, width

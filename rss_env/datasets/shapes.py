@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rss_env.arguments import is_count, is_integer
 from rss_env.datasets.cache import cached_pairs
 from rss_env.datasets.dataset import SegmentationDataset, check_split
 from rss_env.datasets.info import DatasetInfo
@@ -100,10 +101,10 @@ def load(
         raise DatasetError(f"Shapes has 2 to {len(KINDS) + 1} classes, got num_classes={num_classes!r}.")
     if difficulty not in DIFFICULTIES:
         raise DatasetError(f"Unknown Shapes difficulty {difficulty!r}; valid: {', '.join(DIFFICULTIES)}.")
-    if not isinstance(dataset_seed, (int, np.integer)) or dataset_seed < 0:
+    if not is_integer(dataset_seed) or dataset_seed < 0:
         raise DatasetError(f"dataset_seed must be an integer of at least 0, got {dataset_seed!r}.")
     count = SPLIT_SIZES[split] if num_images is None else num_images
-    if not isinstance(count, (int, np.integer)) or not 1 <= count <= 1 << 30:
+    if not is_count(count) or count > 1 << 30:
         raise DatasetError(f"num_images must be an integer between 1 and 2**30, got {num_images!r}.")
 
     def draw(i: int) -> tuple[np.ndarray, np.ndarray]:

@@ -310,6 +310,8 @@ def test_an_unknown_option_lists_the_valid_ones(name: str):
         (float("inf"), 8),
         ("8", "8"),
         (),
+        True,
+        (40.0, 40),
     ],
     ids=str,
 )
@@ -317,6 +319,19 @@ def test_an_unknown_option_lists_the_valid_ones(name: str):
 def test_a_bad_image_size_is_shown(name: str, image_size: object):
     message = _error(OptionError, name, image_size=image_size)
     assert message == f"image_size must be two positive integers (H, W), got {image_size!r}."
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("num_images", True), ("num_images", 0), ("dataset_seed", True), ("dataset_seed", -1)]
+)
+def test_a_number_of_shapes_is_a_number(option: str, value: object):
+    assert repr(value) in _error(DatasetError, "Shapes", **{option: value})
+
+
+def test_options_of_other_types_are_refused():
+    assert (
+        _error(OptionError, "Shapes", num_classes=[3]) == "num_classes must be a number, a bool or a string, got [3]."
+    )
 
 
 def test_options_are_checked_before_the_disk_is_read(tmp_path: Path):
