@@ -190,6 +190,8 @@ def test_metadata_is_all_that_an_agent_may_know(env_id: str, options: Callable):
         "resize": "pad",
         "samples_per_image": None,
         "expose_target": False,
+        "augment": (),
+        "crop_size": None,
         "has_targets": True,
         "reward_level": level,
         "reward": {"image": "mean_iou", "pixel": "pixel_accuracy"}[level],

@@ -20,6 +20,7 @@ from agents.likelihood import ImageLevel
 from agents.plugins.sync_an import EPSILON
 from agents.training.algorithm import Algorithm
 from agents.training.arguments import TrainArguments
+from agents.training.callbacks import Callbacks
 from agents.training.distributed import Job
 from agents.training.loop import _Trainer, micro_batch_size, train
 from agents.training.run_folder import RunFolder
@@ -75,7 +76,7 @@ def make_update(
     """One update of the training loop: what was called, the policy before it, and the gradients it stepped along."""
     run = TrainArguments(run_dir=str(run_dir), batch_size=4, max_grad_norm=1e9, **SHARED | arguments)
     recording = record(algorithm)
-    trainer = _Trainer(run, algorithm, Job(), RunFolder(run_dir))
+    trainer = _Trainer(run, algorithm, Job(), RunFolder(run_dir), Callbacks())
     trainer.images, trainer.infos = trainer.envs.reset(seed=run.seed)
     before = copy.deepcopy(trainer.network)
     trainer._update()

@@ -94,7 +94,7 @@ MISTAKES = {
         "trial.make_envs(2.5)",
         "make_envs: num_envs must be an integer of at least 1, got 2.5",
     ),
-    "augments as it likes": ("trial.make_envs(2, augment=['flip'])", "make_envs: .*augment"),
+    "augments as it likes": ("trial.make_envs(2, augment=['moon'])", "make_envs: .*augment"),
     "reset with nonsense": ("trial.make_envs(2).reset(seed='moon')", "reset: "),
     "reset with an object": ("trial.make_envs(2).reset(seed=object())", "raised TypeError: A object cannot be sent"),
     "copies its environment": (
