@@ -46,6 +46,7 @@ RECORDS = (
     "label_bits",
     "camvid_176x240",
     "unknown_formula_camvid",
+    "search_formula",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
