@@ -18,7 +18,7 @@ from rss_env.datasets import DATASETS, SegmentationDataset, load_dataset
 from rss_env.datasets import cache as cache_module
 from rss_env.datasets.decode import read_image, read_mask
 from rss_env.datasets.photos import bit_palette
-from rss_env.errors import DatasetError
+from rss_env.errors import DatasetError, OptionError
 from tests.datasets.plain_user import as_plain_user
 from tests.trees import add_pair, save_mask, save_photo, tiny_folder, write_lines, write_voc
 
@@ -534,9 +534,6 @@ ROOTS = {
     "long-path": "x/" * 5000,
     "nul": "a\0b",
     "surrogate": "\ud800",
-    "number": 5,
-    "bytes": b"data",
-    "list": ["data"],
 }
 
 
@@ -547,6 +544,14 @@ def test_a_root_that_cannot_be_is_one_short_line(name: str, root: object):
         load_dataset(name, root=root)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", [name for name, entry in DATASETS.items() if entry.locate is not None])
+@pytest.mark.parametrize("root", [5, b"data", ["data"]], ids=str)
+def test_a_root_that_is_no_path_is_one_short_line(name: str, root: object):
+    with pytest.raises(OptionError) as caught:
+        load_dataset(name, root=root)  # type: ignore[arg-type]
+    assert str(caught.value) == f"root must be the path of a folder, got {root!r}."
 
 
 def test_a_root_in_the_home_folder_may_be_written_with_a_tilde(tree: Path, monkeypatch: pytest.MonkeyPatch):
