@@ -313,9 +313,7 @@ class ImageLevel:
             loss,
             probabilities.detach(),
             {
-                "policy/advantage_scale": torch.where(
-                    self.scale.isfinite(), self.scale, 0.0
-                ),  # 0: none said anything yet
+                "policy/advantage_scale": torch.where(self.scale.isfinite(), self.scale, 0.0),  # 0: nothing said yet
                 "likelihood/explained": evidence.explained,
                 "likelihood/offset": evidence.offset,
                 "likelihood/noise": self.noise.noise**0.5,
@@ -380,9 +378,6 @@ class PolicyGradientLevel:
 
     def state_dict(self) -> dict[str, Any]:
         return self.STATE
-
-    def image_bytes(self, image_size: Sequence[int]) -> int:
-        return 0
 
 
 @dataclass

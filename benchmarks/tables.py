@@ -47,6 +47,7 @@ RECORDS = (
     "camvid_176x240",
     "unknown_formula_camvid",
     "search_formula",
+    "replay_crops",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{

@@ -157,7 +157,7 @@ class UnknownFormula(Formula):
     @property
     def is_rounded(self) -> bool:
         """Whether the scores that were seen took so few values that they must have been rounded to them."""
-        return bool(self.values) and len(self.values or ()) > 1 and self.seen >= SEEN * len(self.values or ())
+        return self.values is not None and 1 < len(self.values) <= self.seen / SEEN
 
     def learn(self, seen: Sequence[Seen]) -> None:
         parts = [part for process in gather_over_processes([self._read(part) for part in seen]) for part in process]
@@ -193,9 +193,11 @@ class UnknownFormula(Formula):
         }
 
     def _rounding(self) -> float:
-        if self.values and len(self.values) == 1:
+        if self.values is None:
+            return 0.0
+        if len(self.values) == 1:
             return 1.0  # wherever the next level is, label maps must differ more
-        if not self.is_rounded or self.values is None:
+        if not self.is_rounded:
             return 0.0
         return ((self.values[-1] - self.values[0]) / (len(self.values) - 1)) ** 2 / 12
 
