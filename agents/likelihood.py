@@ -20,6 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ from .rss import RSS, Lesson
 from .scores.evidence import Evidence, score_evidence
 from .scores.formulas import Formula, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
-from .scores.packing import PackedMaps
+from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.visits import Visit, VisitMemory, visit_bytes
 from .training.algorithm import Algorithm, score_metrics
@@ -248,10 +250,11 @@ class ImageLevel:
         if self.buffer.shape[1:] != new.shape[1:] or len(self.buffer) < many:
             self.buffer = new.new_empty(many, *new.shape[1:])
         self.buffer[: len(new)] = new
-        for place, (b, visit) in zip(self.buffer[len(new) :], old, strict=False):
-            visit.label_maps.unpack(place)
+        places = unpack([visit.label_maps for _, visit in old], self.buffer[len(new) : many])
+        for b, visits in groupby(enumerate(old), key=lambda visit: visit[1][0]):
             if feedback.flipped[b]:
-                place.copy_(place.flip(-1))
+                first, last = (number for number, _ in itemgetter(0, -1)(list(visits)))
+                places[first : last + 1] = places[first : last + 1].flip(-1)
         return self.buffer[:many]
 
     def _remember(self, feedback: Feedback) -> None:

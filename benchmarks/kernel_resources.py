@@ -154,11 +154,12 @@ def pack_labels(size: Size, logits: torch.Tensor) -> Any:
 
 
 def unpack_labels(size: Size, logits: torch.Tensor) -> Any:
-    """Unpacks the label maps of an image."""
+    """Unpacks the label maps of every image."""
     from agents.ops import triton_ops
 
-    maps = empty(size[1], *size[3:])
-    return triton_ops.unpack_labels(empty(packed_bytes(maps.numel(), size[2]) // 4, dtype=torch.int32), size[2], maps)
+    batch, samples, classes, height, width = size
+    numbers = empty(packed_bytes(samples * height * width, classes) // 4, dtype=torch.int32)
+    return triton_ops.unpack_labels(empty(batch, samples, height, width), [numbers] * batch, classes)
 
 
 OPERATIONS: dict[str, Callable[[Size, torch.Tensor], Any]] = {  # by the name of the kernel

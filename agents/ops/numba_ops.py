@@ -7,6 +7,8 @@ float64 over blocks, which keeps them exact enough at any image size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -92,10 +94,11 @@ def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
     return torch.from_numpy(numbers.view(np.int32))
 
 
-def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
+def unpack_labels(out: torch.Tensor, numbers: Sequence[torch.Tensor], num_classes: int) -> None:
     """See ``torch_ops.unpack_labels``."""
     held = torch_ops.labels_a_number(num_classes)
-    _unpack(numbers.numpy().view(np.uint32), np.float64(num_classes), held, out.numpy().reshape(-1))
+    for labels, packed in zip(out.flatten(1), numbers, strict=True):
+        _unpack(packed.numpy().view(np.uint32), np.float64(num_classes), held, labels.numpy())
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .philox import uniforms
@@ -163,11 +165,11 @@ def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
     return numbers.to(torch.int32)  # modulo 2³²
 
 
-def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
-    """Writes the labels of ``pack_labels`` to ``out``, contiguous uint8 of the shape of the label maps."""
-    labels, many = out.view(-1), len(numbers)
-    left = numbers.long() & 0xFFFFFFFF
-    for start in range(0, len(labels), max(many, 1)):
-        part = labels[start : start + many]
-        part.copy_((left % num_classes)[: len(part)])
-        left = left // num_classes
+def unpack_labels(out: torch.Tensor, numbers: Sequence[torch.Tensor], num_classes: int) -> None:
+    """Writes to ``out``, contiguous uint8 (V, …), the labels of each of the V results of ``pack_labels``."""
+    for labels, packed in zip(out.flatten(1), numbers, strict=True):
+        many, left = len(packed), packed.long() & 0xFFFFFFFF
+        for start in range(0, len(labels), max(many, 1)):
+            part = labels[start : start + many]
+            part.copy_((left % num_classes)[: len(part)])
+            left = left // num_classes

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 # mypy: disable-error-code="no-untyped-def"
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -369,9 +369,14 @@ def _pack_labels(labels, numbers, size, many, CLASSES: tl.constexpr, HELD: tl.co
 
 
 @triton.jit
-def _unpack_labels(numbers, labels, size, many, CLASSES: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr):
-    """A block of numbers, each taken apart into its HELD digits."""
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+def _unpack_labels(
+    numbers, labels, size, many, blocks, CLASSES: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr
+):
+    """A block of numbers of one row of V, each taken apart into its HELD digits."""
+    row = tl.program_id(0) // blocks
+    numbers += tl.cast(row, tl.int64) * many
+    labels += tl.cast(row, tl.int64) * size
+    place = (tl.program_id(0) - row * blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     number = tl.load(numbers + place, mask=place < many, other=0).to(tl.uint32, bitcast=True)
     for digit in tl.static_range(HELD):
         spot = place + tl.cast(many, tl.int64) * digit
@@ -550,12 +555,13 @@ def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
 
 
 @on_its_device
-def unpack_labels(numbers: torch.Tensor, num_classes: int, out: torch.Tensor) -> None:
+def unpack_labels(out: torch.Tensor, numbers: Sequence[torch.Tensor], num_classes: int) -> None:
     """See ``torch_ops.unpack_labels``."""
-    many = len(numbers)
-    if many:
+    if out.numel():
+        packed = torch.stack(list(numbers))  # (V, M): one launch unpacks all
+        blocks = triton.cdiv(packed.shape[1], NUMBERS)
         shape = {"CLASSES": num_classes, "HELD": labels_a_number(num_classes), "BLOCK": NUMBERS}
-        _unpack_labels[_grid(triton.cdiv(many, NUMBERS), 1)](numbers, out, out.numel(), many, **shape)
+        _unpack_labels[_grid(blocks, len(packed))](packed, out, out[0].numel(), packed.shape[1], blocks, **shape)
 
 
 def softmax_pixels(logits: torch.Tensor) -> int:

@@ -8,6 +8,7 @@ maps that are drawn pixel by pixel at a temperature: they hold nearly log₂ C b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,19 +43,21 @@ class PackedMaps:
         """Bytes it takes in memory."""
         return self.numbers.nbytes
 
-    def unpack(self, out: torch.Tensor) -> torch.Tensor:
-        """Writes the label maps.
 
-        Args:
-            out: contiguous uint8 of ``shape``, on any device.
+def unpack(packed: Sequence[PackedMaps], out: torch.Tensor) -> torch.Tensor:
+    """Writes label maps of one shape and number of classes.
 
-        Returns:
-            ``out``.
-        """
-        if out.device != self.numbers.device:
-            return PackedMaps(self.numbers.to(out.device), self.shape, self.num_classes).unpack(out)
-        backend(out, (torch.uint8,)).unpack_labels(self.numbers, self.num_classes, out)
-        return out
+    Args:
+        packed: the label maps, V of them, on any device.
+        out: contiguous uint8 (V, *shape), on any device.
+
+    Returns:
+        ``out``.
+    """
+    if packed:
+        numbers = [maps.numbers.to(out.device, non_blocking=True) for maps in packed]
+        backend(out, (torch.uint8,)).unpack_labels(out, numbers, packed[0].num_classes)
+    return out
 
 
 def packed_bytes(labels: int, num_classes: int) -> int:

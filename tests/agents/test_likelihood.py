@@ -15,6 +15,7 @@ import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
 from agents.scores.noise import EVERY
+from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
 from agents.training import Feedback
 from agents.training.feedback import read_feedback
@@ -378,7 +379,7 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
         visits = visits_of(algorithm).recall(index)
         assert len(visits) == sum(lesson.feedback.index.count(index) for lesson in lessons)
         for visit in visits:
-            label_maps = visit.label_maps.unpack(torch.empty(3, 8, 9, dtype=torch.uint8))
+            label_maps = unpack([visit.label_maps], torch.empty(1, 3, 8, 9, dtype=torch.uint8))[0]
             scores = score_images("mean_iou", label_maps[None].numpy(), targets[index : index + 1], 5)[0]
             np.testing.assert_array_equal(visit.scores.numpy(), scores)
 

@@ -65,8 +65,10 @@ def test_every_grid_is_within_the_limits_of_cuda_and_covers_all_pixels(
     launch = launch_of(name, (size[0], samples, *size[1:]), layout=layout)
     assert all(1 <= length <= limit for length, limit in zip(launch.grid, CUDA_LIMITS, strict=False))
     pixels = launch.arguments.get("SPAN", launch.arguments["BLOCK"])
-    if name.endswith("pack_labels"):  # label maps of one image, several labels a number
-        assert launch.grid == (math.ceil(math.ceil(samples * size[2] * size[3] / launch.arguments["HELD"]) / pixels),)
+    if name.endswith("pack_labels"):  # several labels a number; label maps of one image are packed
+        rows = 1 if name == "pack_labels" else size[0]
+        blocks = math.ceil(math.ceil(samples * size[2] * size[3] / launch.arguments["HELD"]) / pixels)
+        assert launch.grid == (rows * blocks,)
         return
     rows = size[0] * (samples if name in ("soft_counts", "count") else 1)
     chunks = math.ceil(size[1] / launch.arguments["CLASSES"]) if name == "class_credit" else 1

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.ops.torch_ops import labels_a_number
-from agents.scores.packing import PackedMaps, packed_bytes
+from agents.scores.packing import PackedMaps, packed_bytes, unpack
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
@@ -51,9 +51,10 @@ def test_labels_are_the_digits_of_numbers(ops: ModuleType, num_classes: int, len
     numbers = ops.pack_labels(maps, num_classes)
     assert [number % 2**32 for number in numbers.tolist()] == pack_oracle(labels, num_classes)
     assert numbers.nbytes == packed_bytes(length, num_classes)
-    out = torch.full((length,), 77, dtype=torch.uint8, device=place(ops))
-    ops.unpack_labels(numbers, num_classes, out)
-    assert out.tolist() == labels
+    other = ops.pack_labels(maps.flip(0), num_classes)
+    out = torch.full((3, length), 77, dtype=torch.uint8, device=place(ops))
+    ops.unpack_labels(out, [numbers, other, numbers], num_classes)
+    assert out.tolist() == [labels, labels[::-1], labels]
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5, 11, 19, 21, 150, 255, 256])
@@ -65,8 +66,8 @@ def test_no_quotient_is_rounded_to_a_wrong_digit(ops: ModuleType, num_classes: i
     }
     values = sorted(near)
     numbers = torch.tensor([v - 2**32 if v >= 2**31 else v for v in values], dtype=torch.int32, device=place(ops))
-    out = torch.empty(held * len(values), dtype=torch.uint8, device=place(ops))
-    ops.unpack_labels(numbers, num_classes, out)
+    out = torch.empty(1, held * len(values), dtype=torch.uint8, device=place(ops))
+    ops.unpack_labels(out, [numbers], num_classes)
     for digit, labels in enumerate(out.view(held, -1).tolist()):
         assert labels == [v // num_classes**digit % num_classes for v in values]
 
@@ -77,11 +78,16 @@ def test_how_much_smaller_packed_label_maps_are(num_classes: int, smaller: float
     packed = PackedMaps.pack(maps, num_classes)
     assert maps.nbytes / packed.nbytes == pytest.approx(smaller, rel=1e-3)
     assert labels_a_number(num_classes) == math.floor(32 / math.log2(num_classes))
-    out = torch.empty_like(maps)
-    assert packed.unpack(out) is out
-    assert torch.equal(out, maps)
+    out = torch.empty(2, *maps.shape, dtype=torch.uint8)
+    assert unpack([packed, packed], out) is out
+    assert torch.equal(out[0], maps)
+    assert torch.equal(out[1], maps)
+
+
+def test_no_label_maps_are_unpacked_to_nothing() -> None:
+    assert unpack([], torch.empty(0, 4, 8, 8, dtype=torch.uint8)).shape == (0, 4, 8, 8)
 
 
 def test_label_maps_that_are_not_contiguous_are_packed_as_they_read() -> None:
     maps = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4).flip(-1).transpose(1, 2)
-    assert torch.equal(PackedMaps.pack(maps, 25).unpack(torch.empty(2, 4, 3, dtype=torch.uint8)), maps)
+    assert torch.equal(unpack([PackedMaps.pack(maps, 25)], torch.empty(1, 2, 4, 3, dtype=torch.uint8))[0], maps)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.scores.packing import PackedMaps
+from agents.scores.packing import PackedMaps, unpack
 from agents.scores.visits import Visit, VisitMemory, visit_bytes
 
 SAMPLES, HEIGHT, WIDTH, CLASSES = 2, 3, 2, 256
@@ -51,7 +51,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def label_maps_of(visit: Visit) -> torch.Tensor:
-    return visit.label_maps.unpack(torch.empty(visit.label_maps.shape, dtype=torch.uint8))
+    return unpack([visit.label_maps], torch.empty(1, *visit.label_maps.shape, dtype=torch.uint8))[0]
 
 
 def same(one: Visit, other: Visit) -> bool:
