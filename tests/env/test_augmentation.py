@@ -23,7 +23,6 @@ from rss_env.evaluation import evaluate
 from rss_env.rewards import REWARDS
 from tests.env.test_episodes import assert_uniform
 from tests.env.test_vector_agreement import assert_same, random_maps
-from tests.env.torch_pair import PATHS, on_path, pair, run_alike
 
 STORED, CROP = (20, 24), (12, 10)
 SMALL: dict[str, Any] = {"image_size": STORED, "num_images": 5}
@@ -147,15 +146,6 @@ def test_the_vector_environment_agrees_with_single_ones(augment: str, mode: str)
         assert_same(native.step(actions), reference.step(actions))
         if mode == "Disabled" or call is not None:
             assert_same(native.reset(options=call), reference.reset(options=call))
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("augment", AUGMENTS)
-@pytest.mark.parametrize(("cache", "level"), [("device", "image"), ("host", "pixel")])
-def test_tensors_have_the_bits_of_arrays(path: str, augment: str, cache: str, level: str):
-    options = {"augment": augment, "crop_size": (24, 28), "expose_target": True, "samples_per_image": 2}
-    with on_path(path):
-        run_alike(*pair(cache=cache, level=level, **options))
 
 
 @pytest.mark.parametrize("reward", list(REWARDS))

@@ -267,7 +267,7 @@ def test_on_cuda_no_step_waits_and_all_agrees_with_numpy(level: str, cache: str,
         assert infos["flipped"].is_cpu
         assert infos["target"].is_cuda
     assert_same(tree_map_only(torch.Tensor, torch.Tensor.cpu, tuple(ours)), tuple(theirs))
-    envs.step(torch.full((3, 2, *MAP), 5, device="cuda"))
+    envs.step(torch.full(envs.action_space.shape, 5, device="cuda"))
     with pytest.raises(InvalidAction, match="of an earlier step"):
         envs.close()
 
