@@ -73,6 +73,10 @@ class Likelihood(Algorithm):
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
         self.level: ImageLevel | PixelLevel | PolicyGradientLevel
 
+    @property
+    def learning_rate_factor(self) -> float:
+        return self.level.learning_rate_factor
+
     def env_options(self) -> dict[str, Any]:
         return {"samples_per_image": self.samples_per_image}
 
@@ -187,6 +191,8 @@ class ImageLevel:
         num_classes: C.
         formula: predicts the scores.
     """
+
+    learning_rate_factor = 1.0
 
     def __init__(self, options: Likelihood, num_classes: int, formula: Formula) -> None:
         self.options, self.num_classes, self.formula = options, num_classes, formula
@@ -355,6 +361,7 @@ class PolicyGradientLevel:
 
     STATE = {"policy_gradient": True}
     temperature = 1.0
+    learning_rate_factor = 6.0
 
     def __init__(self, options: Likelihood) -> None:
         self.options = options
@@ -362,8 +369,8 @@ class PolicyGradientLevel:
         self.memory = VisitMemory(0, 0.0)
 
     def side(self, progress: float, shorter: int) -> int:
-        """Side of the cells in pixels: a quarter of the shorter side of the image, unless it was chosen."""
-        return self.options.schedule.side(progress) if self.options.cells else max(1, shorter // 4)
+        """Side of the cells in pixels: a twelfth of the shorter side of the image, at least 4, unless it was chosen."""
+        return self.options.schedule.side(progress) if self.options.cells else max(4, shorter // 12)
 
     def prepare(self, label_maps: torch.Tensor) -> None:
         """Leaves the label maps as they are."""
@@ -406,6 +413,8 @@ class PixelLevel:
         num_classes: C.
         image_size: (H, W) of the stored images.
     """
+
+    learning_rate_factor = 1.0
 
     def __init__(self, options: Likelihood, num_classes: int, image_size: tuple[int, int]) -> None:
         self.options, self.num_classes = options, num_classes

@@ -26,6 +26,11 @@ class Algorithm(ABC):
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
 
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the learning rate of the next update is multiplied by."""
+        return 1.0
+
     def env_options(self) -> dict[str, Any]:
         """Arguments of the training environment that the algorithm needs, ``samples_per_image`` (K) among them."""
         return {"samples_per_image": 1}

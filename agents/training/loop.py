@@ -295,9 +295,6 @@ class _Trainer:
         """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
         run, algorithm = self.run, self.algorithm
         progress, several = self.step / run.steps, run.accumulation_steps > 1
-        for group, factor in zip(self.optimiser.param_groups, self.learning_rate_factors, strict=True):
-            group["lr"] = factor * algorithm.learning_rate * one_cycle(progress)
-
         batches: list[tuple[Any, torch.Tensor, Any]] = []  # images, logits, lesson of every micro-batch
         for _ in range(run.accumulation_steps):
             images = self.images
@@ -323,6 +320,9 @@ class _Trainer:
             first = first or metrics
             total = total + loss.detach() / len(batches)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), run.max_grad_norm)
+        learning_rate = algorithm.learning_rate * algorithm.learning_rate_factor * one_cycle(progress)
+        for group, factor in zip(self.optimiser.param_groups, self.learning_rate_factors, strict=True):
+            group["lr"] = factor * learning_rate
         self.optimiser.step()
         return first | {"train/loss": total, "train/grad_norm": norm}
 

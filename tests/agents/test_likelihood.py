@@ -539,12 +539,14 @@ def run_unknown(explained: bool) -> Likelihood:
 
 def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradient_in_cells() -> None:
     algorithm = run_unknown(explained=False)
-    logits = torch.zeros(2, 3, 8, 9, requires_grad=True)
-    algorithm.act(logits.detach(), 0.19, torch.Generator())
+    logits = torch.zeros(2, 3, 60, 72, requires_grad=True)
+    algorithm.act(torch.zeros(2, 3, 8, 9), 0.19, torch.Generator())
     assert isinstance(algorithm.level, ImageLevel)  # not judged before a fifth
+    assert algorithm.learning_rate_factor == 1
     loss, metrics, _ = update(algorithm, logits, np.random.default_rng(0).random((2, 8)), 0.2)
     assert isinstance(algorithm.level, PolicyGradientLevel)
-    assert metrics["policy/cell"] == 2  # a quarter of the shorter side
+    assert metrics["policy/cell"] == 5  # a twelfth of the shorter side
+    assert algorithm.learning_rate_factor == 6
     loss.backward()
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
