@@ -184,11 +184,11 @@ def main() -> None:
     add_rows(Path(args.out), rows, KEY)
 
 
-def step_table() -> Table:
+def step_table(file: str = "agent_step.csv") -> Table:
     """Time and memory of a step, by objective and K."""
     head = ["objective", "K", "compiled", "ms a step", "images/s", "collect + loss", "times a cross-entropy step"]
     lines = [[*head, "peak memory, MiB"]]
-    for row in read_last_device(RESULTS / "agent_step.csv"):
+    for row in read_last_device(RESULTS / file):
         share = f"{float(row['share_collect_loss']):.0%}"
         compiled = "yes" if row["compiled"] == "True" else "no"
         speed = [f"{float(row['step_ms']):.0f}", f"{float(row['images_per_s']):.1f}"]

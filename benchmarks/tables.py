@@ -45,8 +45,8 @@ RECORDS = (
     "rss_parts",
     "label_bits",
     "camvid_176x240",
-    "unknown_formula_camvid",
     "search_formula",
+    "search_boundary_f1",
     "replay_crops",
 )
 TABLES: dict[str, Callable[[], Table]] = {
@@ -70,6 +70,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "throughput_growth": throughput.growth_table,
     "throughput_stages": throughput_stages.stages_table,
     "agent_step": agent_step.step_table,
+    "agent_step_cuda": lambda: agent_step.step_table("agent_step_cuda.csv"),
     "leaderboard_shapes": ranking_table("shapes"),
     "leaderboard_camvid": ranking_table("camvid"),
 }
