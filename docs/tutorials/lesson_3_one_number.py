@@ -286,8 +286,8 @@ plt.show()
 # %%
 # **The reason.** Where a cell lies in one region, its pixels are right or wrong together. The signal of each is
 # :math:`s^2` times as large, and what counts is :math:`N / s^2`: everything is as in an image of so many pixels.
-# Where a cell is half right whatever it does, its share of the score never changes, and the expected step is zero. Not small:
-# zero. One cell of 4×4 does this to the halves, and cells of 2×2 to the checkerboard.
+# Where a cell is half right whatever it does, its share of the score never changes, and the expected step is zero. Not
+# small: zero. One cell of 4×4 does this to the halves, and cells of 2×2 to the checkerboard.
 
 v = 0.25  # of the policy without knowledge
 for cell, independent in ((1, 16), (2, 4)):
