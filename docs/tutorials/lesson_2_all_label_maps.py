@@ -413,8 +413,7 @@ assert abs(np.mean(advantage * g[drawn, 0, 2])) < 1e-16
 # * The policy gradient with leave-one-out is unbiased. The batch mean only shortens the step, by (K − 1)/K.
 # * A baseline takes away noise, never signal. More label maps make the variance fall as 1/K.
 # * The gradient of an unlikely class has its probability as a factor. What the policy has ruled out comes back only
-# after a
-#   time in proportion to :math:`1/p`, and more label maps do not shorten it.
+#   after a time in proportion to :math:`1/p`, and more label maps do not shorten it.
 #
 # Exercise
 # --------

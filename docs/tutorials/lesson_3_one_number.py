@@ -398,8 +398,15 @@ for (name, way), curve in curves.items():
 # %%
 # On the disk, cells speed up the beginning. Whether they shrink or not makes no difference here; the package shifts the
 # grid at random in each step, so that a border is not always inside a cell. Plain draws need longer and arrive too. On
-# the checkerboard, cells are a brake, and all that gets them going is the edge of the image, where shifted cells are
-# cut and no longer half right. A reward for every pixel beats them all: it does not have the problem.
+# the checkerboard, cells are a brake. All that gets them going is the edge of the image, where shifted cells are cut and
+# no longer half right: without the shift every label map of a beginner scores exactly one half. A reward for every pixel
+# beats them all: it does not have the problem.
+
+beginner = torch.zeros(1, 2, SIZE, SIZE)
+board = torch.from_numpy(large["checkerboard"])[None]
+for offset, all_half in (((0, 0), True), ((1, 1), False)):
+    maps = sample_label_maps(beginner, 100, seed=0, cell=4, offset=offset)
+    assert bool((score_images("pixel_accuracy", maps, board, 2) == 0.5).all()) == all_half
 
 plain, tied, shrinking, pixelwise = ways
 for name in large:
@@ -420,8 +427,7 @@ if not QUICK:
 #   :math:`\sqrt{(K - 1) / N}`. Twice the side of the image takes four times the label maps.
 # * Parameters that pixels share do not suffer from this, and a reward for every pixel makes it vanish.
 # * Cells that share a draw replace N by :math:`N / s^2`. They help where neighbours belong together, and fail where
-# they do
-#   not.
+#   they do not.
 #
 # Exercise
 # --------

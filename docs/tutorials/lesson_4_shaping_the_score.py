@@ -125,8 +125,7 @@ plt.show()
 # **The reason.**
 #
 # * *Scale and offset* change nothing but the length: :math:`\nabla \mathbb{E}[aR + b] = a \nabla \mathbb{E}[R]`,
-# because
-#   the constant has no gradient.
+#   because the constant has no gradient.
 # * What is *strictly monotone* keeps the order of the label maps, so the best one stays the best. But it weighs the
 #   differences in another way, so the direction changes.
 # * A *threshold* makes everything above it equal. It keeps the target among the best, perhaps with others. Where few
@@ -467,11 +466,9 @@ assert not torch.equal(plain, learn(times_16, optimiser=descent(16 / 1024), **sh
 # -----------------
 #
 # * Scale is a learning rate, and with Adam nothing. An offset is a baseline: harmless with leave-one-out, costly
-# without.
-#   A potential is an offset.
+#   without. A potential is an offset.
 # * A strictly monotone change keeps the best label map, but not the direction of the gradient; and where pixels or
-# images
-#   cannot be told apart, not even the best policy.
+#   images cannot be told apart, not even the best policy.
 # * A threshold that is never reached teaches nothing at all. What is not monotone teaches something else.
 #
 # Exercise
