@@ -398,9 +398,9 @@ for (name, way), curve in curves.items():
 # %%
 # On the disk, cells speed up the beginning. Whether they shrink or not makes no difference here; the package shifts the
 # grid at random in each step, so that a border is not always inside a cell. Plain draws need longer and arrive too. On
-# the checkerboard, cells are a brake. All that gets them going is the edge of the image, where shifted cells are cut and
-# no longer half right: without the shift every label map of a beginner scores exactly one half. A reward for every pixel
-# beats them all: it does not have the problem.
+# the checkerboard, cells are a brake. All that gets them going is the edge of the image, where shifted cells are cut
+# and no longer half right: without the shift every label map of a beginner scores exactly one half. A reward for every
+# pixel beats them all: it does not have the problem.
 
 beginner = torch.zeros(1, 2, SIZE, SIZE)
 board = torch.from_numpy(large["checkerboard"])[None]

@@ -124,8 +124,8 @@ plt.show()
 # %%
 # **The reason.**
 #
-# * *Scale and offset* change nothing but the length: :math:`\nabla \mathbb{E}[aR + b] = a \nabla \mathbb{E}[R]`,
-#   because the constant has no gradient.
+# * A positive *scale* and an *offset* change nothing but the length:
+#   :math:`\nabla \mathbb{E}[aR + b] = a \nabla \mathbb{E}[R]`, because the constant has no gradient.
 # * What is *strictly monotone* keeps the order of the label maps, so the best one stays the best. But it weighs the
 #   differences in another way, so the direction changes.
 # * A *threshold* makes everything above it equal. It keeps the target among the best, perhaps with others. Where few
