@@ -34,6 +34,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "test_cli.py": CLI,
     "test_docs.py": (*AGENTS, *CLI, *PRETRAINED, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
     "test_readme.py": AGENTS,
+    "tutorials": (*AGENTS, "matplotlib"),
 }
 
 
