@@ -54,7 +54,9 @@ def text(page: Any, part: str) -> str:
     return page.locator(f'[data-part="{part}"]').text_content()
 
 
-def enumerated(draws: int, samples: int, noise: float, shape: str, parameter: float, right: float) -> tuple[float, float]:
+def enumerated(
+    draws: int, samples: int, noise: float, shape: str, parameter: float, right: float
+) -> tuple[float, float]:
     """Mean and standard deviation of the leave-one-out gradient of one logit, over all that may be drawn."""
     maps = list(itertools.product((0, 1), repeat=draws))
     chance = np.array([right ** sum(m) * (1 - right) ** (draws - sum(m)) for m in maps])

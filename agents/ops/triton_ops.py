@@ -369,9 +369,7 @@ def _pack_labels(labels, numbers, size, many, CLASSES: tl.constexpr, HELD: tl.co
 
 
 @triton.jit
-def _unpack_labels(
-    numbers, labels, size, many, blocks, CLASSES: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr
-):
+def _unpack_labels(numbers, labels, size, many, blocks, CLASSES: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr):
     """A block of numbers of one row of V, each taken apart into its HELD digits."""
     row = tl.program_id(0) // blocks
     numbers += tl.cast(row, tl.int64) * many
