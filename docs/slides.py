@@ -1,7 +1,7 @@
 """Runs the course and keeps its pictures: ``make course``, or ``python -m docs.slides --out course``.
 
-Every lesson runs in full, its solution is checked by the lesson's own ``check``, and what it draws is written as one PNG
-a picture, with a page slides.html that shows them full screen, one after the other.
+Every lesson runs in full, its solution is checked by the lesson's own ``check``, and every picture that it draws is
+written as a PNG, with a page slides.html that shows them full screen, one after the other.
 """
 
 from __future__ import annotations
