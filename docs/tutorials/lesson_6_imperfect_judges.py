@@ -374,7 +374,7 @@ for feedback in ((), ("noise:0.05",), ("stars:5",)):
                 result = agents.train(
                     "RSS-Shapes-ImageReward-v0", algorithm(samples_per_image=8), run_dir=Path(folder, "run"),
                     wrap=feedback, image_size=(16, 16), batch_size=8, steps=steps, seed=seed, eval_every=0,
-                    val_images=32, env_kwargs={"num_images": 64, "num_classes": 3}, progress=False,
+                    val_images=8 if QUICK else 32, env_kwargs={"num_images": 64, "num_classes": 3}, progress=False,
                 )  # fmt: skip
             found.append(result.evaluation.miou)
         measured[feedback, algorithm.__name__] = found
