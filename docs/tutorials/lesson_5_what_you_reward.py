@@ -8,7 +8,7 @@ is worth to another.
 
 **For whom.** You know what a label map and a score are (lesson 1) and have seen a policy improve a score (lesson 3).
 
-**How long.** 25 minutes to read, about 30 seconds to run on one core.
+**How long.** 25 minutes to read, about 20 seconds to run on one core.
 """
 
 # %%

@@ -364,24 +364,24 @@ assert QUICK or np.mean(outcome["noise 0.2", "cells of 3×3"]) > np.mean(outcome
 # stars. Here it is next to the policy gradient ``agents.RSS`` on images of 16×16 pixels, where a network has to
 # generalise.
 
-steps, seeds = (4, (1,)) if QUICK else (80, (1, 2))
+steps = 4 if QUICK else 80
 measured = {}
 for feedback in ((), ("noise:0.05",), ("stars:5",)):
     for algorithm in (agents.RSS, agents.Likelihood):
-        found = []
-        for seed in seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                result = agents.train(
-                    "RSS-Shapes-ImageReward-v0", algorithm(samples_per_image=8), run_dir=Path(folder, "run"),
-                    wrap=feedback, image_size=(16, 16), batch_size=8, steps=steps, seed=seed, eval_every=0,
-                    val_images=8 if QUICK else 32, env_kwargs={"num_images": 64, "num_classes": 3}, progress=False,
-                )  # fmt: skip
-            found.append(result.evaluation.miou)
-        measured[feedback, algorithm.__name__] = found
-        judge = feedback[0] if feedback else "exact"
-        print(f"{judge:>10}, {algorithm.__name__:>10}: mean IoU " + ", ".join(f"{value:.2f}" for value in found))
+        with tempfile.TemporaryDirectory() as folder:
+            result = agents.train(
+                "RSS-Shapes-ImageReward-v0", algorithm(samples_per_image=8), run_dir=Path(folder, "run"),
+                wrap=feedback, image_size=(16, 16), batch_size=8, steps=steps, eval_every=0,
+                val_images=8 if QUICK else 32, env_kwargs={"num_images": 64, "num_classes": 3}, progress=False,
+            )  # fmt: skip
+        judge, name = feedback[0] if feedback else "exact", algorithm.__name__
+        measured[judge, name] = result.evaluation.miou
+        print(f"{judge:>10}, {name:>10}: mean IoU {measured[judge, name]:.2f}")
+assert QUICK or measured["stars:5", "Likelihood"] > measured["stars:5", "RSS"] + 0.05
 
 # %%
+# This is one seed each, so look at large differences only; lesson 9 does better.
+#
 # What to take away
 # -----------------
 #

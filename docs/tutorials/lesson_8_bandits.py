@@ -9,7 +9,7 @@ the truth. Then the image grows, and you see which of them survive.
 **For whom.** You come from contextual bandits (propensities, regret, off-policy evaluation), or want to know what those
 words mean here.
 
-**How long.** 25 minutes to read, about 20 seconds to run on one core.
+**How long.** 25 minutes to read, about 10 seconds to run on one core.
 """
 
 # %%
