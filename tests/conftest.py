@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.extras import missing_of
@@ -31,7 +32,12 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets tests send Ctrl-C where the suite was started in the background, which a shell has ignore it."""
+    """Lets tests send Ctrl-C where the suite was started in the background, which a shell has ignore it.
+
+    No example of hypothesis is too slow: how long one takes is the machine's matter.
+    """
+    hypothesis.settings.register_profile("rss", deadline=None)
+    hypothesis.settings.load_profile("rss")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

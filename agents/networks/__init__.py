@@ -18,7 +18,6 @@ adapters, files of this folder with a line in ``NETWORKS``; the libraries are im
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 
 from rss_env.errors import OptionError
+from rss_env.named import find_callable
 
 Factory = Callable[..., nn.Module]
 NETWORKS = {  # imported when they are asked for
@@ -73,19 +73,10 @@ def make_network(name: str, num_classes: int, options: dict[str, Any] | None = N
 
 def find_factory(name: str) -> Factory:
     """The factory of a network by its name; see ``make_network``."""
-    module, _, attribute = NETWORKS.get(name, name).partition(":")
-    if not module or not attribute or module.startswith("."):
+    place = NETWORKS.get(name, name)
+    if not all(place.partition(":")):
         raise OptionError(f"Unknown network {name!r}; valid: {', '.join(NETWORKS)}, or module:factory.")
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise OptionError(f"The network {name!r} cannot be imported: {error}.") from None
-    if not hasattr(imported, attribute):
-        raise OptionError(f"The network {name!r}: module {module} has no {attribute!r}.")
-    factory = getattr(imported, attribute)
-    if not callable(factory):
-        raise OptionError(f"The network {name!r} must be a function or a class, got {type(factory).__name__}.")
-    return factory
+    return find_callable("network", place)
 
 
 def name_of(network: str | Factory) -> str:

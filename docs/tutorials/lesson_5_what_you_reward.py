@@ -1,6 +1,6 @@
 r"""
-What you reward is what you get
-===============================
+Lesson 5: what you reward is what you get
+=========================================
 
 **What it shows.** Six scores judge the same label maps and disagree. Each has a weakness that a learner finds without
 being told: you see them found, prove three of them, and end with a table of what a policy that was trained on one score

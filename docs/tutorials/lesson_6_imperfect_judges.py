@@ -1,6 +1,6 @@
 r"""
-Imperfect judges
-================
+Lesson 6: imperfect judges
+==========================
 
 **What it shows.** Judges round, err, compare, skip, drift and pay late. You compute how many bits each kind of answer
 carries, see what a policy gradient can still learn from it, and measure three remedies: asking again, drawing in cells,

@@ -1,6 +1,6 @@
 r"""
-From scores to likelihoods
-==========================
+Lesson 7: from scores to likelihoods
+====================================
 
 **What it shows.** A score is a measurement of the hidden target. On a 2×2 image you do exact Bayesian inference with
 it, by listing all targets. Then you see what is left of it when the belief must be a policy, one distribution a pixel,

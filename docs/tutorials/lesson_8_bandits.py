@@ -1,6 +1,6 @@
 r"""
-Bandits with huge actions
-=========================
+Lesson 8: bandits with huge actions
+===================================
 
 **What it shows.** Segmentation from scores is a contextual bandit. On a 2×2 image, where each of the 81 label maps can
 be listed, you estimate the value of a new policy from the log of an old one, with four classical estimators, and know

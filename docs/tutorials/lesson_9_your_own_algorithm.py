@@ -1,6 +1,6 @@
 r"""
-Your own algorithm
-==================
+Lesson 9: your own algorithm
+============================
 
 **What it shows.** You write a learner in forty lines, train it with the project's loop next to two built-in ones, with
 the same number of reward queries, and learn what four seeds can prove and what they cannot. At the end it becomes an

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import operator
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from rss_env.errors import OptionError
+from rss_env.named import find_callable
 from rss_env.wrappers.feedback import KINDS, Feedback
 
 
@@ -69,13 +68,12 @@ def _value(word: str) -> Any:
 def _find(name: str) -> type[Feedback]:
     if name in KINDS:
         return KINDS[name]
-    module, _, place = name.partition(":")
     kind: Any = None
     reason = None
-    if module and place:
+    if ":" in name:
         try:
-            kind = operator.attrgetter(place)(importlib.import_module(module))
-        except (ImportError, AttributeError, TypeError) as error:
+            kind = find_callable("feedback", name)
+        except OptionError as error:
             reason = error
     if isinstance(kind, type) and issubclass(kind, Feedback):
         return kind

@@ -603,7 +603,7 @@ def test_a_kind_that_only_one_function_knows_works_but_is_not_made_again():
         ("baseline:0.1,0.2,0.3", "Feedback 'baseline' takes no 3 arguments; its arguments, in order: decay, initial."),
         (
             "star:5",
-            "Unknown kind of feedback 'star:5' (No module named 'star'); valid: noise, stars, threshold, delay, ",
+            "Unknown kind of feedback 'star:5' (The feedback 'star:5' cannot be imported: No module named 'star'.); ",
         ),
         (".star:5", "Unknown kind of feedback '.star:5' ("),
         ("", "Unknown kind of feedback ''; valid: noise, "),

@@ -295,7 +295,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     (f"{MODULE}.deeper:small", {}, ["cannot be imported", f"{MODULE}.deeper"]),
     (".relative:small", {}, []),
     (f"{MODULE}:large", {}, [MODULE, "has no 'large'"]),
-    (f"{MODULE}:constant", {}, ["must be a function or a class", "int"]),
+    (f"{MODULE}:constant", {}, ["must be callable", "int"]),
     (f"{MODULE}:no_module", {}, ["must be a torch.nn.Module", "str"]),
     ("builtins:dict", {}, []),
     (f"{MODULE}:small", {"depth": 3}, ["depth", "its options: hidden, dropout"]),
