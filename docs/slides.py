@@ -63,7 +63,7 @@ def lessons() -> list[Path]:
 
 def title(lesson: Path) -> str:
     """The first line of a lesson's docstring."""
-    found = re.match(r'"""\n?(.+)\n', lesson.read_text(encoding="utf-8"))
+    found = re.match(r'r?"""\n?(.+)\n', lesson.read_text(encoding="utf-8"))
     assert found is not None
     return found[1]
 

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import rss_env  # noqa: F401  registers the ids
@@ -44,7 +44,6 @@ def update(
     return *algorithm.loss(logits, lesson, progress), lesson
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(2, 9), st.sampled_from([(1, 1), (3, 2)]), st.integers(0, 2**32 - 1))
 def test_leave_one_out_compares_with_the_mean_of_the_other_samples(
     batch: int, samples: int, pixels: tuple[int, int], seed: int
@@ -81,7 +80,6 @@ def one_hot_weights(label_maps: torch.Tensor, advantages: np.ndarray, classes: i
 
 
 @pytest.mark.parametrize("advantage", ["leave_one_out", "batch"])
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3))
 def test_a_step_uses_advantages_of_unit_size_over_the_batch_whatever_the_scale_of_the_rewards(
     advantage: Any, seed: int, scale: float

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.training import Feedback, train
@@ -17,7 +17,6 @@ from agents.weak_labels import WeakLabels, image_tags, pool
 from rss_env.errors import OptionError
 
 
-@settings(deadline=None)
 @given(st.integers(2, 255), st.integers(0, 2**32 - 1))
 def test_tags_are_the_classes_that_occur_and_ignored_pixels_are_none(classes: int, seed: int) -> None:
     targets = np.random.default_rng(seed).integers(0, classes, (3, 2, 4))

@@ -22,7 +22,7 @@ def test_the_interquartile_mean_of_known_values(values: list[float], mean: float
     assert interquartile_mean(values) == pytest.approx(mean)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=12))
 def test_the_interval_lies_within_the_values_and_holds_no_less_than_nothing(values: list[float]) -> None:
     low, high = bootstrap_interval(values, resamples=200)

@@ -251,7 +251,7 @@ def test_a_damaged_entry_is_built_again(
 @example(position=8, value=1)  # one cut inside a token
 @example(position=21, value=44)  # one that is no longer Python
 @example(position=63, value=45)  # a negative side
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_changed_byte_of_an_array_header_changes_the_data(tree: Path, cache: Path, position: int, value: int):
     images = np.array(_load(tree).images)
     (entry,) = _entries(cache)
@@ -264,7 +264,7 @@ def test_no_changed_byte_of_an_array_header_changes_the_data(tree: Path, cache: 
 @given(
     name=st.sampled_from(["images.npy", "targets.npy"]), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7)
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_changed_bit_of_an_array_changes_the_data(tree: Path, cache: Path, name: str, place: float, bit: int):
     images, targets = (np.array(array) for array in (_load(tree).images, _load(tree).targets))
     (entry,) = _entries(cache)

@@ -59,7 +59,7 @@ def _grow(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 @pytest.mark.parametrize("resize", RESIZES)
 @given(height=SIDE, width=SIDE)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_pair_of_the_right_size_is_unchanged(resize: str, height: int, width: int):
     image, labels = _random_pair(height, width)
     decoded = _decode(image, labels, (height, width), resize)
@@ -68,7 +68,7 @@ def test_a_pair_of_the_right_size_is_unchanged(resize: str, height: int, width: 
 
 
 @given(height=SIDE, width=SIDE, margin=SIDE, upright=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pad_centres_the_photo_between_black_and_ignored_borders(height: int, width: int, margin: int, upright: bool):
     image, labels = _random_pair(height, width)
     before, after = margin // 2, margin - margin // 2
@@ -80,7 +80,7 @@ def test_pad_centres_the_photo_between_black_and_ignored_borders(height: int, wi
 
 
 @given(height=SIDE, width=SIDE, margin=SIDE, factor=st.integers(2, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pad_enlarges_by_whole_factors_exactly(height: int, width: int, margin: int, factor: int):
     _, labels = _random_pair(height, width)
     image = np.full((height, width, 3), (200, 90, 7), np.uint8)
@@ -92,7 +92,7 @@ def test_pad_enlarges_by_whole_factors_exactly(height: int, width: int, margin: 
 
 
 @given(height=SIDE, width=SIDE, margin=SIDE, factor=st.integers(2, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pad_shrinks_by_whole_factors_exactly(height: int, width: int, margin: int, factor: int):
     _, labels = _random_pair(height, width)
     image = np.full((height * factor, width * factor, 3), (200, 90, 7), np.uint8)
@@ -103,7 +103,7 @@ def test_pad_shrinks_by_whole_factors_exactly(height: int, width: int, margin: i
 
 
 @given(photo=st.tuples(st.integers(1, 60), st.integers(1, 60)), size=st.tuples(st.integers(1, 40), st.integers(1, 40)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pad_keeps_proportions_and_fills_one_side(photo: tuple[int, int], size: tuple[int, int]):
     image, target = _decode(np.full((*photo, 3), 200, np.uint8), np.zeros(photo, np.uint8), size, "pad")
     np.testing.assert_array_equal((image == 0).all(-1), target == 255)
@@ -118,7 +118,7 @@ def test_pad_keeps_proportions_and_fills_one_side(photo: tuple[int, int], size: 
 
 
 @given(height=SIDE, width=SIDE, margin=st.integers(0, 6), factor=st.integers(1, 3), upright=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_crop_cuts_the_centre(height: int, width: int, margin: int, factor: int, upright: bool):
     shape = (height + 2 * margin, width) if upright else (height, width + 2 * margin)
     image, labels = _random_pair(*shape)
@@ -130,7 +130,7 @@ def test_crop_cuts_the_centre(height: int, width: int, margin: int, factor: int,
 
 
 @given(height=SIDE, width=SIDE, rows=st.integers(1, 4), columns=st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_stretch_scales_each_side_on_its_own(height: int, width: int, rows: int, columns: int):
     image, labels = _random_pair(height, width)
     size = (height * rows, width * columns)
@@ -145,7 +145,7 @@ def test_stretch_scales_each_side_on_its_own(height: int, width: int, rows: int,
     size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
     labels=st.lists(st.integers(0, 249), min_size=1, max_size=3),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_labels_are_never_interpolated(resize: str, photo: tuple[int, int], size: tuple[int, int], labels: list[int]):
     chosen = np.random.default_rng(0).choice(np.array(labels, np.uint8), photo)
     _, target = _decode(np.zeros((*photo, 3), np.uint8), chosen, size, resize)
@@ -259,7 +259,7 @@ def _mode_or_error(read: Callable[[Path], Image.Image], path: Path) -> str:
     cut=st.integers(0, 2500),
     changes=st.lists(st.tuples(st.integers(0, 250), st.integers(0, 255)), max_size=6),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 def test_a_damaged_file_decodes_or_is_named_in_the_error(fmt: str, cut: int, changes: list[tuple[int, int]]):
     content = bytearray(_saved(fmt))
     for position, value in changes:

@@ -45,7 +45,7 @@ def test_another_process_draws_the_same_bytes():
 
 
 @given(seed=st.integers(0, 2**40), few=st.integers(1, 4), more=st.integers(0, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_an_image_depends_on_its_index_not_on_how_many_are_drawn(seed: int, few: int, more: int):
     short = shapes.load("train", SIZE, dataset_seed=seed, num_images=few)
     long = shapes.load("train", SIZE, dataset_seed=seed, num_images=few + more)
@@ -87,7 +87,7 @@ def test_harder_scenes_are_noisier():
 
 
 @given(height=st.integers(8, 40), width=st.integers(8, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_size_from_8_pixels_is_drawn(height: int, width: int):
     data = shapes.load("test", (height, width), num_images=2)
     assert (data.images.shape, data.targets.shape) == ((2, height, width, 3), (2, height, width))

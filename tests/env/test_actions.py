@@ -90,7 +90,7 @@ def test_an_invalid_action_is_refused_and_costs_nothing(name: str, wrong: str):
 
 
 @every_env
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]),
     order=st.sampled_from("<>"),
@@ -128,7 +128,7 @@ def _cached(name: str) -> tuple[Any, Any]:
     return _made[name]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(value=st.integers(-(2**63), 2**63 - 1), row=st.integers(0, 39), column=st.integers(0, 47))
 def test_a_label_is_valid_exactly_from_0_to_c_minus_1(value: int, row: int, column: int):
     env, _ = _cached("one label map")

@@ -56,7 +56,7 @@ def resampled(stored: np.ndarray, info: dict[str, Any], size: tuple[int, int]) -
 
 
 @given(augment=st.sampled_from(AUGMENTS[:2]), seed=st.integers(0, 2**40), crop=sizes)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_crop_shown_is_that_part_of_the_stored_image_and_target(augment: str, seed: int, crop: tuple[int, int]):
     env = make(augment, crop, expose_target=True)
     image, info = env.reset(seed=seed)
@@ -71,7 +71,7 @@ def test_the_crop_shown_is_that_part_of_the_stored_image_and_target(augment: str
 
 
 @given(seed=st.integers(0, 2**40), crop=sizes, low=st.floats(1 / 16, 16), share=st.floats(0, 1))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_scaled_crop_is_the_interpolated_image_and_the_nearest_target(
     seed: int, crop: tuple[int, int], low: float, share: float
 ):

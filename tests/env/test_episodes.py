@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
@@ -64,7 +64,6 @@ def test_environments_with_neighbouring_seeds_are_independent():
 
 
 @given(keys=keys_of, num_images=st.integers(1, 2**31), start=st.integers(0, 2**62), order=st.sampled_from(["random"]))
-@settings(deadline=None)
 def test_a_jump_gives_what_drawing_up_to_there_gives(keys: list[int], num_images: int, start: int, order: str):
     walked, jumped = stream_of(keys, order, num_images), stream_of(keys, order, num_images)
     walked.jump(start)
@@ -78,14 +77,12 @@ def test_a_jump_gives_what_drawing_up_to_there_gives(keys: list[int], num_images
 
 
 @given(keys=keys_of, num_images=st.integers(1, 40))
-@settings(deadline=None)
 def test_sequential_environments_walk_the_images_together(keys: list[int], num_images: int):
     indices, _ = draws(stream_of(keys, "sequential", num_images), episodes=9)
     np.testing.assert_array_equal(indices.ravel(), np.arange(9 * len(keys)) % num_images)
 
 
 @given(keys=keys_of, masks=st.data(), order=st.sampled_from(["random", "sequential"]))
-@settings(deadline=None)
 def test_a_mask_lets_the_other_environments_wait(keys: list[int], masks: st.DataObject, order: str):
     whole = draws(stream_of(keys, order), episodes=6)
     stream = stream_of(keys, order)

@@ -16,7 +16,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import rss_env  # noqa: F401  (registers the ids)
@@ -215,7 +215,6 @@ def test_a_copy_goes_on_as_the_original_does(how: Any, name: str, array: Any, be
 
 
 @given(st.lists(st.sampled_from([0.0, 0.2, 0.2, 0.5, 1.0]), min_size=2, max_size=9))
-@settings(deadline=None)
 def test_preferences_are_shares_of_comparisons_won(scores: list[float]):
     given = channel(Preference(0), 0)(np.array([scores]))[0]
     for k, score in enumerate(scores):

@@ -36,7 +36,7 @@ maps = st.builds(
 
 
 @given(maps)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_counts_and_scores_are_scikit_learns(case: tuple[np.ndarray, np.ndarray, int]):
     label_maps, targets, classes = case
     matrix = ConfusionMatrix(classes)
@@ -60,7 +60,6 @@ def test_counts_and_scores_are_scikit_learns(case: tuple[np.ndarray, np.ndarray,
 
 
 @given(maps, st.integers(0, 3))
-@settings(deadline=None)
 def test_updates_add_up(case: tuple[np.ndarray, np.ndarray, int], cut: int):
     label_maps, targets, classes = case
     whole, parts = ConfusionMatrix(classes), ConfusionMatrix(classes)

@@ -213,7 +213,7 @@ def test_of_too_many_classes_the_most_frequent_are_listed():
     assert min(counts[listed]) >= max(counts[left_out])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     num_classes=st.sampled_from([2, 21, 150, 255]),

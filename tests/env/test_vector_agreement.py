@@ -112,7 +112,7 @@ seeds = st.one_of(st.none(), st.integers(0, 2**40), st.lists(st.integers(0, 2**4
         max_size=8,
     ),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_row_of_resets_and_steps_agrees(mode: str, augment: str, first: Any, calls: list):
     native, reference = pair(3, mode, augment=augment, num_images=6)
     rng = np.random.default_rng(0)
@@ -142,7 +142,7 @@ masks = st.lists(st.booleans(), min_size=3, max_size=3).filter(any)
     ),
     level=st.sampled_from(["image", "pixel"]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_resets_with_a_mask_agree(resets: list, level: str):
     native, reference = pair(3, "Disabled", level=level, augment="flip", expose_target=True, num_images=6)
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rss_env import SegmentationEnv
@@ -41,7 +41,6 @@ def test_a_flat_action_scores_as_the_label_map_it_is_row_by_row(samples: int | N
 
 
 @given(st.integers(0, 2**31))
-@settings(deadline=None)
 def test_samples_of_the_flat_space_are_label_maps(seed: int):
     flat = FlattenAction(_ENV)
     flat.action_space.seed(seed)

@@ -30,7 +30,6 @@ def rows(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(case=cases, chunk=st.sampled_from([1, 50, 1 << 26]))
-@settings(deadline=None)
 def test_numpy_numba_and_torch_count_alike(case: Case, chunk: int):
     maps, truth = rows(case)
     expected = count_numpy.count_labels(maps, truth, case.classes)
@@ -115,7 +114,7 @@ def counted(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("name", REWARDS)
 @given(data=st.data(), case=cases)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_torch_scores_are_numpys_to_the_last_bit(name: str, data: st.DataObject, case: Case):
     options = data.draw(reward_options(name, case.classes))
     expected = score_images(name, case.label_maps, case.targets, case.classes, **options)

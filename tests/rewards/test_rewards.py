@@ -66,7 +66,7 @@ def test_every_reward_has_its_oracles():
 
 @every_reward
 @given(data=st.data(), case=cases)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_scores_are_those_of_plain_loops_for_every_option(name: str, data: st.DataObject, case: Case):
     options = data.draw(reward_options(name, case.classes))
     scores = score(name, case, **options)
@@ -78,7 +78,7 @@ def test_scores_are_those_of_plain_loops_for_every_option(name: str, data: st.Da
 
 @every_placeless_reward
 @given(case=cases)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_scores_are_those_of_scikit_learn(name: str, case: Case):
     scores = score(name, case)
     for b, k in np.ndindex(scores.shape):
@@ -91,7 +91,7 @@ def test_scores_are_those_of_scikit_learn(name: str, case: Case):
 @pytest.mark.parametrize(("name", "metric"), [("mean_iou", jaccard_score), ("mean_dice", f1_score)])
 @pytest.mark.parametrize("classes", ["union", "target"])
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_weighted_means_over_chosen_classes_are_those_of_scikit_learn(
     name: str, metric: Callable, classes: str, case: Case, seed: int
 ):
@@ -107,7 +107,7 @@ def test_weighted_means_over_chosen_classes_are_those_of_scikit_learn(
 
 
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_weighted_pixel_accuracy_is_that_of_scikit_learn(case: Case, seed: int):
     weights = np.random.default_rng(seed).uniform(0.1, 5, case.classes)
     scores = score("pixel_accuracy", case, class_weights=weights)
@@ -251,7 +251,6 @@ def test_weights_and_classes_worked_out_by_hand():
 
 @every_reward
 @given(data=st.data(), case=cases)
-@settings(deadline=None)
 def test_scores_lie_between_0_and_1(name: str, data: st.DataObject, case: Case):
     scores = score(name, case, **data.draw(reward_options(name, case.classes)))
     assert (scores >= 0).all()
@@ -260,7 +259,7 @@ def test_scores_lie_between_0_and_1(name: str, data: st.DataObject, case: Case):
 
 @every_reward
 @given(data=st.data(), case=cases)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_map_that_is_right_everywhere_scores_1_whatever_the_options(name: str, data: st.DataObject, case: Case):
     options = data.draw(reward_options(name, case.classes))
     if options.get("class_weights"):
@@ -272,7 +271,7 @@ def test_a_map_that_is_right_everywhere_scores_1_whatever_the_options(name: str,
 
 @every_reward
 @given(case=cases)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_mirroring_and_turning_image_and_map_alike_changes_no_score(name: str, case: Case):
     expected = score(name, case)
     for change in (lambda a: a[..., ::-1], lambda a: a[..., ::-1, :], lambda a: a.swapaxes(-1, -2)):
@@ -282,7 +281,7 @@ def test_mirroring_and_turning_image_and_map_alike_changes_no_score(name: str, c
 
 
 @given(case=cases, tolerances=st.lists(st.floats(0, 40), min_size=2, max_size=2).map(sorted))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_wider_tolerance_never_lowers_boundary_f1(case: Case, tolerances: list[float]):
     narrow, wide = (score("boundary_f1", case, tolerance=tolerance) for tolerance in tolerances)
     assert (narrow <= wide + 1e-12).all()
@@ -290,7 +289,7 @@ def test_a_wider_tolerance_never_lowers_boundary_f1(case: Case, tolerances: list
 
 @every_weighted_reward
 @given(data=st.data(), case=cases, exponent=st.sampled_from([-1060, -30, 1, 1020]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_only_the_proportions_of_class_weights_matter(name: str, data: st.DataObject, case: Case, exponent: int):
     weights = [
         2.0**power for power in data.draw(st.lists(st.integers(-4, 3), min_size=case.classes, max_size=case.classes))
@@ -306,7 +305,7 @@ def test_only_the_proportions_of_class_weights_matter(name: str, data: st.DataOb
 
 @every_weighted_reward
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_where_every_class_of_the_mean_weighs_0_the_score_is_0(name: str, case: Case, seed: int):
     label = np.random.default_rng(seed).integers(case.classes)
     scores = score(name, case, class_weights=(np.arange(case.classes) == label) * 1.0)
@@ -326,7 +325,6 @@ def test_most_rewards_need_only_the_counts(name: str):
 
 @every_placeless_reward
 @given(case=cases, share=st.sampled_from([0.0, 0.02, 0.3]), seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_a_score_is_1_exactly_where_every_counted_pixel_is_right(name: str, case: Case, share: float, seed: int):
     targets = case.targets[:, None]
     wrong = np.random.default_rng(seed).random(case.label_maps.shape) < share
@@ -338,7 +336,6 @@ def test_a_score_is_1_exactly_where_every_counted_pixel_is_right(name: str, case
 
 @every_reward
 @given(classes=st.integers(2, 255), seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_an_image_that_is_wholly_ignored_scores_0(name: str, classes: int, seed: int):
     case = random_case(seed, (2, 3, 5, 7), classes, 1.0, "uint8")
     assert (case.targets == 255).all()
@@ -347,7 +344,6 @@ def test_an_image_that_is_wholly_ignored_scores_0(name: str, classes: int, seed:
 
 @every_reward
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_what_is_predicted_where_the_target_is_ignored_does_not_matter(name: str, case: Case, seed: int):
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, case.classes, case.label_maps.shape)
@@ -357,7 +353,6 @@ def test_what_is_predicted_where_the_target_is_ignored_does_not_matter(name: str
 
 @every_reward
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_permuting_images_and_samples_permutes_scores(name: str, case: Case, seed: int):
     rng = np.random.default_rng(seed)
     images, samples = (rng.permutation(n) for n in case.label_maps.shape[:2])
@@ -367,7 +362,6 @@ def test_permuting_images_and_samples_permutes_scores(name: str, case: Case, see
 
 @every_reward
 @given(case=cases)
-@settings(deadline=None)
 def test_the_batch_does_not_change_a_score(name: str, case: Case):
     whole = score(name, case)
     for b, k in np.ndindex(whole.shape):
@@ -377,7 +371,6 @@ def test_the_batch_does_not_change_a_score(name: str, case: Case):
 
 @every_placeless_reward
 @given(case=cases, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_moving_pixels_and_renaming_classes_changes_no_score(name: str, case: Case, seed: int):
     rng = np.random.default_rng(seed)
     batch, samples, height, width = case.label_maps.shape
@@ -392,7 +385,6 @@ def test_moving_pixels_and_renaming_classes_changes_no_score(name: str, case: Ca
 
 @every_reward
 @given(case=cases, more=st.integers(1, 40))
-@settings(deadline=None)
 def test_classes_that_occur_nowhere_change_no_score(name: str, case: Case, more: int):
     wider = case._replace(classes=min(case.classes + more, 255))
     np.testing.assert_allclose(score(name, wider), score(name, case), rtol=1e-12)
@@ -403,7 +395,6 @@ def test_classes_that_occur_nowhere_change_no_score(name: str, case: Case, more:
 
 @every_pixel_reward
 @given(case=cases)
-@settings(deadline=None)
 def test_a_pixel_scores_1_where_it_is_right_and_0_where_it_is_wrong_or_ignored(name: str, case: Case):
     pixels = score_pixels(name, case.label_maps, case.targets, case.classes)
     assert (pixels.dtype, pixels.shape) == (np.float32, case.label_maps.shape)
@@ -415,7 +406,7 @@ def test_a_pixel_scores_1_where_it_is_right_and_0_where_it_is_wrong_or_ignored(n
 
 @every_pixel_reward
 @given(data=st.data(), case=cases)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_pixel_scores_are_those_of_plain_loops_for_every_option(name: str, data: st.DataObject, case: Case):
     options = data.draw(reward_options(name, case.classes))
     pixels = score_pixels(name, case.label_maps, case.targets, case.classes, **options)
@@ -428,7 +419,6 @@ def test_pixel_scores_are_those_of_plain_loops_for_every_option(name: str, data:
 
 @every_pixel_reward
 @given(case=cases)
-@settings(deadline=None)
 def test_the_image_score_is_the_mean_of_the_pixel_scores_over_counted_pixels(name: str, case: Case):
     pixels = score_pixels(name, case.label_maps, case.targets, case.classes).astype(np.float64)
     counted = (case.targets != 255).sum(axis=(1, 2))[:, None]

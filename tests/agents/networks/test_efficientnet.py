@@ -138,7 +138,7 @@ def test_an_image_reaches_the_encoder_as_in_its_training(pretrained: EfficientNe
 ANY_SIZE = EfficientNetLite0(5, pretrained=False, width=16)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 2), st.integers(1, 41), st.integers(1, 41))
 def test_logits_have_the_size_of_the_image_whatever_it_is(batch: int, height: int, width: int) -> None:
     with torch.inference_mode():

@@ -17,7 +17,7 @@ def draw_images(*shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 3), st.integers(2, 41), st.integers(2, 41), st.integers(2, 30), st.sampled_from([8, 16]))
 def test_logits_have_the_size_of_the_image_whatever_it_is(
     batch: int, height: int, width: int, classes: int, channels: int

@@ -19,7 +19,7 @@ from agents.ops import class_credit, dispatch, library, policy_gradient, sample_
 from rss_env.errors import OptionError
 
 # A test's fixture stays the same for all of its examples.
-every_example = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+every_example = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = ["sample_label_maps", "soft_counts", "class_credit", "policy_gradient"]
 WITHOUT_NUMBA = importlib.util.find_spec("numba") is None
 needs_numba = pytest.mark.skipif(WITHOUT_NUMBA, reason="needs numba: pip install 'rss-env[fast]'")
@@ -185,7 +185,6 @@ def test_images_without_label_maps_get_no_credit(backend: str) -> None:
 
 
 @needs_numba
-@settings(deadline=None)
 @given(
     size=st.tuples(*(st.integers(1, most) for most in (3, 6, 9, 11))),
     classes=st.integers(2, 255),

@@ -61,7 +61,6 @@ def test_philox_gives_the_published_answers(function, counter, key, result) -> N
     assert function(counter, key) == result
 
 
-@settings(deadline=None)
 @given(counter=st.tuples(words, words, words, words), key=st.tuples(words, words))
 def test_philox_is_that_of_integers_of_any_length(counter: tuple[int, ...], key: tuple[int, int]) -> None:
     assert torch_philox(counter, key) == python_philox(counter, key)
@@ -77,7 +76,7 @@ def cell_number(y: int, x: int, width: int, cell: int, offset: tuple[int, int]) 
     return (y + down) // cell * row + (x + right) // cell
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 7), st.integers(1, 8)),
     cell=st.integers(1, 9),
@@ -98,7 +97,7 @@ def test_a_number_is_philox_of_the_seed_at_its_cell_image_and_sample(
     np.testing.assert_array_equal(drawn, expected)
 
 
-@settings(deadline=None, derandomize=True)  # equal numbers of two cells, once in thousands of examples, are no error
+@settings(derandomize=True)  # equal numbers of two cells, once in thousands of examples, are no error
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 9), st.integers(1, 11)),
     cell=st.integers(1, 14),
@@ -188,7 +187,7 @@ def far_uniforms(seed: int, image: int, group: int) -> np.ndarray:
     return (np.array(numbers).T // 2**8 / 2**24).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=seeds, image=st.integers(0, 1000), group=st.integers(0, 1000))
 def test_numba_has_the_same_numbers_to_the_last_bit(seed: int, image: int, group: int) -> None:
     pytest.importorskip("numba", reason="needs numba: pip install 'rss-env[fast]'")
@@ -200,7 +199,7 @@ def test_numba_has_the_same_numbers_to_the_last_bit(seed: int, image: int, group
     assert (out[:, -1] == 77).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=seeds, image=st.integers(0, 1000), group=st.integers(0, 1000))
 def test_triton_has_the_same_numbers_to_the_last_bit(seed: int, image: int, group: int) -> None:
     pytest.importorskip("triton", reason="needs triton: pip install triton")

@@ -215,7 +215,7 @@ def every_example(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("every_example")
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(*(st.integers(1, most) for most in (3, 6, 5, 7))),
     classes=st.integers(2, 255),

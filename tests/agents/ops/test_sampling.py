@@ -63,7 +63,7 @@ def test_draws_follow_each_pixels_distribution(classes: int, zeros: list[int], c
     assert 5e-7 < stats.chi2.sf(statistic, freedom) < 1 - 5e-7
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     classes=st.integers(2, 12),
@@ -97,7 +97,6 @@ def test_the_extreme_uniform_draws_reach_no_class_of_probability_zero(multiple: 
     assert (drawn == ends[0 if multiple < 2 else -1]).all()
 
 
-@settings(deadline=None)
 @given(
     size=st.tuples(*(st.integers(1, most) for most in (3, 6, 6, 7))),
     classes=st.one_of(st.integers(2, 30), st.just(255)),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.ops import torch_ops
@@ -91,7 +91,6 @@ def draw_case(
     return rng.random(size if level == "pixel" else size[:2]).astype(np.float32), label_maps
 
 
-@settings(deadline=None)
 @given(
     size=sizes,
     level=st.sampled_from(["image", "pixel"]),
@@ -145,7 +144,6 @@ def test_all_pairs_with_the_normaliser_are_the_default() -> None:
     assert not torch.equal(pair_advantages(rewards, label_maps, "disjoint", True), expected)
 
 
-@settings(deadline=None)
 @given(
     size=sizes,
     samples=st.integers(2, 7),
@@ -159,7 +157,6 @@ def test_without_the_normaliser_all_pairs_credit_classes_as_leave_one_out_does(
     check_equal_to_leave_one_out((size[0], samples, *size[2:]), level, dtype, seed, "all")
 
 
-@settings(deadline=None)
 @given(
     size=sizes,
     level=st.sampled_from(["image", "pixel"]),
@@ -195,7 +192,6 @@ def test_equal_label_maps_get_nothing_whatever_their_rewards(kind: str, normalis
         assert torch.equal(pair_advantages(rewards, label_maps, kind, normalise), torch.zeros(2, 4, 3, 4))
 
 
-@settings(deadline=None)
 @given(size=sizes, samples=st.integers(1, 5), seed=st.integers(0, 2**32 - 1))
 def test_pair_differences_are_the_numbers_of_pixels_in_which_two_label_maps_differ(
     size: tuple[int, int, int, int], samples: int, seed: int
@@ -207,7 +203,6 @@ def test_pair_differences_are_the_numbers_of_pixels_in_which_two_label_maps_diff
     np.testing.assert_array_equal(result, expected)
 
 
-@settings(deadline=None)
 @given(size=sizes, seed=st.integers(0, 2**32 - 1))
 def test_a_pairs_mean_normalised_credit_is_its_difference_in_reward(size: tuple[int, int, int, int], seed: int) -> None:
     rng = np.random.default_rng(seed)

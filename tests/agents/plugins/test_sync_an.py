@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed, multiprocessing
 
@@ -38,7 +38,6 @@ def scale_of(*parts: torch.Tensor) -> torch.Tensor:
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple)
 
 
-@settings(deadline=None)
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3), mean=st.floats(-5, 5))
 def test_the_scale_is_the_root_mean_square_of_the_advantages(
     shape: tuple[int, ...], seed: int, scale: float, mean: float
@@ -51,7 +50,6 @@ def test_the_scale_is_the_root_mean_square_of_the_advantages(
     np.testing.assert_allclose(result.numpy(), expected, rtol=1e-13)
 
 
-@settings(deadline=None)
 @given(parts=st.lists(st.tuples(shapes, st.floats(1e-3, 1e3)), min_size=1, max_size=5), seed=st.integers(0, 2**32 - 1))
 def test_adding_in_parts_gives_the_scale_of_all_at_once_whatever_their_sizes(
     parts: list[tuple[tuple[int, ...], float]], seed: int

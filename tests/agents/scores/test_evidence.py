@@ -34,7 +34,7 @@ def ops(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @names
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(size=SIZES, classes=st.integers(2, 6), samples=st.integers(2, 5), seed=st.integers(0, 2**32 - 1))
 def test_the_direction_is_the_gradient_of_the_log_likelihood(
     name: str, size: tuple[int, int, int, int], classes: int, samples: int, seed: int
@@ -59,7 +59,7 @@ def test_in_float32_both_implementations_give_it_to_rounding(name: str, ops: str
 
 
 @names
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(size=SIZES, classes=st.integers(2, 6), samples=st.integers(2, 5), seed=st.integers(0, 2**32 - 1))
 def test_advantages_are_residuals_compared_within_their_visit_and_only_fresh_ones_are_measured(
     name: str, size: tuple[int, int, int, int], classes: int, samples: int, seed: int
@@ -110,7 +110,7 @@ def assert_same_evidence(one: Evidence, other: Evidence, atol: float) -> None:
 
 
 @names
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), earlier=st.integers(0, 4))
 def test_a_constant_added_to_all_scores_of_a_visit_teaches_nothing(name: str, seed: int, earlier: int) -> None:
     problem = draw_problem(seed, (2, earlier, 4, 5), 3, 4)
@@ -156,7 +156,6 @@ def test_no_gradient_flows_into_the_belief() -> None:
     assert not any(part.requires_grad for part in (*evidence[:-1], evidence.seen.scores, evidence.seen.mean))
 
 
-@settings(deadline=None)
 @given(
     tried=st.lists(st.integers(1, 9), min_size=2, max_size=6),
     seed=st.integers(0, 2**32 - 1),
@@ -244,7 +243,7 @@ def draw_two_pixels(seed: int, classes: int) -> tuple[torch.Tensor, np.ndarray, 
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_of_an_accuracy_each_pixel_descends_half_the_variance_of_its_error_under_the_draw(
     classes: int, seed: int

@@ -56,7 +56,7 @@ def test_the_prediction_is_a_multiple_of_the_expected_right_pixels() -> None:
     assert UnknownFormula(4).predict(counts, every, every).mean.std().item() == pytest.approx(1, abs=0.03)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(factor=st.sampled_from([1e-4, 0.3, 7.0, 1e5]), shift=st.sampled_from([-50.0, 0.0, 3.0]))
 def test_a_score_that_is_stretched_and_shifted_is_the_same_to_it(factor: float, shift: float) -> None:
     plain = learn(UnknownFormula(4), 12)

@@ -55,7 +55,7 @@ def test_every_model_is_of_a_reward_of_the_environment() -> None:
 
 
 @names
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(size=sizes, classes=st.integers(2, 9), sharp=st.booleans(), seed=st.integers(0, 2**32 - 1))
 def test_of_a_certain_belief_the_expected_score_is_the_score(
     name: str, size: tuple[int, int, int, int], classes: int, sharp: bool, seed: int
@@ -115,7 +115,7 @@ def test_of_a_certain_belief_with_every_class_in_the_label_map_nothing_is_left_o
 
 
 @names
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(label_maps=st.integers(1, 6), classes=st.integers(2, 12), seed=st.integers(0, 2**32 - 1))
 def test_the_expected_score_is_that_of_the_formula(name: str, label_maps: int, classes: int, seed: int) -> None:
     counts = draw_counts(np.random.default_rng(seed), label_maps, classes)
@@ -128,7 +128,7 @@ def test_the_expected_score_is_that_of_the_formula(name: str, label_maps: int, c
 
 
 @names
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(classes=st.integers(2, 6), seed=st.integers(0, 2**32 - 1))
 def test_the_derivatives_are_those_of_finite_differences(name: str, classes: int, seed: int) -> None:
     expected, predicted, target = draw_counts(np.random.default_rng(seed), 3, classes)

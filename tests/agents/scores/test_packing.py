@@ -41,7 +41,7 @@ def pack_oracle(labels: list[int], num_classes: int) -> list[int]:
     ]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(num_classes=st.integers(2, 256), length=st.integers(1, 200), data=st.data())
 def test_labels_are_the_digits_of_numbers(ops: ModuleType, num_classes: int, length: int, data: st.DataObject) -> None:
     largest = data.draw(st.booleans())  # the numbers as large as they can be

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from agents.scores.pixels import IGNORED_SHARE, UNKNOWN, PixelMemory, classes_found, success_loss
 
 
-@settings(deadline=None)
 @given(
     size=st.tuples(*(st.integers(1, most) for most in (3, 6, 4, 5))),  # B, K, H, W
     classes=st.integers(2, 255),
@@ -54,7 +53,6 @@ def draw_belief(seed: int, size: tuple[int, int, int], classes: int) -> tuple[to
     return logits, torch.from_numpy(known.astype(np.uint8)), torch.from_numpy(excluded)
 
 
-@settings(deadline=None)
 @given(
     size=st.tuples(*(st.integers(1, most) for most in (3, 5, 4))),
     classes=st.integers(2, 7),
@@ -143,7 +141,6 @@ def assert_knows(memory: PixelMemory, index: int, expected: tuple[torch.Tensor, 
         assert all(torch.equal(one, other) for one, other in zip(recalled, expected, strict=True))
 
 
-@settings(deadline=None)
 @given(
     classes=st.integers(2, 33),
     size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -191,7 +188,7 @@ def test_what_comes_back_shares_no_memory_with_what_is_kept() -> None:
     assert_knows(memory, 0, before)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(classes=st.integers(2, 20), fits=st.integers(0, 4), seed=st.integers(0, 2**32 - 1))
 def test_a_pixel_memory_goes_on_from_a_file_as_if_nothing_had_happened(classes: int, fits: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -209,7 +206,7 @@ def test_a_pixel_memory_goes_on_from_a_file_as_if_nothing_had_happened(classes: 
             assert_knows(restored, image, memory.recall(image))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(classes=st.integers(2, 20), seed=st.integers(0, 2**32 - 1))
 def test_what_two_processes_learned_about_an_image_is_put_together(classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -92,7 +92,6 @@ def assert_holds(memory: VisitMemory, kept: list[Visit], images: int) -> None:
         assert all(same(one, other) for one, other in zip(recalled, expected, strict=True))
 
 
-@settings(deadline=None)
 @given(
     visits=st.integers(0, 4),
     capacity=st.integers(0, 12 * VISIT_BYTES),
@@ -146,7 +145,7 @@ def test_a_visit_larger_than_the_memory_drives_nothing_out() -> None:
     assert memory.recall(1) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     visits=st.integers(0, 3),
     capacity=st.integers(0, 9),

@@ -45,7 +45,7 @@ def counts_of(case: Case) -> Counts:
 
 
 @given(cases)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_counts_are_those_of_plain_loops(case: Case):
     assert_equal_counts(counts_of(case), counts_by_loops(case))
 
@@ -67,7 +67,6 @@ def test_large_maps_are_counted_as_scikit_learn_does(classes: int, size: tuple[i
 
 
 @given(cases)
-@settings(deadline=None)
 def test_counts_add_up_to_the_counted_pixels(case: Case):
     counts = counts_of(case)
     counted = (case.targets != 255).sum(axis=(1, 2))
@@ -79,7 +78,6 @@ def test_counts_add_up_to_the_counted_pixels(case: Case):
 
 
 @given(cases)
-@settings(deadline=None)
 def test_known_target_counts_change_nothing(case: Case):
     known = count_classes(case.targets, case.classes)
     np.testing.assert_array_equal(known, counts_by_loops(case).target[:, 0])
@@ -87,7 +85,6 @@ def test_known_target_counts_change_nothing(case: Case):
 
 
 @given(cases)
-@settings(deadline=None)
 def test_counting_leaves_its_arguments_alone(case: Case):
     label_maps, targets = case.label_maps.copy(), case.targets.copy()
     counts_of(case)
