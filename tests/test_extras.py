@@ -9,7 +9,7 @@ import pytest
 
 from tests.extras import AGENTS, CLI, ROOT, SB3, needed_by
 
-OPTIONAL = {*AGENTS, *CLI, *SB3, "matplotlib", "mkdocs", "torchmetrics", "torchrl", "triton"} - {"filelock"}
+OPTIONAL = {*AGENTS, *CLI, *SB3, "matplotlib", "sphinx", "torchmetrics", "torchrl", "triton"} - {"filelock"}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("test_*.py"))}
 
 

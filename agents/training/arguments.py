@@ -89,7 +89,7 @@ class TrainArguments:
 
     network: str = "unet"
     """the policy's network: unet, efficientnet_lite0 (pretrained), timm, smp, transformers, or module:factory, called
-    as factory(num_classes=C, **options)"""
+    as factory(num_classes=C, ...) with its options"""
     network_options: JsonObject = field(default_factory=dict)
     """the network's own options, such as '{"width": 32}'"""
 

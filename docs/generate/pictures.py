@@ -46,6 +46,21 @@ def pictures(dataset: str) -> dict[str, tuple[str, bytes]]:
         return {"rendering.png": (caption, png(rendering(dataset, root=folder)))}
 
 
+def cover(dataset: str) -> bytes:
+    """The picture of a data set's card: a procedural image, or the colours of the classes, as a PNG of 3:2."""
+    palette = DATASETS[dataset].info.palette
+    if DATASETS[dataset].generate or palette is None:
+        shapes = load_dataset("Shapes", split="test", num_images=6)
+        assert shapes.targets is not None
+        masks = shapes.palette[shapes.targets[:3]]
+        shown = shapes.images if DATASETS[dataset].generate else np.concatenate([shapes.images[:3], masks])
+        tiles = shown.reshape(2, 3, *shown.shape[1:]).swapaxes(1, 2).reshape(2 * shown.shape[1], -1, 3)
+    else:
+        columns = next(n for n in range(3, 100, 3) if n * n * 2 // 3 >= len(palette))
+        tiles = np.resize(palette, (columns * 2 // 3, columns, 3))
+    return png(tiles.repeat(600 // len(tiles[0]), 0).repeat(600 // len(tiles[0]), 1))
+
+
 def rendering(dataset: str, **options: Any) -> np.ndarray:
     """What ``render()`` shows after a step whose label map is the target moved by three pixels, uint8 (h, w, 3)."""
     pixel_level = env_id(dataset, "pixel")

@@ -31,8 +31,8 @@ class DatasetEntry:
     Attributes:
         image_size: default (H, W).
         info: its card.
-        locate: (root, split, **options) -> PhotoSource.
-        generate: (split, image_size, **options) -> SegmentationDataset.
+        locate: ``(root, split, **options)`` -> PhotoSource.
+        generate: ``(split, image_size, **options)`` -> SegmentationDataset.
     """
 
     image_size: tuple[int, int]

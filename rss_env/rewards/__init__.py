@@ -48,10 +48,10 @@ class Reward:
 
     Attributes:
         name: key in ``REWARDS``.
-        formula: (Counts, **options) -> float64 (B, K), the score of each label map; with ``reads_maps``
-            (Counts, label maps, targets, **options).
-        pixel_score: (Counts, label maps, targets, **options) -> float32 (B, K, H, W), the score of each pixel, whose
-            mean over the counted pixels is that of the label map; None if the reward has none.
+        formula: ``(Counts, **options)`` -> float64 (B, K), the score of each label map; with ``reads_maps``
+            ``(Counts, label maps, targets, **options)``.
+        pixel_score: ``(Counts, label maps, targets, **options)`` -> float32 (B, K, H, W), the score of each pixel,
+            whose mean over the counted pixels is that of the label map; None if the reward has none.
         reads_maps: whether the counts do not suffice for ``formula``.
     """
 

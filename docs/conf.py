@@ -1,0 +1,75 @@
+"""The documentation site: ``make docs`` builds it into site/; every warning is an error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+from docs.generate.environments import environment_page, gallery
+from docs.generate.pictures import cover, pictures
+from docs.generate.rewards import reward_sections
+from rss_env import __version__
+from rss_env.datasets import DATASETS
+
+DOCS = Path(__file__).parent
+
+project = "RSS: segmentation from rewards"
+version = release = __version__
+html_title = project
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["extra.css"]
+html_copy_source = False
+html_theme_options = {"light_css_variables": {"color-brand-primary": "#3f51b5", "color-brand-content": "#3949ab"}}
+language = "en"
+highlight_language = "none"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
+exclude_patterns = ["generated", "tutorials/GALLERY_HEADER.rst", "tutorials/solutions"]
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!rss_env\.|agents\.).*"),  # the pages of other projects are not fetched
+    ("py:class", r"rss_env\.(.*Task|.*\.Judge|.*\.PhotoSource)"),  # internals in signatures
+]
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = False
+napoleon_use_ivar = True
+python_maximum_signature_line_length = 90
+toc_object_entries_show_parents = "hide"
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", generate)
+    app.connect("autodoc-process-docstring", as_restructured_text)
+
+
+def generate(app: Sphinx) -> None:
+    """Writes what comes from the code; files that would not change are left alone, and so are their pages."""
+    files: dict[str, str | bytes] = {"generated/rewards.md": reward_sections()}
+    for name in DATASETS:
+        folder, shown = f"environments/{name.lower()}", pictures(name)
+        files |= {f"{folder}/{file}": data for file, (_, data) in shown.items()}
+        captions = {f"{name.lower()}/{file}": caption for file, (caption, _) in shown.items()}
+        files[f"{folder}.md"] = environment_page(name, captions)
+        files[f"generated/{name.lower()}.png"] = cover(name)
+    files["generated/gallery.md"] = gallery({name: f"generated/{name.lower()}.png" for name in DATASETS})
+    for address, content in files.items():
+        path, data = DOCS / address, content if isinstance(content, bytes) else content.encode()
+        if not path.exists() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def as_restructured_text(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Docstrings may have what Markdown has: headings, code that only its indentation tells, pipes that are pipes."""
+    text = re.sub(r"^## (.+)$", r".. rubric:: \1\n", "\n".join(lines), flags=re.MULTILINE)
+    text = re.sub(r"^(?![:.-])(\S.*)(?<!::)\n\n(?= {4})", r"\1\n\n::\n\n", text, flags=re.MULTILINE)
+    pipe = r"\|(?=(?:[^`]|``[^`]*``)*$)"  # outside of literals
+    lines[:] = [re.sub(pipe, r"\|", line) if line[:1].strip() else line for line in text.split("\n")]

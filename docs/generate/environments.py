@@ -1,0 +1,153 @@
+"""The pages of the data sets: what their environments show, take and give, and where the data come from."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+from docs.generate.docstrings import Argument, Documented, arguments_table, read, table
+from rss_env.datasets import DATASETS, DatasetEntry
+from rss_env.env import SegmentationEnv
+from rss_env.registration import env_id, make_vector_env
+from rss_env.rewards import LEVELS
+from rss_env.torch_task import TorchSegmentationTask
+from rss_env.vector import SegmentationVectorEnv
+
+VERSIONS = {"v0": "first version."}
+"""What changed with each version of the ids."""
+
+
+def environment_page(dataset: str, pictures: dict[str, str]) -> str:
+    """Markdown of a data set's page.
+
+    Args:
+        dataset: a key of ``DATASETS``.
+        pictures: address of each picture, seen from the page -> its caption.
+    """
+    entry = DATASETS[dataset]
+    introduction, _, contract = read(SegmentationEnv).text.partition("\n\n## ")
+    description, _, layout = _loader(entry)[1].text.partition("\n\n")
+    parts = [
+        f"# {dataset}",
+        description,
+        *(f"![{caption}]({address})\n\n*{caption}*" for address, caption in pictures.items()),
+        _summary(dataset, entry),
+        introduction,
+        f"## Example\n\n```python\n{example(dataset)}```",
+        f"## {contract}",
+        "## Arguments",
+        "Of `gym.make` and `gym.make_vec` ([Rewards](../rewards.md) has every reward and its `reward_options`):",
+        arguments_table(_arguments(entry)),
+        "Of `gym.make_vec` alone:",
+        arguments_table(_vector_arguments()),
+        "## Data",
+        *_data(dataset, entry, layout),
+        "## Version history",
+        "\n".join(f"- `{version}`: {change}" for version, change in VERSIONS.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def gallery(pictures: dict[str, str]) -> str:
+    """Markdown of the cards of the data sets, and of their places in the navigation.
+
+    Args:
+        pictures: data set -> address of its picture, seen from ``environments.md``.
+    """
+    lines = ["::::{grid} 2 2 3 4", ":gutter: 3", ""]
+    for name, entry in DATASETS.items():
+        lines += [f":::{{grid-item-card}} {name}", f":img-top: {pictures[name]}", f":img-alt: {name}"]
+        lines += [f":link: environments/{name.lower()}", ":link-type: doc", ""]
+        lines += [_loader(entry)[1].text.splitlines()[0].partition(": ")[2], ":::"]
+    lines += [
+        "::::",
+        "",
+        "```{toctree}",
+        ":hidden:",
+        *(f"{name} <environments/{name.lower()}>" for name in DATASETS),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def example(dataset: str) -> str:
+    """A program that runs one episode; photos are looked for in the folder ``data``."""
+    root = "" if DATASETS[dataset].generate else ', root="data"'
+    return f"""\
+import gymnasium as gym
+import numpy as np
+import rss_env  # registers the ids
+
+env = gym.make("{env_id(dataset, "image")}"{root})
+image, info = env.reset(seed=0)
+label_map = np.zeros(env.action_space.shape, np.uint8)  # class 0 everywhere: your agent goes here
+_, reward, terminated, truncated, info = env.step(label_map)
+print(f"mean IoU: {{reward:.3f}}")
+
+env = gym.make("{env_id(dataset, "pixel")}"{root})
+image, info = env.reset(seed=0)
+_, reward, terminated, truncated, info = env.step(label_map)
+print("share of right pixels:", reward, "of each pixel:", info["pixel_reward"].shape)
+"""
+
+
+def _loader(entry: DatasetEntry) -> tuple[Documented, Documented]:
+    """What the data set's loader and its module say."""
+    loader = inspect.unwrap(entry.locate or entry.generate)  # type: ignore[arg-type]
+    return read(loader), read(importlib.import_module(loader.__module__))
+
+
+def _arguments(entry: DatasetEntry) -> list[Argument]:
+    own = _loader(entry)[0].arguments
+    shown = {name: a for name, a in read(SegmentationEnv).arguments.items() if name not in {"dataset", "level"}}
+    shown["image_size"] = Argument("image_size", str(entry.image_size), "(H, W) in pixels.")
+    if own["split"].meaning:
+        shown["split"] = Argument("split", shown["split"].default, own["split"].meaning)
+    if entry.generate:
+        del shown["root"], shown["resize"]
+    return [*shown.values(), *(own[name] for name in entry.options)]
+
+
+def _vector_arguments() -> list[Argument]:
+    """Those of ``gym.make_vec`` that ``gym.make`` has not."""
+    vector, made = read(SegmentationVectorEnv).arguments, read(make_vector_env).arguments
+    cache = read(TorchSegmentationTask).arguments["cache"]
+    return [vector["num_envs"], vector["autoreset_mode"], made["device"], cache]
+
+
+def _summary(dataset: str, entry: DatasetEntry) -> str:
+    height, width = entry.image_size
+    option = _loader(entry)[0].arguments.get("num_classes")
+    default = option.default if option and option.default.isdigit() else "C"
+    classes = str(len(entry.info.class_names) or default)
+    ids = [env_id(dataset, level) for level in LEVELS]
+    rows = [
+        ("ids", " ".join(f"`{name}`" for name in ids)),
+        ("observation space", f"`Box(0, 255, ({height}, {width}, 3), uint8)`"),
+        ("action space", f"`MultiDiscrete(np.full(({height}, {width}), {classes}))`"),
+        ("reward", "a score in [0, 1]; one a pixel too in the second id"),
+        ("classes", classes if classes != "C" else "C, yours"),
+        ("to make it", f'`gym.make("{ids[0]}")`'),
+    ]
+    return table(rows)
+
+
+def _data(dataset: str, entry: DatasetEntry, layout: str) -> list[str]:
+    info = entry.info
+    rows = [
+        ("name", f"[{info.title}]({info.homepage})" if info.homepage else info.title),
+        ("images", ", ".join(f"`{split}` {count:,}" for split, count in info.splits.items())),
+        ("ignored", info.ignore),
+        ("licence", info.licence),
+        ("to cite", info.citation),
+    ]
+    parts = [table(row for row in rows if row[1]), layout]
+    if info.archives:
+        size = sum(archive.gigabytes for archive in info.archives)
+        parts += [f"To get it ({size:.0f} GB):", f"```sh\nrss-env download {dataset} --root data\n```"]
+    elif info.steps:
+        parts.append("To get it:")
+    parts.append(info.steps)
+    if entry.locate:
+        parts.append("What becomes of each kind of file, and where the decoded images are kept: [Data](../data.md).")
+    return [part for part in parts if part]
