@@ -43,4 +43,4 @@ build: install
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv .tox dist build runs site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .tox dist build runs site docs/course docs/environments docs/generated .mypy_cache .pytest_cache .ruff_cache

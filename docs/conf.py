@@ -8,6 +8,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 from docs.generate.environments import environment_page, gallery
+from docs.generate.lessons import formula
 from docs.generate.pictures import cover, pictures
 from docs.generate.rewards import reward_sections
 from rss_env import __version__
@@ -22,12 +23,20 @@ html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["extra.css"]
 html_copy_source = False
+html_show_copyright = False
 html_theme_options = {"light_css_variables": {"color-brand-primary": "#3f51b5", "color-brand-content": "#3949ab"}}
 language = "en"
 highlight_language = "none"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
-exclude_patterns = ["generated", "tutorials/GALLERY_HEADER.rst", "tutorials/solutions"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["generated", "tutorials"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!rss_env\.|agents\.).*"),  # the pages of other projects are not fetched
@@ -43,10 +52,26 @@ napoleon_use_ivar = True
 python_maximum_signature_line_length = 90
 toc_object_entries_show_parents = "hide"
 
+html_math_renderer = "mathml"
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "course",
+    "filename_pattern": "/lesson_",
+    "within_subsection_order": "FileNameSortKey",
+    "image_srcset": ["2x"],
+    "capture_repr": (),
+    "reset_modules": ("matplotlib", "docs.generate.lessons.warnings_are_errors"),
+    "reset_modules_order": "both",
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
+
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", generate)
+    app.add_html_math_renderer("mathml", inline_renderers=(formula, None), block_renderers=(formula, None))
     app.connect("autodoc-process-docstring", as_restructured_text)
 
 

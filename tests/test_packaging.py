@@ -12,16 +12,15 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import gymnasium
 import numpy as np
 import pytest
 
 import rss_env
 from tests.extras import AGENTS, CLI, SB3
+from tests.once import once
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -30,20 +29,6 @@ MODULES = sorted(
     for name in (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / folder).rglob("*.py"))
 )
 OPTIONAL = {*AGENTS, *CLI, *SB3, "triton"}
-
-
-def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
-    """What ``make`` puts into a folder, made by one of the processes that share a run of the suite."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    note = shared / f"{name}.txt"
-    with filelock.FileLock(shared / f"{name}.lock"):
-        if not note.exists():
-            folder = shared / name
-            folder.mkdir()
-            note.write_text(str(make(folder)))
-    return Path(note.read_text())
 
 
 @pytest.fixture(scope="session")

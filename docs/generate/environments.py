@@ -58,7 +58,8 @@ def gallery(pictures: dict[str, str]) -> str:
     for name, entry in DATASETS.items():
         lines += [f":::{{grid-item-card}} {name}", f":img-top: {pictures[name]}", f":img-alt: {name}"]
         lines += [f":link: environments/{name.lower()}", ":link-type: doc", ""]
-        lines += [_loader(entry)[1].text.splitlines()[0].partition(": ")[2], ":::"]
+        summary = _loader(entry)[1].text.partition("\n")[0].removeprefix(f"{name}: ")
+        lines += [summary[0].upper() + summary[1:], ":::"]
     lines += [
         "::::",
         "",
@@ -80,7 +81,7 @@ import rss_env  # registers the ids
 
 env = gym.make("{env_id(dataset, "image")}"{root})
 image, info = env.reset(seed=0)
-label_map = np.zeros(env.action_space.shape, np.uint8)  # class 0 everywhere: your agent goes here
+label_map = np.zeros(env.action_space.shape, np.uint8)  # your agent goes here
 _, reward, terminated, truncated, info = env.step(label_map)
 print(f"mean IoU: {{reward:.3f}}")
 

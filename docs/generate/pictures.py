@@ -57,7 +57,8 @@ def cover(dataset: str) -> bytes:
         tiles = shown.reshape(2, 3, *shown.shape[1:]).swapaxes(1, 2).reshape(2 * shown.shape[1], -1, 3)
     else:
         columns = next(n for n in range(3, 100, 3) if n * n * 2 // 3 >= len(palette))
-        tiles = np.resize(palette, (columns * 2 // 3, columns, 3))
+        filled = np.pad(palette, ((0, columns * columns * 2 // 3 - len(palette)), (0, 0)), mode="edge")
+        tiles = filled.reshape(-1, columns, 3)
     return png(tiles.repeat(600 // len(tiles[0]), 0).repeat(600 // len(tiles[0]), 1))
 
 
