@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 
 from docs.generate.environments import environment_page, gallery
 from docs.generate.lessons import formula
-from docs.generate.pictures import cover, pictures
+from docs.generate.pictures import pictures
 from docs.generate.rewards import reward_sections
 from rss_env import __version__
 from rss_env.datasets import DATASETS
@@ -77,14 +77,15 @@ def setup(app: Sphinx) -> None:
 
 def generate(app: Sphinx) -> None:
     """Writes what comes from the code; files that would not change are left alone, and so are their pages."""
-    files: dict[str, str | bytes] = {"generated/rewards.md": reward_sections()}
+    files: dict[str, str | bytes] = {
+        "generated/gallery.md": gallery(),
+        "generated/rewards.md": reward_sections(),
+    }
     for name in DATASETS:
         folder, shown = f"environments/{name.lower()}", pictures(name)
         files |= {f"{folder}/{file}": data for file, (_, data) in shown.items()}
         captions = {f"{name.lower()}/{file}": caption for file, (caption, _) in shown.items()}
         files[f"{folder}.md"] = environment_page(name, captions)
-        files[f"generated/{name.lower()}.png"] = cover(name)
-    files["generated/gallery.md"] = gallery({name: f"generated/{name.lower()}.png" for name in DATASETS})
     for address, content in files.items():
         path, data = DOCS / address, content if isinstance(content, bytes) else content.encode()
         if not path.exists() or path.read_bytes() != data:

@@ -24,7 +24,7 @@ import pytest
 from agents.training.callbacks import Callback
 from docs.generate import docstrings
 from docs.generate.environments import VERSIONS, environment_page, example
-from docs.generate.pictures import TEXT_SIZE, legend
+from docs.generate.pictures import tiles
 from docs.generate.rewards import reward_sections
 from rss_env.cli import main as rss_env_command
 from rss_env.datasets import DATASETS
@@ -271,14 +271,19 @@ def test_a_table_keeps_pipes_as_text():
     assert made.splitlines()[2] == "| x \\| y | `x \\| y` \\| z |"
 
 
-@pytest.mark.parametrize("count", [1, 7, 150])
-def test_a_legend_shows_a_whole_square_of_each_colour(count: int):
-    palette = np.arange(count * 3, dtype=np.uint8).reshape(count, 3) ^ 0xA5
-    picture = legend(tuple(f"class of number {c}" for c in range(count)), palette)
-    number = np.array([1 << 16, 1 << 8, 1])
-    pixels = dict(zip(*np.unique(picture @ number, return_counts=True), strict=True))
-    assert min(pixels.get(colour, 0) for colour in palette @ number) >= (TEXT_SIZE - 2) ** 2
-    assert picture.shape[1] <= 1400
+@pytest.mark.parametrize("count", [1, 6, 7, 150, 171])
+def test_tiles_show_all_of_each_image_and_are_wide(count: int):
+    images = np.arange(count * 6, dtype=np.uint8).reshape(count, 1, 2, 3)
+    picture = tiles(images)
+    assert 500 <= picture.shape[1] <= 600
+    assert picture.shape[1] == 3 * picture.shape[0]  # 3:2 of images of 2:1
+    assert {tuple(colour) for colour in images.reshape(-1, 3)} == {tuple(colour) for colour in picture.reshape(-1, 3)}
+
+
+def test_the_page_of_a_data_set_has_every_class_next_to_its_colour():
+    page = environment_page("CamVid", {})
+    assert '<span><span style="background: rgb(128 64 128)"></span>3 road</span>' in page
+    assert page.count('<span style="background') == 11
 
 
 def test_the_examples_in_the_generator_run():
@@ -328,15 +333,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_has_a_page_and_a_card_with_a_picture_for_every_data_set(site: Path):
+    overview = Resources(site / "environments.html")
+    covers = set()
     for name in DATASETS:
         address = f"environments/{name.lower()}.html"
-        shown = Resources(site / address)
-        assert [source for source in shown.fetched if source.startswith("../_images/")]
         in_navigation = Resources(site / "index.html").links.count(address)
         assert in_navigation > 0
-        overview = Resources(site / "environments.html")
         assert overview.links.count(address) > in_navigation
-        assert f"_images/{name.lower()}.png" in overview.fetched
+        shown = [source for source in Resources(site / address).fetched if source.startswith("../_images/")]
+        covers.add(shown[0].removeprefix("../"))
+    assert len(covers) == len(DATASETS)
+    assert covers <= set(overview.fetched)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

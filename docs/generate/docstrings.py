@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import ModuleType
 
 import docstring_parser
 
@@ -26,47 +25,33 @@ class Argument:
     meaning: str
 
 
-@dataclass(frozen=True)
-class Documented:
-    """A docstring and a signature.
-
-    Attributes:
-        text: Markdown of all that stands before the docstring's Args, Returns, Raises and Example.
-        returns: Markdown of the result; empty where the docstring says nothing.
-        arguments: name -> argument, those of ``**options`` and the like left out.
-    """
-
-    text: str
-    returns: str
-    arguments: dict[str, Argument]
+def text_of(thing: object) -> str:
+    """Markdown of all that stands before the docstring's Args, Returns, Raises and Example."""
+    text = _parsed(thing).description or ""
+    return re.sub(r"::(?=\n\n {4})", ":", text.partition("\n\nArgs: see ")[0])  # reStructuredText's mark of a block
 
 
-def read(thing: Callable[..., object] | ModuleType) -> Documented:
-    """What a module, class or function says of itself.
+def returns_of(thing: object) -> str:
+    """Markdown of what the docstring says of the result."""
+    returned = _parsed(thing).returns
+    assert returned is not None
+    return _line(returned.description)
+
+
+def arguments_of(thing: Callable[..., object]) -> dict[str, Argument]:
+    """Name -> argument, those of ``**options`` and the like left out.
 
     Example:
         >>> from rss_env.env import SegmentationEnv
-        >>> read(SegmentationEnv).arguments["split"]
+        >>> arguments_of(SegmentationEnv)["split"]
         Argument(name='split', default='"train"', meaning='name of the split.')
     """
-    found = docstring_parser.parse(inspect.getdoc(thing) or "", docstring_parser.DocstringStyle.GOOGLE)
-    text = (found.description or "").partition("\n\nArgs: see ")[0]
-    returned = found.returns.description if found.returns else ""
-    meanings = {argument.arg_name: argument.description for argument in found.params}
-    parameters = {} if inspect.ismodule(thing) else inspect.signature(thing).parameters
-    arguments = {
-        name: Argument(name, _source(p.default), " ".join((meanings.get(name) or "").split()))
-        for name, p in parameters.items()
+    meanings = {argument.arg_name: _line(argument.description) for argument in _parsed(thing).params}
+    return {
+        name: Argument(name, "" if p.default is p.empty else _source(p.default), meanings.get(name, ""))
+        for name, p in inspect.signature(thing).parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    # Before an indented block reStructuredText has ``::``, Markdown ``:``.
-    return Documented(re.sub(r"::(?=\n\n {4})", ":", text), " ".join((returned or "").split()), arguments)
-
-
-def _source(default: object) -> str:
-    if default is inspect.Parameter.empty:
-        return ""
-    return repr(getattr(default, "value", default)).replace("'", '"')
 
 
 def table(rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("", "")) -> str:
@@ -79,3 +64,15 @@ def arguments_table(arguments: Iterable[Argument]) -> str:
     """A table of arguments with their defaults and meanings."""
     rows = ((f"`{a.name}`", a.default and f"`{a.default}`", a.meaning) for a in arguments)
     return table(rows, ("argument", "default", "meaning"))
+
+
+def _parsed(thing: object) -> docstring_parser.Docstring:
+    return docstring_parser.parse(inspect.getdoc(thing) or "", docstring_parser.DocstringStyle.GOOGLE)
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _source(default: object) -> str:
+    return repr(getattr(default, "value", default)).replace("'", '"')

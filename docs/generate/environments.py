@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+from collections.abc import Callable
 
-from docs.generate.docstrings import Argument, Documented, arguments_table, read, table
+from docs.generate.docstrings import Argument, arguments_of, arguments_table, table, text_of
 from rss_env.datasets import DATASETS, DatasetEntry
+from rss_env.datasets.info import DatasetInfo
 from rss_env.env import SegmentationEnv
 from rss_env.registration import env_id, make_vector_env
 from rss_env.rewards import LEVELS
@@ -25,8 +26,8 @@ def environment_page(dataset: str, pictures: dict[str, str]) -> str:
         pictures: address of each picture, seen from the page -> its caption.
     """
     entry = DATASETS[dataset]
-    introduction, _, contract = read(SegmentationEnv).text.partition("\n\n## ")
-    description, _, layout = _loader(entry)[1].text.partition("\n\n")
+    introduction, _, contract = text_of(SegmentationEnv).partition("\n\n## ")
+    description, _, layout = text_of(_module(entry)).partition("\n\n")
     parts = [
         f"# {dataset}",
         description,
@@ -48,27 +49,16 @@ def environment_page(dataset: str, pictures: dict[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def gallery(pictures: dict[str, str]) -> str:
-    """Markdown of the cards of the data sets, and of their places in the navigation.
-
-    Args:
-        pictures: data set -> address of its picture, seen from ``environments.md``.
-    """
-    lines = ["::::{grid} 2 2 3 4", ":gutter: 3", ""]
+def gallery() -> str:
+    """Markdown of the cards of the data sets, and of their places in the navigation."""
+    cards, pages = "", ""
     for name, entry in DATASETS.items():
-        lines += [f":::{{grid-item-card}} {name}", f":img-top: {pictures[name]}", f":img-alt: {name}"]
-        lines += [f":link: environments/{name.lower()}", ":link-type: doc", ""]
-        summary = _loader(entry)[1].text.partition("\n")[0].removeprefix(f"{name}: ")
-        lines += [summary[0].upper() + summary[1:], ":::"]
-    lines += [
-        "::::",
-        "",
-        "```{toctree}",
-        ":hidden:",
-        *(f"{name} <environments/{name.lower()}>" for name in DATASETS),
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
+        page, picture = f"environments/{name.lower()}", f"environments/{name.lower()}/cover.png"
+        summary = text_of(_module(entry)).partition("\n")[0].removeprefix(f"{name}: ")
+        options = f":img-top: {picture}\n:img-alt: {name}\n:link: {page}\n:link-type: doc\n"
+        cards += f":::{{grid-item-card}} {name}\n{options}\n{summary[0].upper()}{summary[1:]}\n:::\n"
+        pages += f"{name} <{page}>\n"
+    return f"::::{{grid}} 2 2 3 4\n:gutter: 3\n\n{cards}::::\n\n```{{toctree}}\n:hidden:\n\n{pages}```\n"
 
 
 def example(dataset: str) -> str:
@@ -92,33 +82,34 @@ print("share of right pixels:", reward, "of each pixel:", info["pixel_reward"].s
 """
 
 
-def _loader(entry: DatasetEntry) -> tuple[Documented, Documented]:
-    """What the data set's loader and its module say."""
-    loader = inspect.unwrap(entry.locate or entry.generate)  # type: ignore[arg-type]
-    return read(loader), read(importlib.import_module(loader.__module__))
+def _loader(entry: DatasetEntry) -> Callable[..., object]:
+    return inspect.unwrap(entry.locate or entry.generate)  # type: ignore[arg-type]
+
+
+def _module(entry: DatasetEntry) -> object:
+    return inspect.getmodule(_loader(entry))
 
 
 def _arguments(entry: DatasetEntry) -> list[Argument]:
-    own = _loader(entry)[0].arguments
-    shown = {name: a for name, a in read(SegmentationEnv).arguments.items() if name not in {"dataset", "level"}}
+    own, shown = arguments_of(_loader(entry)), arguments_of(SegmentationEnv)
+    for fixed in ("dataset", "level", *(("root", "resize") if entry.generate else ())):
+        del shown[fixed]
     shown["image_size"] = Argument("image_size", str(entry.image_size), "(H, W) in pixels.")
     if own["split"].meaning:
         shown["split"] = Argument("split", shown["split"].default, own["split"].meaning)
-    if entry.generate:
-        del shown["root"], shown["resize"]
     return [*shown.values(), *(own[name] for name in entry.options)]
 
 
 def _vector_arguments() -> list[Argument]:
     """Those of ``gym.make_vec`` that ``gym.make`` has not."""
-    vector, made = read(SegmentationVectorEnv).arguments, read(make_vector_env).arguments
-    cache = read(TorchSegmentationTask).arguments["cache"]
+    vector, made = arguments_of(SegmentationVectorEnv), arguments_of(make_vector_env)
+    cache = arguments_of(TorchSegmentationTask)["cache"]
     return [vector["num_envs"], vector["autoreset_mode"], made["device"], cache]
 
 
 def _summary(dataset: str, entry: DatasetEntry) -> str:
     height, width = entry.image_size
-    option = _loader(entry)[0].arguments.get("num_classes")
+    option = arguments_of(_loader(entry)).get("num_classes")
     default = option.default if option and option.default.isdigit() else "C"
     classes = str(len(entry.info.class_names) or default)
     ids = [env_id(dataset, level) for level in LEVELS]
@@ -142,7 +133,7 @@ def _data(dataset: str, entry: DatasetEntry, layout: str) -> list[str]:
         ("licence", info.licence),
         ("to cite", info.citation),
     ]
-    parts = [table(row for row in rows if row[1]), layout]
+    parts = [table(row for row in rows if row[1]), _classes(info), layout]
     if info.archives:
         size = sum(archive.gigabytes for archive in info.archives)
         parts += [f"To get it ({size:.0f} GB):", f"```sh\nrss-env download {dataset} --root data\n```"]
@@ -152,3 +143,14 @@ def _data(dataset: str, entry: DatasetEntry, layout: str) -> list[str]:
     if entry.locate:
         parts.append("What becomes of each kind of file, and where the decoded images are kept: [Data](../data.md).")
     return [part for part in parts if part]
+
+
+def _classes(info: DatasetInfo) -> str:
+    """The classes by number, each next to its colour."""
+    if info.palette is None:
+        return ""
+    squares = [
+        f'<span><span style="background: rgb({red} {green} {blue})"></span>{number} {name}</span>'
+        for number, (name, (red, green, blue)) in enumerate(zip(info.class_names, info.palette, strict=True))
+    ]
+    return "\n".join(['<div class="classes">', *squares, "</div>"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from docs.generate.docstrings import Argument, arguments_table, read
+from docs.generate.docstrings import arguments_of, arguments_table, returns_of, text_of
 from rss_env.rewards import REWARDS, Reward
 from rss_env.rewards.mean_iou import mean_iou
 
@@ -13,16 +13,11 @@ def reward_sections() -> str:
 
 
 def _section(reward: Reward) -> str:
-    image = read(reward.formula)
-    parts = [f"### `{reward.name}`", image.text]
+    parts = [f"### `{reward.name}`", text_of(reward.formula)]
     if reward.pixel_score is not None:
-        parts.append(f"*At pixel level.* {read(reward.pixel_score).text}")
-    parts.append(f"*Gives* {image.returns}")
+        parts.append(f"*At pixel level.* {text_of(reward.pixel_score)}")
+    parts.append(f"*Gives* {returns_of(reward.formula)}")
     if reward.options:
-        parts.append(arguments_table(_option(image.arguments[name]) for name in reward.options))
+        own, shared = arguments_of(reward.formula), arguments_of(mean_iou)  # to which other docstrings refer
+        parts.append(arguments_table(own[name] if own[name].meaning else shared[name] for name in reward.options))
     return "\n\n".join(parts)
-
-
-def _option(own: Argument) -> Argument:
-    """The option itself, explained as mean IoU's of that name where its own docstring refers to it."""
-    return own if own.meaning else Argument(own.name, own.default, read(mean_iou).arguments[own.name].meaning)
