@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 from docs.generate.environments import environment_page, gallery
 from docs.generate.lessons import formula
@@ -15,6 +18,7 @@ from rss_env import __version__
 from rss_env.datasets import DATASETS
 
 DOCS = Path(__file__).parent
+NAPOLEON: Any = Config(napoleon_use_ivar=True, napoleon_attr_annotations=True)
 
 project = "RSS: segmentation from rewards"
 version = release = __version__
@@ -27,11 +31,11 @@ html_show_copyright = False
 html_theme_options = {"light_css_variables": {"color-brand-primary": "#3f51b5", "color-brand-content": "#3949ab"}}
 language = "en"
 highlight_language = "none"
+pygments_dark_style = "monokai"
 
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -43,12 +47,13 @@ nitpick_ignore_regex = [
     ("py:class", r"rss_env\.(.*Task|.*\.Judge|.*\.PhotoSource)"),  # internals in signatures
 ]
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_inherit_docstrings = False
-napoleon_use_ivar = True
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {"JsonObject": "JsonObject"}
 python_maximum_signature_line_length = 90
 toc_object_entries_show_parents = "hide"
 
@@ -70,9 +75,11 @@ sphinx_gallery_conf = {
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    next(field for field in PyObject.doc_field_types if field.name == "variable").label = "Attributes"
     app.connect("builder-inited", generate)
     app.add_html_math_renderer("mathml", inline_renderers=(formula, None), block_renderers=(formula, None))
     app.connect("autodoc-process-docstring", as_restructured_text)
+    app.connect("autodoc-process-signature", readable)
 
 
 def generate(app: Sphinx) -> None:
@@ -86,6 +93,9 @@ def generate(app: Sphinx) -> None:
         files |= {f"{folder}/{file}": data for file, (_, data) in shown.items()}
         captions = {f"{name.lower()}/{file}": caption for file, (caption, _) in shown.items()}
         files[f"{folder}.md"] = environment_page(name, captions)
+    for page in (DOCS / "course").glob("lesson_*.rst"):
+        if not (DOCS / "tutorials" / f"{page.stem}.py").exists():  # a lesson that got another name
+            page.unlink()
     for address, content in files.items():
         path, data = DOCS / address, content if isinstance(content, bytes) else content.encode()
         if not path.exists() or path.read_bytes() != data:
@@ -93,9 +103,17 @@ def generate(app: Sphinx) -> None:
             path.write_bytes(data)
 
 
-def as_restructured_text(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Docstrings may have what Markdown has: headings, code that only its indentation tells, pipes that are pipes."""
+def as_restructured_text(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are in Google's style, with some of Markdown: headings, indented code, pipes that are pipes."""
     text = re.sub(r"^## (.+)$", r".. rubric:: \1\n", "\n".join(lines), flags=re.MULTILINE)
-    text = re.sub(r"^(?![:.-])(\S.*)(?<!::)\n\n(?= {4})", r"\1\n\n::\n\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^(?![.-])(\S.*)(?<!::)\n\n(?= {4})", r"\1\n\n::\n\n", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<=: )([A-Z]\.)$", r"\\\1", text, flags=re.MULTILINE)  # "C." would be the third of a list
+    kind: Any = what if what in {"class", "module"} else "object"  # an attribute's "a: b" would have the type a
+    docstring = GoogleDocstring(text, NAPOLEON, app, kind, name, thing, options)
     pipe = r"\|(?=(?:[^`]|``[^`]*``)*$)"  # outside of literals
-    lines[:] = [re.sub(pipe, r"\|", line) if line[:1].strip() else line for line in text.split("\n")]
+    lines[:] = [re.sub(pipe, r"\|", line) if line[:1].strip() else line for line in docstring.lines()]
+
+
+def readable(app: Sphinx, what: str, name: str, thing: Any, options: Any, *signature: str | None) -> Any:
+    """Signature and result as the source has them: Sphinx has its own way of ``Callable[..., int]`` and factories."""
+    return [part and part.replace("[[...], ", "[..., ").replace("<factory>", "...") for part in signature]

@@ -31,7 +31,8 @@ def environment_page(dataset: str, pictures: dict[str, str]) -> str:
     parts = [
         f"# {dataset}",
         description,
-        *(f"![{caption}]({address})\n\n*{caption}*" for address, caption in pictures.items()),
+        *(f"![{caption}]({address}){{.picture}}\n\n*{caption}*" for address, caption in pictures.items()),
+        _classes(entry.info),
         _summary(dataset, entry),
         introduction,
         f"## Example\n\n```python\n{example(dataset)}```",
@@ -46,7 +47,7 @@ def environment_page(dataset: str, pictures: dict[str, str]) -> str:
         "## Version history",
         "\n".join(f"- `{version}`: {change}" for version, change in VERSIONS.items()),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def gallery() -> str:
@@ -133,7 +134,7 @@ def _data(dataset: str, entry: DatasetEntry, layout: str) -> list[str]:
         ("licence", info.licence),
         ("to cite", info.citation),
     ]
-    parts = [table(row for row in rows if row[1]), _classes(info), layout]
+    parts = [table(row for row in rows if row[1]), layout]
     if info.archives:
         size = sum(archive.gigabytes for archive in info.archives)
         parts += [f"To get it ({size:.0f} GB):", f"```sh\nrss-env download {dataset} --root data\n```"]

@@ -6,6 +6,7 @@ No photo of a data set is shown: the terms of use of most forbid to pass them on
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -39,13 +40,13 @@ def pictures(dataset: str) -> dict[str, tuple[str, bytes]]:
 
 
 def tiles(images: np.ndarray) -> np.ndarray:
-    """Images in rows, about 3:2, enlarged to ``WIDTH``; the last one fills what is left.
+    """Images in rows, one and a half times as many columns, enlarged to ``WIDTH``; the last one fills what is left.
 
     Args:
         images: uint8 (n, h, w, 3).
     """
-    rows = next(rows for rows in range(2, 100, 2) if rows * rows * 3 // 2 >= len(images))
-    columns = rows * 3 // 2
+    columns = round(math.sqrt(1.5 * len(images)))
+    rows = math.ceil(len(images) / columns)
     filled = np.pad(images, ((0, rows * columns - len(images)), (0, 0), (0, 0), (0, 0)), mode="edge")
     _, height, width, _ = images.shape
     picture = filled.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
