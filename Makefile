@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test matrix lint format docs bench build clean
+.PHONY: install demo test matrix lint format docs course bench build clean
 
 install: $(STAMP)
 
@@ -34,6 +34,9 @@ format: install
 docs: install
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --doctree-dir build/doctrees docs site
 
+course: install
+	$(BIN)/python -m docs.slides --out course
+
 bench: install
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.throughput_stages
@@ -43,4 +46,4 @@ build: install
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv .tox dist build runs site docs/course docs/environments docs/generated .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .tox dist build runs site course docs/course docs/environments docs/generated .mypy_cache .pytest_cache .ruff_cache

@@ -252,7 +252,7 @@ def test_the_commands_on_the_page_of_your_own_photos_lead_to_a_trained_network(
 def test_relative_links_lead_to_a_file_and_a_heading(path: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)):
         address = urlsplit(target)
-        if address.scheme:
+        if address.scheme or address.path.startswith("course/"):  # pages made of lessons: the build checks them
             continue
         file = (path.parent / unquote(address.path)) if address.path else path
         assert file.exists(), target
