@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     No example of hypothesis is too slow: how long one takes is the machine's matter.
     """
-    hypothesis.settings.register_profile("rss")
+    hypothesis.settings.register_profile("rss", deadline=None)
     hypothesis.settings.load_profile("rss")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
