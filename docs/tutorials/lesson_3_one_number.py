@@ -24,6 +24,7 @@ measurement. Then two ways out, a score for every pixel and draws that pixels sh
 #    R = \frac1N \sum_j r_j, \qquad
 #    \hat g_i = \frac{1}{K - 1} \sum_k \big( R^k - \bar R \big) \big( r_i^k - \bar r_i \big).
 
+import itertools
 import math
 import os
 
@@ -35,10 +36,10 @@ from rss_env.rewards import score_images, score_pixels
 
 try:
     from rss_agents.ops import sample_label_maps
-    from rss_agents.plugins import CellSchedule, leave_one_out
+    from rss_agents.plugins import CellSchedule, leave_one_out, pair_advantages
 except ModuleNotFoundError:  # in a checkout the package is called agents
     from agents.ops import sample_label_maps
-    from agents.plugins import CellSchedule, leave_one_out
+    from agents.plugins import CellSchedule, leave_one_out, pair_advantages
 
 torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
 QUICK = os.environ.get("RSS_LESSON_QUICK") == "1"
@@ -329,6 +330,87 @@ assert counts.sum() == 4_000  # no label map is drawn that is not in the list
 assert np.all(np.abs(counts / 4_000 - chance) < 5 * np.sqrt(chance * (1 - chance) / 4_000))
 
 # %%
+# Only where they differ
+# ----------------------
+#
+# Another idea for the same trouble: two label maps a and b of one image can only differ in score because of the pixels
+# in which they differ. So give the difference to those pixels alone, and share it out among them:
+#
+# .. math::
+#
+#    \hat g_i = \tfrac12 (R^a - R^b) \, (r^a_i - r^b_i) \, \frac{N}{|D|}, \qquad
+#    D = \{ i : a_i \ne b_i \} .
+#
+# This is *PSD*, pair-wise spatial difference. (K label maps make K (K − 1) / 2 pairs; here we look at one.)
+#
+# .. admonition:: Predict first
+#
+#    Drop the factor :math:`N / |D|`. What is left of the idea? And when does the factor matter most: for a policy that
+#    knows nothing, or for one that is nearly right?
+#
+# Without the factor it is leave-one-out with K = 2, to the last term: a pixel in which the two agree has
+# :math:`r^a_i - r^b_i = 0` anyway. The package's plug-in says the same of the gradient by the logits:
+
+maps = torch.from_numpy(rng.integers(0, 2, size=(1, 6, 5, 5)))
+scores = torch.from_numpy(rng.random((1, 6)))
+slope = (maps == 1).double() - p  # d log p / d logit, pixel by pixel
+psd = pair_advantages(scores, maps, normalise=False) * slope
+loo = leave_one_out(scores)[:, :, None, None] * slope
+assert torch.allclose(psd.sum(dim=1), loo.sum(dim=1))
+
+# %%
+# What remains is a weight for each pair. For the pixel accuracy everything can be computed: given that pixel i differs,
+# d of the others do, a binomial number with the chance :math:`2v` each, and each adds :math:`\pm 1 / N` to the
+# difference of the scores. So the squares of signal over noise are
+#
+# .. math::
+#
+#    \frac{2v}{1 + 2v (N - 2)} \quad \text{(leave-one-out)}, \qquad
+#    \frac{x}{1 - x}, \quad x = \frac{1 - (1 - 2v)^N}{N} \quad \text{(PSD)} .
+#
+# All pairs of label maps of 3×3 pixels agree with that.
+
+
+def pair_snr(N, p):
+    """Signal over noise of one pixel from one pair, by formula: leave-one-out and PSD."""
+    q = 2 * p * (1 - p)  # chance that a pixel differs
+    x = (1 - (1 - q) ** N) / N
+    return np.sqrt(q / (1 + q * (N - 2))), np.sqrt(x / (1 - x))
+
+
+right = np.array(list(itertools.product((0, 1), repeat=9)), float)  # (512, 9)
+accuracy = right.mean(axis=1)
+differing = 9 * (accuracy[:, None] + accuracy) - 2 * right @ right.T  # |D| of every pair
+for chance_right in (0.5, 0.8, 0.95):
+    chance = (chance_right**right * (1 - chance_right) ** (1 - right)).prod(axis=1)
+    pair = chance[:, None] * chance
+    own = (accuracy[:, None] - accuracy) * (right[:, None, 0] - right[None, :, 0]) / 2
+    for weight, formula in zip((1, 9 / np.maximum(differing, 1)), pair_snr(9, chance_right), strict=True):
+        g = own * weight
+        signal = (pair * g).sum()
+        assert math.isclose(signal / math.sqrt((pair * g**2).sum() - signal**2), formula)
+
+sizes = np.unique(np.geomspace(2, 4096, 60).round())
+figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+for chance_right, line in ((0.5, "-"), (0.9, "--"), (0.99, "-."), (0.999, ":")):
+    loo, psd = pair_snr(sizes, chance_right)
+    axis.plot(sizes, psd / loo, line, label=f"{chance_right:g} of the pixels right")
+axis.axhline(1, color="grey", linewidth=0.8)
+axis.set(xscale="log", xlabel="pixels of the image, N", ylabel="signal / noise, PSD to leave-one-out")
+axis.legend(fontsize=8)
+plt.show()
+
+gains = {p: pair_snr(sizes, p)[1] / pair_snr(sizes, p)[0] for p in (0.5, 0.9, 0.99, 0.999)}
+print({p: f"at most {gain.max():.3f}, with 4,096 pixels {gain[-1]:.3f}" for p, gain in gains.items()})
+assert all(gain.min() >= 1 and gain.max() < 1.15 for gain in gains.values())
+assert gains[0.5][-1] < 1.001 < 1.05 < gains[0.999][-1]
+
+# %%
+# PSD helps a little, where few pixels still differ: then a pair tells much about each of them. Where hundreds differ,
+# :math:`|D|` is nearly the same for all pairs, and nothing is gained. It is never worth more than
+# 15 % here. Cells change N itself; PSD only weighs the pairs.
+
+# %%
 # Learning
 # --------
 #
@@ -428,6 +510,7 @@ if not QUICK:
 # * Parameters that pixels share do not suffer from this, and a reward for every pixel makes it vanish.
 # * Cells that share a draw replace N by :math:`N / s^2`. They help where neighbours belong together, and fail where
 #   they do not.
+# * Giving a pair's difference only to the pixels where it differs changes little: it is leave-one-out with weights.
 #
 # Exercise
 # --------
