@@ -317,7 +317,9 @@ assert digits > 100
 #
 # A hint: what does the score do if you change one pixel?
 #
-# Test your answer with ``check(solution)``. One answer is in ``solutions/lesson_1.py``.
+# Test your answer with ``check(solution)``, below; it says nothing if the answer is right. In a notebook, add a cell;
+# in a file of your own, ``runpy.run_path("lesson_1_one_image_one_step.py")["check"](solution)`` runs the lesson and
+# then the test. One answer is in ``solutions/lesson_1.py``.
 
 
 def check(solution):

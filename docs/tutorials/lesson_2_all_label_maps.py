@@ -351,8 +351,7 @@ times = {key: size * np.argmax(path >= 0.5) for key, path in paths.items()}
 # %%
 # **The reason.** The difference of the two logits grows with the speed :math:`2 p (1 - p)`, and :math:`p` is its
 # sigmoid, so :math:`\dot p = 2 p^2 (1 - p)^2`. For cross-entropy :math:`\dot p = 2 p (1 - p)^2`. Solve for the time
-# from
-# :math:`p_0` to 1/2:
+# from :math:`p_0` to 1/2:
 #
 # .. math::
 #
@@ -411,7 +410,8 @@ assert abs(np.mean(advantage * g[drawn, 0, 2])) < 1e-16
 # -----------------
 #
 # * The policy gradient with leave-one-out is unbiased. The batch mean only shortens the step, by (K − 1)/K.
-# * A baseline takes away noise, never signal. More label maps make the variance fall as 1/K.
+# * A baseline that does not depend on the label map leaves the signal as it is, and a good one takes away noise. More
+#   label maps make the variance fall as 1/K.
 # * The gradient of an unlikely class has its probability as a factor. What the policy has ruled out comes back only
 #   after a time in proportion to :math:`1/p`, and more label maps do not shorten it.
 #
@@ -422,7 +422,10 @@ assert abs(np.mean(advantage * g[drawn, 0, 2])) < 1e-16
 # :math:`b` for which the total variance :math:`V_b(K)` is smallest. It gets the probability of every label map, (M,),
 # its score, (M,), and its :math:`\nabla \log \pi`, (M, N, C).
 #
-# Set the derivative of :math:`V_b` by :math:`b` to zero first, on paper. One answer is in ``solutions/lesson_2.py``.
+# Set the derivative of :math:`V_b` by :math:`b` to zero first, on paper.
+#
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
+# ``solutions/lesson_2.py``.
 
 
 def check(solution):

@@ -90,7 +90,8 @@ def estimates(N, K, repetitions, level):
 #
 #    \frac{\text{signal}}{\text{noise}} \approx \frac{v / N}{v / \sqrt{N (K - 1)}} = \sqrt{\frac{K - 1}{N}} .
 #
-# With one reward a pixel the other pixels drop out, and with them all that depends on N.
+# With one reward a pixel the other pixels drop out: signal and noise both are in proportion to 1/N, and their ratio
+# does not depend on N.
 
 
 def theory(N, K, level):
@@ -273,7 +274,7 @@ for (name, target), left, right in zip(small.items(), axes[::2], axes[1::2], str
     left.imshow(target, cmap="gray", vmin=0, vmax=1)
     for (i, j), label in np.ndenumerate(target):
         left.text(j, i, label, ha="center", va="center", color="black" if label else "white")
-    left.set(title=f"target: {name}", xticks=[], yticks=[])
+    left.set(title=f"target:\n{name}", xticks=[], yticks=[])
     for shift, knows, style in ((-0.2, 0.5, {}), (0.2, 0.8, {"hatch": "//"})):
         found = [table[name, knows, cell] for cell in (1, 2, 4)]
         bars = [signal / noise if signal > 1e-12 else 0 for signal, noise in found]
@@ -310,8 +311,9 @@ for name in small:
 # %%
 # Two warnings. A policy without signal has no noise either: it stays where it is until chance or something else makes
 # the pixels of a cell differ. And in general the expected step with tied draws is *not* the gradient of the expected
-# score. For the pixel accuracy tied and plain draws have the same expected score, because each pixel keeps its
-# probabilities. Yet for a policy drawn at random the directions differ:
+# score: it still adds up the :math:`\nabla \log p_i(a_i)` of all pixels, and that sum is :math:`\nabla \log \pi(a)`
+# only if the pixels are drawn independently. For the pixel accuracy tied and plain draws have the same expected score,
+# because each pixel keeps its probabilities. Yet for a policy drawn at random the directions differ:
 
 p1 = np.random.default_rng(1).uniform(0.1, 0.9, size=(SIDE, SIDE))
 plain, tied = (signal_and_noise(p1, small["checkerboard"], cell, K)[0] for cell in (1, 2))
@@ -435,7 +437,7 @@ def learn(target, sides, level="image", seed=0):
     curve = []
     for step in range(steps):
         side = schedule.side(step / steps)
-        key, *offset = torch.randint(2**63 - 1, (3,), generator=generator).tolist()
+        key, *offset = torch.randint(2**63 - 1, (3,), generator=generator).tolist()  # seed and shift of the grid
         maps = sample_label_maps(logits, K, key, cell=side, offset=offset)  # (B, K, H, W)
         if level == "image":
             advantage = leave_one_out(score_images("pixel_accuracy", maps, targets, 2))[:, :, None, None]
@@ -520,7 +522,8 @@ if not QUICK:
 # Return integers (H, W). Every pixel must keep its own probabilities. Pixels of one cell that have the same
 # probabilities must always get the same class. Different cells must be independent.
 #
-# One answer is in ``solutions/lesson_3.py``.
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
+# ``solutions/lesson_3.py``.
 
 
 def check(solution):

@@ -261,15 +261,17 @@ for axis, (title, p) in zip(
         assert variance(p, value) >= variance(p, marks["best"])
         assert math.isclose(variance(p, value), variance(p, value + 5, R + 5))  # an offset only moves the parabola
     assert variance(p, marks["expected score"]) < variance(p, 0)
+    assert marks["argmax map's score"] > marks["expected score"]
     assert variance(p, marks["expected score"]) < variance(p, marks["argmax map's score"])
     axis.set(title=title, xlabel="what is subtracted, b", ylabel="total variance, K = 1", ylim=(0, None))
     axis.legend(fontsize=8)
 plt.show()
 
 # %%
-# The expected score is not the best choice, but a good one. The argmax map scores above the average, so subtracting its
-# score goes too far; for the right policy it is even worse than to subtract nothing. And adding 5 to every score would
-# move the whole parabola 5 to the right: without a baseline the agent would then stand high up on its left arm.
+# The expected score is not the best choice, but a good one. The argmax map of both policies scores above the average,
+# so subtracting its score goes too far; for the right policy it is even worse than to subtract nothing. And adding 5 to
+# every score would move the whole parabola 5 to the right: without a baseline the agent would then stand high up on its
+# left arm.
 
 assert variance(policies["right"], 1) > variance(policies["right"], 0)
 
@@ -482,7 +484,9 @@ assert not torch.equal(plain, learn(times_16, optimiser=descent(16 / 1024), **sh
 # * A better label map has a larger advantage, and equal scores have equal advantages.
 # * Any strictly increasing change of the scores leaves the advantages as they are.
 #
-# Scores are often equal (think of all label maps without a single right pixel), so mind the ties. One answer is in
+# Scores are often equal (think of all label maps without a single right pixel), so mind the ties.
+#
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
 # ``solutions/lesson_4.py``.
 
 

@@ -2,7 +2,7 @@ r"""
 Lesson 5: what you reward is what you get
 =========================================
 
-**What it shows.** Six scores judge the same label maps and disagree. Each has a weakness that a learner finds without
+**What it shows.** Seven scores judge the same label maps and disagree. Each has a weakness that a learner finds without
 being told: you see them found, prove three of them, and end with a table of what a policy that was trained on one score
 is worth to another.
 
@@ -17,7 +17,7 @@ is worth to another.
 #
 # *Everything in this course maximises a score. What happens to the things that the score does not measure?*
 #
-# We take six scores from ``rss_env.rewards`` and one image of RSS-Shapes. Its target has three of the four classes:
+# We take seven scores from ``rss_env.rewards`` and one image of RSS-Shapes. Its target has three of the four classes:
 # background, a small disk and a larger square. There is no triangle.
 
 import itertools
@@ -125,9 +125,19 @@ axis.set_title("The same answers, judged by seven scores")
 plt.show()
 
 # %%
+# The disk has few pixels, so a score that counts pixels hardly misses it. The scores that average over classes lose
+# most. The stray pixel is dear to the scores over the ``"union"``, because it brings in a class. And the hollow answer
+# is perfect for one score; we come to it.
+#
 # "All background" has a high pixel accuracy, because most pixels are background: the accuracy is just the share of the
 # background. That is the first hack, and the cheapest.
 
+cost = dict(zip(answers, 1 - table, strict=True))  # of each answer, (scores,)
+counts_pixels = np.array([name in ("pixel accuracy", "frequency-weighted IoU") for name in SCORES])
+union = np.array([name in ("mean IoU", "boundary F1") for name in SCORES])
+averages = union | np.array([name.endswith("target") for name in SCORES])
+assert cost["disk missed"][averages].min() > 0.3 > 0.1 > cost["disk missed"][counts_pixels].max()
+assert cost["one stray pixel"][union].min() > 0.2 > 0.02 > cost["one stray pixel"][~union].max()
 assert score("pixel accuracy", answers["all background"]) == np.mean(target == 0)
 assert score("mean IoU", answers["all background"]) < 0.5 < score("pixel accuracy", answers["all background"])
 
@@ -158,7 +168,7 @@ print(f"{score('pixel accuracy', stray):.3f}")
 # before. With ``"target"`` the triangle does not count. So the score is exactly 1.
 
 hollow = answers["hollow"]
-assert score("boundary F1, target", hollow) == 1.0
+assert score("boundary F1, target", hollow) == 1.0 > score("boundary F1", hollow)
 wrong_inside = np.mean(hollow[is_object] != target[is_object])
 assert wrong_inside > 0.5
 print(f"{wrong_inside:.0%} of the object pixels are wrong; boundary F1 over the target's classes is 1")
@@ -438,7 +448,11 @@ assert np.mean(weighted[~figures] > 0) > np.mean(plain[~figures] > 0)
 # Find hacks by yourself: write a hill climber. ``solution(expected_score, label_map, num_classes)`` starts from a label
 # map, changes one pixel at a time if that raises ``expected_score(label_map)``, and returns a label map that *no*
 # change of one pixel improves. It leaves the given one as it was. Then start it from random label maps under the
-# expected scores above.
+# expected scores above. Of the blends, for instance, one is
+# ``lambda m: score_images("mean_dice", np.stack([m, m])[:, None], possible, 3, classes="target").mean()``.
+#
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
+# ``solutions/lesson_5.py``.
 
 
 def check(solution):

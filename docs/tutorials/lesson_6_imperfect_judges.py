@@ -175,31 +175,54 @@ assert bits["which of two (each)"] <= np.log2(3) / 2  # better, worse, or a tie
 #
 # On a 2×2 image scores differ a lot from label map to label map. On a larger image they do not. If N pixels are drawn
 # independently, each right with probability :math:`p`, the pixel accuracy has the variance :math:`v = p (1 - p) / N`.
-# Noise of variance :math:`\tau^2` then leaves, to a good approximation (both are nearly Gaussian),
+# How much does an answer with noise of variance :math:`\tau^2` tell about the *score*? What it tells about the target
+# comes by way of the score, so it is no more than that. With many pixels the score is nearly Gaussian, and
 #
-# .. math:: I = \tfrac{1}{2} \log_2\left(1 + \frac{v}{\tau^2}\right) \text{ bits a query.}
+# .. math:: I \approx \tfrac{1}{2} \log_2\left(1 + \frac{v}{\tau^2}\right) \text{ bits a query.}
 #
 # Pixels that share a draw in cells of :math:`s \times s` leave :math:`N / s^2` independent draws, so :math:`v` is
-# :math:`s^2` times as large.
+# :math:`s^2` times as large. (What is gained is of use where the pixels of a cell belong together, as lesson 3 shows.)
+# With few draws the score has few values, and the formula promises more bits than there are. So we take the sum over
+# all values as long as it is short, and the formula from 1,024 draws on.
 
 draws = (rng.random((2000, 1024)) < 1 / 3).mean(axis=1)
 assert np.isclose(draws.var(), (1 / 3) * (2 / 3) / 1024, rtol=0.15)
 tied = (rng.random((2000, 1024 // 64)) < 1 / 3).mean(axis=1)  # cells of 8×8
 assert np.isclose(tied.var(), 64 * (1 / 3) * (2 / 3) / 1024, rtol=0.15)
 
+
+def score_bits(draws, tau):  # what an answer tells about the score of so many draws, each right in 1 of 3 cases
+    right = np.arange(draws + 1)
+    log_choose = np.log(np.append(1, (draws - right[:-1]) / right[1:])).cumsum()
+    chance = np.exp(log_choose + right * np.log(1 / 3) + (draws - right) * np.log(2 / 3))
+    answers = with_noise(right / draws, tau)
+    return entropy(chance @ answers) - chance @ entropy(answers)
+
+
+def by_formula(draws, tau):
+    return 0.5 * np.log2(1 + (2 / 9) / draws / tau**2)
+
+
+assert all(np.isclose(score_bits(1024, tau), by_formula(1024, tau), rtol=0.01) for tau in (0.01, 0.05, 0.2))
+assert score_bits(1, 0.05) < 1 < by_formula(1, 0.05)  # a single draw: right or wrong, at most one bit
+assert score_bits(4, 0.01) < score_bits(16, 0.01) > score_bits(64, 0.01)
+
 sides = np.array([2, 4, 8, 16, 32, 64, 128, 256])
 figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
 for tau, cell, style in ((0.01, 1, "o-"), (0.05, 1, "s-"), (0.05, 8, "s--"), (0.2, 1, "^-")):
     cells = np.maximum(sides / cell, 1) ** 2  # at least one
     label = f"noise {tau}" + (f", cells of {cell}×{cell}" if cell > 1 else "")
-    axis.loglog(sides, 0.5 * np.log2(1 + (2 / 9) / cells / tau**2), style, base=2, label=label)
+    bits_there = [score_bits(int(n), tau) if n < 1024 else by_formula(n, tau) for n in cells]
+    axis.loglog(sides, bits_there, style, base=2, label=label)
 axis.set_xlabel("side of the image in pixels")
-axis.set_ylabel("bits a query")
+axis.set_ylabel("bits about the score in one query")
 axis.legend()
 plt.show()
 
 # %%
-# The noise did not change, the answers got worth less. *Imperfect feedback is not a property of the judge alone.*
+# The noise did not change, the answers got worth less. *Imperfect feedback is not a property of the judge alone.* At
+# the left end it is the other way round where there is little noise, or where few cells are left: there the score has
+# too few values to say more. A single cell tells right from wrong, and that is all.
 #
 # What a policy gradient makes of it
 # ----------------------------------
@@ -253,13 +276,26 @@ def learn(judge, seed, repeats=1, cell=1, steps=STEPS):
 #
 #    Which judges does this learner not mind at all? Which one teaches it nothing? Is the order that of the bits?
 
+equal = []
+
+
+@dataclass
+class Watched(Stars):
+    """Stars, and a note of each step in which all label maps get the same one."""
+
+    def __call__(self, scores, memory, draws):
+        stars = super().__call__(scores, memory, draws)
+        equal.append(np.ptp(stars) == 0)
+        return stars
+
+
 judges = {
     "exact": Noise(0.0),
     "noise 0.02": Noise(0.02),
     "noise 0.1": Noise(0.1),
     "which is better": Preference(),
     "which is better, unsure": Preference(0.05),
-    "five stars": Stars(5),
+    "five stars": Watched(5),
     "a random star in 1 of 5": Errs(0.2),
     "no answer in 1 of 5": Skips(0.2),
     "no answer counts as 0": Skips(0.2, instead=0.0),
@@ -280,9 +316,11 @@ axis.grid(axis="x", alpha=0.3)
 plt.show()
 
 # %%
-# - **Comparisons** lose nothing that this learner uses. It only asks which label maps were better than others.
-# - **Stars** teach little, though on the 2×2 image they had many bits: the 16 label maps of one step are so alike that
-#   all get the same star. Then all advantages are zero.
+# - **Comparisons** take this learner as far as exact scores: it needs to know which label maps were better than others,
+#   not by how much. But mind the price. Here each of the 16 label maps is compared with each of the others. A judge who
+#   answers one comparison at a time has 120 to make in a step, not 16.
+# - **Stars** teach little, though on the 2×2 image they had many bits: in nearly every step the 16 label maps are so
+#   alike that all get the same star. Then all advantages are zero.
 # - **Drift** is nearly the same for all label maps of a step, and the baseline takes it out.
 # - **Rare large errors** cost far more than their bits: one wrong star outweighs the small true differences of a whole
 #   step. A gap that is filled with 0 is such an error. A gap that is left out costs next to nothing.
@@ -292,7 +330,12 @@ average = {name: np.mean(values) for name, values in reached.items()}
 assert average["exact"] > average["noise 0.1"] or QUICK
 assert average["pays every 4th time"] < 0.6
 assert len(set(reached["pays every 4th time"])) == 1  # the advantages were all 0: no step was taken
+assert abs(average["which is better"] - average["exact"]) < 0.1
 assert average["which is better"] > average["five stars"]
+assert K * (K - 1) // 2 == 120
+assert np.mean(equal) > 0.8
+assert bits["a random star in 1 of 5"] > bits["noise 0.05"]
+assert average["a random star in 1 of 5"] < average["noise 0.02"]
 assert average["no answer in 1 of 5"] > average["no answer counts as 0"]
 assert average["drifts"] > average["noise 0.1"]
 
@@ -397,6 +440,9 @@ assert QUICK or measured["stars:5", "Likelihood"] > measured["stars:5", "RSS"] +
 # Write ``solution(prior, answers)``: ``prior`` (T,) are the probabilities of T targets, ``answers`` (T, A) the
 # probability of each of A answers if that is the target. It gives the mutual information of target and answer in bits.
 # Zeros are allowed in both.
+#
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
+# ``solutions/lesson_6.py``.
 
 
 def check(solution):

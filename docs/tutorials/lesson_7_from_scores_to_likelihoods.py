@@ -233,8 +233,8 @@ assert np.corrcoef(soft, exact)[0, 1] > 0.8
 #
 # .. math:: \sum_k A_k \nabla \mu_{a_k}(p).
 #
-# This is the gradient of a Gaussian log-likelihood, up to the variance. Compare it with the exact posterior, from the
-# same scores.
+# This is the gradient of a Gaussian log-likelihood, up to the variance, if to all scores of the image an unknown number
+# is added: :math:`\bar r` is its best estimate. Compare the result with the exact posterior, from the same scores.
 
 
 def fit(asked, scores, soft_score, steps=150, rate=0.1):
@@ -378,8 +378,8 @@ assert QUICK or by_likelihood > by_pg + 2 * error[:2, 0].max()
 #
 # .. admonition:: Predict first
 #
-#    A step shows 8 images, so each image comes back every eight steps or so. Which learner profits from that, and from
-#    when on?
+#    A step shows 8 images, so each image comes back every eight steps or so. Which learner can profit from that, and
+#    from how many queries on?
 
 steps, seeds = (8, (1,)) if QUICK else (160, (1, 2))
 small = {"image_size": (16, 16), "batch_size": 8, "steps": steps, "val_images": 16 if QUICK else 48, "progress": False}
@@ -417,7 +417,10 @@ if not QUICK:
     assert np.mean(final["Likelihood"]) > np.mean(final["RSS"])
 
 # %%
-# Two seeds are an anecdote. How to do better is the subject of lesson 9.
+# About :math:`64 \cdot 4 = 256` queries show each image once; before that there is nothing to remember. The learner
+# with a memory ends higher. Whether the memory is the reason, or the regression, this run does not tell: for that one
+# would train it once more without the memory (``agents.Likelihood(replay=0)``). And two seeds are an anecdote. How to
+# do better is the subject of lesson 9.
 #
 # What to take away
 # -----------------
@@ -435,6 +438,9 @@ if not QUICK:
 # prior of T targets, ``predicted`` (T, K), the score that each target gives each of K label maps, the K noisy
 # ``scores`` and the noise's standard deviation. It gives the posterior, (T,). It must be right for one score and for
 # 10,000, and for noise of 1e-4.
+#
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
+# ``solutions/lesson_7.py``.
 
 
 def check(solution):

@@ -28,7 +28,8 @@ entry of the leaderboard.
 #           - \beta\,(1 - \text{progress})\, H(\pi).
 #
 # :math:`\sigma` is the standard deviation of all advantages of the step, so that the step size does not depend on how
-# alike the samples are. :math:`\beta` is ours to choose.
+# alike the samples are. :math:`\beta` is ours to choose. The code divides both summands by the number of pixels, so
+# that :math:`\beta` means the same at every size.
 #
 # The project's loop brings network, optimiser, checkpoints and evaluation. An algorithm is a dataclass with two
 # methods: ``act`` draws label maps from the logits, ``loss`` turns their scores into a loss.
@@ -162,8 +163,9 @@ for name, values in final.items():
     print(f"{name:>10}: " + ", ".join(f"{value:.3f}" for value in values) + f"; mean {values.mean():.3f}")
 
 # %%
-# If you did lesson 7, compare. There, 64 images came back again and again, and a learner with a memory profited. Here
-# there are 2,048, and few images are shown twice. Nothing else is needed to change the order of two algorithms.
+# If you did lesson 7, compare. There, 64 images came back again and again, and a learner with a memory could use their
+# old scores. Here there are 2,048, few images are shown twice, and a memory has little to offer. A comparison holds for
+# the setting in which it was made.
 
 shown = steps * batch_size
 print(f"{shown} visits of {images:,} images: {images * (1 - (1 - 1 / images) ** shown) / shown:.0%} are first visits")
@@ -240,9 +242,9 @@ assert abs(t_coverage - 0.95) < (0.04 if QUICK else 0.015)
 # So the interval of four seeds is too narrow. It is a way to draw the spread, not a proof. Student's interval holds
 # what it says if the seeds are Gaussian, and is honest about how wide that is.
 #
-# Without any assumption about the distribution: if two algorithms were equally good, each paired difference would be
-# positive or negative with probability ½. All four positive, or all four negative, then has the probability :math:`2
-# \cdot 2^{-4}`.
+# Without any assumption about the shape of the distribution: if neither of two algorithms were the likelier to win,
+# each paired difference would be positive or negative with probability ½. All four positive, or all four negative, then
+# has the probability :math:`2 \cdot 2^{-4}`.
 
 sign_test = {n: 2 * 0.5**n for n in (3, 4, 5, 6)}
 print({n: f"{p:.3f}" for n, p in sign_test.items()})
@@ -250,7 +252,7 @@ assert sign_test[4] > 0.05
 assert min(n for n, p in sign_test.items() if p < 0.05) == 6
 
 # %%
-# With four seeds, even a clean sweep is no 5 % result. Six are the least.
+# By this *sign test*, with four seeds even a clean sweep is no 5 % result. Six are the least.
 #
 # **The winner's curse.** Say you try five values of :math:`\beta` which in truth make no difference, and report the
 # best, with its four seeds. In units of the deviation between seeds, how much better than the others does it look?
@@ -271,11 +273,12 @@ assert np.isclose(boast, 1.163 / 2, atol=0.07 if QUICK else 0.01)  # 1.163: expe
 #
 # An entry of the leaderboard is a file with a function ``train(trial)``. The trial gives environments, a budget of
 # queries and a ``report``, and no target. There is no project loop in an entry, but our two methods fit into a loop of
-# fifteen lines. Put ``Mine`` and this function into a file, and
+# fifteen lines. Put ``Mine`` and this function into a file, with their imports, and in a checkout after ``make
+# install``
 #
 # .. code-block:: text
 #
-#    python -m benchmarks.leaderboard --entry mine.py
+#    .venv/bin/python -m benchmarks.leaderboard --entry mine.py
 #
 # runs it with fixed budgets and several seeds, and ranks it.
 
@@ -365,6 +368,9 @@ assert 0 <= trial.queries_left < 8 * Mine().samples_per_image  # all that a step
 # Write ``solution(a, b, level, rng)``: the bootstrap interval of the mean *paired* difference ``a − b``, by percentiles
 # of random resamples, for any number of seeds; ``level`` is 0.95, say. It gives (low, high). Then: give ``Mine`` an
 # idea of your own, and use it.
+#
+# Test your answer with ``check(solution)``, which says nothing if it is right. One answer is in
+# ``solutions/lesson_9.py``.
 
 
 def check(solution):
