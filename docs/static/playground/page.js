@@ -120,7 +120,7 @@
     const now = playground.signalToNoise(options());
     const needed = playground.samplesNeeded(options());
     find("snr").textContent = number(now);
-    find("needed").textContent = needed === Infinity ? "no number of samples" : `${number(needed)} samples`;
+    find("needed").textContent = needed === Infinity ? "more than 10¹² label maps" : `${number(needed)} label maps`;
   }
 
   // The policy

@@ -19,7 +19,7 @@ window.playground = window.playground || {};
     return Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
   }
 
-  /** A disc and a bar, side × side labels of 0 and 1. */
+  /** A disc and a square, side × side labels of 0 and 1. */
   function picture(side) {
     const target = new Uint8Array(side * side);
     for (let y = 0; y < side; y++) {
