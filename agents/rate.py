@@ -335,8 +335,8 @@ def add_answers(learner: Learner, answers: list[Any], source: str) -> int:
     return len(learner)
 
 
-def make_session(rating: Rating) -> Session:
-    """The sitting of a run, with its log opened."""
+def make_session(rating: Rating, **options: Any) -> Session:
+    """The sitting of a run, with its log opened; ``options`` are of ``Session``."""
     args, learner, photos = rating.args, rating.learner, rating.photos
     log = AnswerLog(Path(args.run_dir) / LOG, rating.class_names, args.image_size)
     questions = Questions(
@@ -360,6 +360,7 @@ def make_session(rating: Rating) -> Session:
         updates_per_answer=args.updates_per_answer,
         save=rating.save,
         seed=args.seed,
+        **options,
     )
 
 

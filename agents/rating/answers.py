@@ -379,7 +379,7 @@ def as_png(label_maps: np.ndarray) -> bytes:
 def from_png(data: bytes, count: int) -> np.ndarray:
     """The inverse of ``as_png`` for ``count`` label maps."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        values = np.asarray(picture)
+        values = np.array(picture)
     if values.dtype != np.uint8 or values.ndim != 2 or count < 1 or len(values) % count:
         raise ValueError(f"a picture of {count} label maps cannot be {values.dtype} {values.shape}")
     return values.reshape(count, -1, values.shape[-1])

@@ -157,6 +157,7 @@ class Server:
                 {
                     "overlay": f"{place}/overlay-{k}.png",
                     "outline": f"{place}/outline-{k}.png",
+                    "labels": f"{place}/labels-{k}.png",
                     "classes": [self.class_names[c] for c in inside.tolist()],
                 }
             )
@@ -167,6 +168,7 @@ class Server:
             "photo": f"/pictures/photo/{number}.jpg",
             "size": [side * self.photos.scale for side in question.label_maps.shape[1:]],
             "part": None if question.part is None else f"{place}/part.png",
+            "part_labels": None if question.part is None else f"{place}/labels-part.png",
             "options": options,
         }
 
@@ -216,19 +218,23 @@ class Server:
         return await _picture(lambda: pictures.jpeg(self.photos.shown(number)), "image/jpeg", KEPT)
 
     async def picture(self, request: Request) -> Response:
-        """Overlay or outline of a label map of a question, or the outline of the part that it is about."""
+        """Overlay, outline or numbers of a label map of a question, or the outline of the part that it is about."""
         question = await run_in_threadpool(self.session.find, request.path_params["id"])
         kind, _, place = request.path_params["name"].partition("-")
         if question is None:
             return _missing()
         scale = self.photos.scale
-        if kind == "part" and not place and (part := question.part) is not None:
+        if (part := question.part) is not None and (kind, place) == ("part", ""):
             return await _picture(lambda: pictures.mark(part, scale), "image/png", KEPT)
+        if part is not None and (kind, place) == ("labels", "part"):
+            return await _picture(lambda: pictures.png(part.astype(np.uint8)), "image/png", KEPT)
         if not (place.isascii() and place.isdigit() and int(place) < len(question.label_maps)):
             return _missing()
         label_map = question.label_maps[int(place)]
         if kind == "overlay":
             return await _picture(lambda: pictures.overlay(label_map, self.palette, scale), "image/png", KEPT)
+        if kind == "labels":
+            return await _picture(lambda: pictures.png(label_map), "image/png", KEPT)
         if kind == "outline":
             return await _picture(lambda: pictures.outline(label_map, scale), "image/png", KEPT)
         return _missing()

@@ -18,7 +18,6 @@ from .answers import Answer, AnswerLog, Question, check_rater
 from .learner import Learner
 from .questions import Questions
 
-CURVE_EVERY = 10  # answers from one measurement of the policy to the next
 REMEMBERED = 4096  # questions whose pictures can still be asked for without reading the log
 
 
@@ -36,6 +35,7 @@ class Session:
         updates_per_answer: of the policy, after which it waits for more answers.
         save: keeps the policy, called in the learner's thread.
         save_every: updates from one call of it to the next.
+        measure_every: answers from one measurement of the policy to the next, for its curve.
         seed: of what is repeated and checked.
 
     Attributes:
@@ -56,6 +56,7 @@ class Session:
         updates_per_answer: int = 10,
         save: Callable[[dict[str, float]], None] = lambda metrics: None,
         save_every: int = 200,
+        measure_every: int = 10,
         seed: int = 0,
     ) -> None:
         self.log, self.questions, self.learner, self.measure, self.save = log, questions, learner, measure, save
@@ -229,7 +230,9 @@ class Session:
                     if self.closed:
                         return
                 metrics = self.learner.update()
-                is_due = len(self._standing) >= self._measured + CURVE_EVERY and self.learner.updates >= self.wanted()
+                is_due = (
+                    len(self._standing) >= self._measured + self.measure_every and self.learner.updates >= self.wanted()
+                )
                 if is_due or self._measured < 0 or self.learner.updates % self.save_every == 0:
                     self._measure(metrics)
         except BaseException as error:

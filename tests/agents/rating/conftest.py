@@ -49,7 +49,13 @@ def arguments(photos: Path, tmp_path: Path) -> Callable[..., RateArguments]:
     """Arguments of a small run on the photos."""
 
     def make(**given: Any) -> RateArguments:
-        own: dict[str, Any] = {"root": str(photos), "classes": "dark,bright", "image_size": SIZE, "side": 8}
+        own: dict[str, Any] = {
+            "root": str(photos),
+            "classes": "dark,bright",
+            "image_size": SIZE,
+            "side": 8,
+            "checks": 0.0,
+        }
         own |= {"network_options": {"width": 8}, "updates_per_answer": 1, "run_dir": str(tmp_path / "run")}
         args = RateArguments(**own | given)
         args.check()

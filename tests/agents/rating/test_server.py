@@ -120,6 +120,10 @@ def test_an_overlay_shows_the_classes_of_its_label_map(serve: Callable[..., Serv
     label_map = served.session.find(question["id"]).label_maps[0]
     shown = np.asarray(Image.open(io.BytesIO(served.get(question["options"][0]["overlay"]).content)))
     scale = question["size"][0] // SIZE[0]
+    labels = Image.open(io.BytesIO(served.get(question["options"][0]["labels"]).content))
+    np.testing.assert_array_equal(np.asarray(labels), label_map)
+    part = np.asarray(Image.open(io.BytesIO(served.get(question["part_labels"]).content)))
+    np.testing.assert_array_equal(part == 1, served.session.find(question["id"]).part)
     first = label_map.repeat(scale, 0).repeat(scale, 1) == 0
     np.testing.assert_array_equal(shown[..., 3] < 255, first)
 
