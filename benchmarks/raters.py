@@ -3,10 +3,10 @@
     python -m benchmarks.raters --camvid ../shared/data/camvid
     python -m benchmarks.raters --datasets shapes --raters exact errs noisy biased skips drifts tires --kinds stars
 
-Raters are simulated, in the manner of B-Pref (Lee et al., 2021): they see a question as the page does, compare its label
-maps with the target, and answer. Two classes at 64×80: CamVid's road against all else, and Shapes with two classes, both
-written as folders with masks, which only the raters and the validation read. Cross-entropy on all pixels of all training
-photos, with the same network, is what they are compared with.
+Raters are simulated, in the manner of B-Pref (Lee et al., 2021): they see a question as the page does, compare its
+label maps with the target, and answer. Two classes at 64×80: CamVid's road against all else, and Shapes with two
+classes, both written as folders with masks, which only the raters and the validation read. Cross-entropy on all pixels
+of all training photos, with the same network, is what they are compared with.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def served(rating: Rating) -> Iterator[tuple[str, Any]]:
 
 
 def scores_of(label_maps: list[np.ndarray], part: np.ndarray | None, target: np.ndarray, kind: str) -> np.ndarray:
-    """What a rater looks for: the mean IoU of whole label maps, the share of right pixels where stars are for a part."""
+    """What a rater looks at: the mean IoU of whole label maps; of stars for a part, the share of right pixels."""
     counted = target != 255
     if kind == "stars" and part is not None:
         counted = counted & part
@@ -264,10 +264,9 @@ def rate(args: RatersArguments, root: Path, dataset: Dataset, kind: Any, rater: 
             simulated = Simulated(address, rater, read_targets(root), SECONDS[kind], 100 + seed)
             for _ in range(args.length or LENGTH[kind]):
                 simulated.answer()
-                while session.learner.updates < session.wanted() and session.error is None:
+                while not session.idle and session.error is None:
                     time.sleep(0.005)
-            session.stop()
-            curve, queries = session.curve, session.status()["queries"]
+            curve, queries = list(session.curve), session.status()["queries"]
         columns = {"dataset": dataset, "kind": kind, "rater": rater, "choice": args.choice, "scope": args.scope}
         rows = []
         for point in curve:

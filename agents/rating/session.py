@@ -41,6 +41,7 @@ class Session:
     Attributes:
         curve: ``{"answers": …, "updates": …, name: value, …}`` of every measurement.
         version: changes whenever ``status`` does.
+        idle: whether the learner waits for more answers.
         error: what ended the learner's thread.
     """
 
@@ -66,10 +67,11 @@ class Session:
             updates_per_answer,
             save_every,
         )
+        self.measure_every = measure_every
         self.random = np.random.default_rng(seed)
         self.curve: list[dict[str, float]] = []
         self.version = 0
-        self.closed = False
+        self.closed = self.idle = False
         self.error: BaseException | None = None
         self._changed = threading.Condition()
         self._asking = threading.Lock()
@@ -218,22 +220,24 @@ class Session:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-            if self.error is None:
+            self._thread = None
+            if self.error is None and len(self.learner):
                 self._measure()
 
     def _run(self) -> None:
         try:
-            metrics: dict[str, float] = {}
             while True:
                 with self._changed:
+                    self.idle = self.learner.updates >= self.wanted()
                     self._changed.wait_for(lambda: self.closed or self.learner.updates < self.wanted())
+                    self.idle = False
                     if self.closed:
                         return
                 metrics = self.learner.update()
-                is_due = (
-                    len(self._standing) >= self._measured + self.measure_every and self.learner.updates >= self.wanted()
-                )
-                if is_due or self._measured < 0 or self.learner.updates % self.save_every == 0:
+                rounds = len(self._standing) // self.measure_every
+                caught_up = self.learner.updates >= self.wanted()
+                is_due = rounds > self._measured // self.measure_every and (caught_up or self._measured < 0)
+                if is_due or self.learner.updates % self.save_every == 0:
                     self._measure(metrics)
         except BaseException as error:
             self.error = error
