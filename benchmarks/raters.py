@@ -23,14 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import requests
 import tyro
-import uvicorn
 from PIL import Image
 
 from agents import Supervised, train
 from agents.rate import RateArguments, Rating, make_session
-from agents.rating.server import Server
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks.results_file import RESULTS, Table, add_rows, provenance, read_rows
@@ -150,6 +147,10 @@ def read_targets(root: Path) -> list[np.ndarray]:
 @contextmanager
 def served(rating: Rating) -> Iterator[tuple[str, Any]]:
     """A sitting behind its server; gives the address and the session."""
+    import uvicorn  # of the extra "rate", which the table of the results does not need
+
+    from agents.rating.server import Server
+
     rating.open_folder()
     session = make_session(rating, measure_every=MEASURED, save_every=10**9)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -204,6 +205,8 @@ class Simulated:
     """
 
     def __init__(self, address: str, name: str, targets: list[np.ndarray], seconds: float, seed: int) -> None:
+        import requests  # of the extra "cli"
+
         self.address, self.name, self.targets, self.seconds = address, name, targets, seconds
         self.rng = np.random.default_rng(seed)
         self.http = requests.Session()
