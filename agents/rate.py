@@ -218,7 +218,9 @@ class Rating:
 
     def config(self) -> dict[str, Any]:
         """What config.json stores; ``agents.evaluate`` reads the environment from it."""
-        return {"algorithm": "Rate"} | asdict(self.args) | {"reward": self.options["reward"], "reward_options": {}}
+        stored = asdict(self.args) | {"token": None, "reward": self.options["reward"], "reward_options": {}}
+        own = {name: value for name, value in self.options.items() if name not in stored}
+        return {"algorithm": "Rate"} | stored | {"env_kwargs": own}
 
     def open_folder(self) -> None:
         """Begins a run, or goes on with the one in the run folder if the network is the same."""
@@ -240,7 +242,19 @@ class Rating:
             if same:
                 load_weights(self.learner.policy, checkpoint / WEIGHTS)
                 self.folder.rewind(self.learner.updates)
+            else:
+                print(f"Another network begins afresh from the answers; {self.put_aside()} has the one before.")
         self.folder.write_config(self.config())
+
+    def put_aside(self) -> Path:
+        """Moves the checkpoints and numbers of an earlier network to a folder of their own."""
+        number = 1
+        while (aside := self.folder.path / f"before-{number}").exists():
+            number += 1
+        aside.mkdir()
+        for name in ("checkpoints", "metrics.jsonl", "config.json"):
+            (self.folder.path / name).rename(aside / name)
+        return aside
 
     def measure(self) -> dict[str, float]:
         """How good the policy is on the held-out photos, if they have masks."""
@@ -350,7 +364,7 @@ def make_session(rating: Rating, **options: Any) -> Session:
         seed=args.seed,
     )
     measurable = rating.held_out is not None and rating.held_out.has_masks
-    return Session(
+    session = Session(
         log,
         questions,
         learner,
@@ -362,6 +376,10 @@ def make_session(rating: Rating, **options: Any) -> Session:
         seed=args.seed,
         **options,
     )
+    for row in rating.folder.read_metrics():  # of a run that is resumed
+        measured = {name: value for name, value in row.items() if name.startswith("val/")}
+        session.curve.append({"answers": row["time/answers"], "updates": row["step"]} | measured)
+    return session
 
 
 def is_loopback(host: str) -> bool:
@@ -406,7 +424,7 @@ def serve(args: RateArguments) -> int:
         print(f"http://{shown}:{port}/" + (f"?token={token}" if token else ""), flush=True)
         session.start()
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            ending(uvicorn.Server, session)(config).run(sockets=[listening])
         except KeyboardInterrupt:
             pass
         finally:
@@ -415,6 +433,17 @@ def serve(args: RateArguments) -> int:
             rating.folder.close()
     rating.report()
     return 0 if session.error is None else 1
+
+
+def ending(server: Any, session: Session) -> Any:
+    """The class of a server that lets the pages go when it is asked to end, instead of waiting for them."""
+
+    class Ending(server):
+        def handle_exit(self, number: int, frame: Any) -> None:
+            session.leaving = True
+            super().handle_exit(number, frame)
+
+    return Ending
 
 
 def parse(words: list[str] | None = None) -> RateArguments:

@@ -116,18 +116,25 @@ class Learner:
         """Images, the likelier the more answers they have, and all answers to each."""
         with self._lock:
             numbers = sorted(self._answers)
+            if not numbers:  # the only answer was taken back
+                return [], []
             weights = np.array([len(self._answers[number]) for number in numbers], float)
             size = min(self.options.batch_size, len(numbers))
             chosen = self.random.choice(numbers, size, replace=False, p=weights / weights.sum()).tolist()
             return chosen, [[self._answers[number][k] for k in sorted(self._answers[number])] for number in chosen]
 
     def update(self, rate: float = 1.0) -> dict[str, float]:
-        """One step of the optimiser; there is at least one answer.
+        """One step of the optimiser; without answers none.
 
         Args:
             rate: factor of the learning rate.
+
+        Returns:
+            Numbers to log.
         """
         chosen, answers = self._batch()
+        if not chosen:
+            return {}
         images = torch.from_numpy(self.images[chosen]).to(self.device)
         flipped = torch.from_numpy(self.random.random(len(chosen)) < 0.5).to(self.device)[:, None, None, None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):

@@ -191,7 +191,7 @@ class Server:
 
         async def stream() -> AsyncIterator[str]:
             seen, waited = -1, 0.0
-            while not self.session.closed:
+            while not self.session.leaving:
                 if self.session.version != seen:
                     status = await run_in_threadpool(self._status)
                     seen, waited = status["version"], 0.0

@@ -41,6 +41,7 @@ class Session:
     Attributes:
         curve: ``{"answers": …, "updates": …, name: value, …}`` of every measurement.
         version: changes whenever ``status`` does.
+        leaving: whether pages are to be let go.
         idle: whether the learner waits for more answers.
         error: what ended the learner's thread.
     """
@@ -61,17 +62,12 @@ class Session:
         seed: int = 0,
     ) -> None:
         self.log, self.questions, self.learner, self.measure, self.save = log, questions, learner, measure, save
-        self.repeat, self.checks, self.updates_per_answer, self.save_every = (
-            repeat,
-            checks,
-            updates_per_answer,
-            save_every,
-        )
-        self.measure_every = measure_every
+        self.repeat, self.checks, self.updates_per_answer = repeat, checks, updates_per_answer
+        self.save_every, self.measure_every = save_every, measure_every
         self.random = np.random.default_rng(seed)
         self.curve: list[dict[str, float]] = []
         self.version = 0
-        self.closed = self.idle = False
+        self.closed = self.leaving = self.idle = False
         self.error: BaseException | None = None
         self._changed = threading.Condition()
         self._asking = threading.Lock()
@@ -210,13 +206,13 @@ class Session:
 
     def start(self) -> None:
         """Starts to learn, in a thread."""
-        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
+        self._thread = threading.Thread(None, self._run, "learner", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Ends the thread after the update at hand, and keeps the policy."""
         with self._changed:
-            self.closed = True
+            self.closed = self.leaving = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
@@ -249,13 +245,14 @@ class Session:
     def _measure(self, metrics: dict[str, float] | None = None) -> None:
         """Measures and keeps the policy."""
         began = time.perf_counter()
-        measured = {"answers": len(self._standing), "updates": self.learner.updates} | self.measure()
+        answers = len(self._standing)
+        measured = {"answers": answers, "updates": self.learner.updates} | self.measure()
         share = self.foreseen()
         if share is not None:
             measured["val/foreseen"] = share
         measured = {name: value for name, value in measured.items() if math.isfinite(value)}
         self.curve.append(measured)
-        self._measured = len(self._standing)
+        self._measured = answers
         self.save((metrics or {}) | measured | {"time/measuring": time.perf_counter() - began})
         with self._changed:
             self._say()

@@ -86,8 +86,9 @@ class Served:
 
 
 @pytest.fixture
-def serve(arguments: Callable[..., RateArguments]) -> Iterator[Callable[..., Served]]:
-    """Serves a run, without its learner's thread unless ``learn`` is given."""
+def serve(arguments: Callable[..., RateArguments], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Served]]:
+    """Serves a run with small pictures, without its learner's thread unless ``learn`` is given."""
+    monkeypatch.setattr("agents.rating.photos.SHOWN", 192)
     with contextlib.ExitStack() as stack:
 
         def begin(learn: bool = False, token: str | None = None, anywhere: bool = False, **given: Any) -> Served:
