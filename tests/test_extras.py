@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.extras import AGENTS, CLI, ROOT, SB3, needed_by
+from tests.extras import AGENTS, CLI, RATE, ROOT, SB3, needed_by
 
-OPTIONAL = {*AGENTS, *CLI, *SB3, "matplotlib", "sphinx", "torchmetrics", "torchrl", "triton"} - {"filelock"}
+OPTIONAL = {*AGENTS, *CLI, *RATE, *SB3, "matplotlib", "sphinx", "torchmetrics", "torchrl", "triton"} - {"filelock"}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("test_*.py"))}
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import rss_env
-from tests.extras import AGENTS, CLI, SB3
+from tests.extras import AGENTS, CLI, RATE, SB3
 from tests.once import once
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ MODULES = sorted(
     for folder in ("rss_env", "agents")
     for name in (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / folder).rglob("*.py"))
 )
-OPTIONAL = {*AGENTS, *CLI, *SB3, "triton"}
+OPTIONAL = {*AGENTS, *CLI, *RATE, *SB3, "triton"}
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,9 @@ def test_the_wheel_holds_the_suite_and_the_agents(wheel: Path):
     assert {name.split("/")[0] for name in names} == {"rss_env", "rss_agents", info}
     suite = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rss_env").rglob("*.py")}
     agents = {f"rss_{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "agents").rglob("*.py")}
-    assert {name for name in names if not name.startswith(info)} == suite | agents | {"rss_env/py.typed"}
+    page = {f"rss_agents/rating/page/{name}" for name in ("index.html", "page.css", "page.js")}
+    held = {name for name in names if not name.startswith(info)}
+    assert held == suite | agents | page | {"rss_env/py.typed"}
     assert f"{info}/licenses/LICENSE" in names
 
 
