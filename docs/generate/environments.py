@@ -10,7 +10,6 @@ from rss_env.datasets import DATASETS, DatasetEntry
 from rss_env.datasets.info import DatasetInfo
 from rss_env.env import SegmentationEnv
 from rss_env.registration import env_id, make_vector_env
-from rss_env.rewards import LEVELS
 from rss_env.torch_task import TorchSegmentationTask
 from rss_env.vector import SegmentationVectorEnv
 
@@ -113,7 +112,7 @@ def _summary(dataset: str, entry: DatasetEntry) -> str:
     option = arguments_of(_loader(entry)).get("num_classes")
     default = option.default if option and option.default.isdigit() else "C"
     classes = str(len(entry.info.class_names) or default)
-    ids = [env_id(dataset, level) for level in LEVELS]
+    ids = [env_id(dataset, level) for level in DATASETS[dataset].levels]
     rows = [
         ("ids", " ".join(f"`{name}`" for name in ids)),
         ("observation space", f"`Box(0, 255, ({height}, {width}, 3), uint8)`"),

@@ -10,7 +10,6 @@ from rss_env.datasets import DATASETS
 from rss_env.datasets.check import complete_splits
 from rss_env.datasets.photos import PhotoSource
 from rss_env.registration import env_id
-from rss_env.rewards import LEVELS
 
 
 def list_ids(*, root: str = "data", as_json: Json = False) -> int:
@@ -19,7 +18,8 @@ def list_ids(*, root: str = "data", as_json: Json = False) -> int:
     Args:
         root: folder to look for data sets in
     """
-    rows = [_describe(dataset, level, on_disk) for dataset, on_disk in _on_disk(root).items() for level in LEVELS]
+    found = _on_disk(root)
+    rows = [_describe(name, level, found[name]) for name, entry in DATASETS.items() for level in entry.levels]
     if as_json:
         print_json(rows)
         return 0
