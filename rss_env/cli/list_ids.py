@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from rss_env.cli.ids import num_classes
@@ -45,7 +46,8 @@ def _on_disk(root: str) -> dict[str, str | dict[str, int | None]]:
     found: dict[str, Any] = {}
     for dataset, entry in DATASETS.items():
         if entry.locate is None:
-            found[dataset] = "always"
+            there = entry.library is None or importlib.util.find_spec(entry.library) is not None
+            found[dataset] = "always" if there else {}
             continue
         sources = complete_splits(dataset, root)
         found[dataset] = {s: len(f.images) if isinstance(f, PhotoSource) else None for s, f in sources.items()}

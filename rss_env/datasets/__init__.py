@@ -35,6 +35,7 @@ class DatasetEntry:
         generate: ``(split, image_size, **options)`` -> SegmentationDataset.
         levels: what its environments give the reward for: ``"image"`` and ``"pixel"``, or ``"outcome"`` alone for a
             world.
+        library: what a procedural one cannot do without, an extra of the same name; None if nothing.
     """
 
     image_size: tuple[int, int]
@@ -42,6 +43,7 @@ class DatasetEntry:
     locate: Callable[..., PhotoSource] | None = None
     generate: Callable[..., SegmentationDataset] | None = None
     levels: tuple[str, ...] = ("image", "pixel")
+    library: str | None = None
 
     def find(self, root: str | Path | None, split: str, **options: Any) -> PhotoSource:
         """The files of one split, by ``locate``; what the disk refuses is a ``DatasetError`` too."""
@@ -75,6 +77,7 @@ DATASETS: dict[str, DatasetEntry] = {
         crafter.INFO,
         generate=functools.lru_cache(maxsize=4, typed=True)(crafter.load),
         levels=("outcome",),
+        library="crafter",
     ),
 }
 

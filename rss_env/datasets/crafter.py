@@ -66,9 +66,9 @@ def load(
         raise DatasetError(f"cell_size must be an integer of at least 1, got {cell_size!r}.")
     if any(side % cell_size or not 3 <= side // cell_size <= AREA // 2 for side in image_size):
         raise DatasetError(
-            f"Crafter shows 3 to {AREA // 2} rows and columns of cells of {cell_size}×{cell_size} pixels: image_size must "
-            f"be multiples of {cell_size} from {3 * cell_size} to {AREA // 2 * cell_size}, got {image_size}. Change it "
-            "or cell_size."
+            f"Crafter shows 3 to {AREA // 2} rows and columns of cells of {cell_size}×{cell_size} pixels: image_size "
+            f"must be multiples of {cell_size} from {3 * cell_size} to {AREA // 2 * cell_size}, got {image_size}. "
+            "Change it or cell_size."
         )
     if not is_integer(dataset_seed) or dataset_seed < 0:
         raise DatasetError(f"dataset_seed must be an integer of at least 0, got {dataset_seed!r}.")
