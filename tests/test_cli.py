@@ -132,7 +132,8 @@ def test_info_describes_the_environment(env_id: str, rss_env: Callable[..., Outc
     assert set(DATASETS[dataset].options) <= set(arguments)
     assert ("root" in arguments) == (DATASETS[dataset].locate is not None)
     assert all(one["meaning"] for one in arguments.values())
-    assert arguments["reward"]["default"] == ("pixel_accuracy" if "Pixel" in env_id else "mean_iou")
+    default = {"image": "mean_iou", "pixel": "pixel_accuracy"}.get(described["level"])
+    assert arguments["reward"]["default"] == default
 
 
 def test_info_is_for_people_too(rss_env: Callable[..., Outcome]):
