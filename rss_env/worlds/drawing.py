@@ -18,7 +18,7 @@ def draw_journeys(
     image: np.ndarray,
     ways: Sequence[tuple[int, ...]],
     visited: Sequence[Sequence[tuple[int, int]]],
-    reached: Sequence[bool],
+    reached: Sequence[bool | None],
     colours: ArrayLike,
     cell_size: int,
     scale: int,
@@ -26,13 +26,14 @@ def draw_journeys(
 ) -> np.ndarray:
     """Draws ways over an enlarged image: the plan as a thin line, where one came as a thick one.
 
-    A way ends in a disk where its goal was reached, and in a cross where one gave up or died.
+    A way ends in a disk where its goal was reached, and in a cross where one gave up or died; in neither while one is
+    on the way.
 
     Args:
         image: uint8 (H, W, 3).
         ways: the plan of each journey, numbers of ``DIRECTIONS``.
         visited: the cells (row, column) of each journey, the start first.
-        reached: whether each journey's goal was reached.
+        reached: whether each journey's goal was reached; None while that is open.
         colours: 0..255 (n, 3), one a journey.
         cell_size: side of a cell in pixels of the image.
         scale: how much larger than the image the picture is.
@@ -58,7 +59,7 @@ def draw_journeys(
         r = 2 * width
         if done:
             draw.ellipse((x - r - 1, y - r - 1, x + r + 1, y + r + 1), colour, PAPER, max(width // 2, 1))
-        else:
+        elif done is not None:
             for line, thickness in ((PAPER, width + 2), (colour, width)):
                 draw.line((x - r, y - r, x + r, y + r), line, thickness)
                 draw.line((x - r, y + r, x + r, y - r), line, thickness)
