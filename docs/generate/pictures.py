@@ -23,8 +23,8 @@ SHOWN, CELL = 84, 8
 """The scene of a world that is acted in, and the side of its cells in pixels."""
 
 ACTED = (
-    ("true", "What render() shows with expose_target=True, of the true map: a way to the nearest of every kind."),
-    ("wrong", "Of a map in which every third cell is wrong. A cross is where the player gave up or died."),
+    ("true", "What render() shows of the true map: the image, the map, and a way to the nearest of every kind."),
+    ("wrong", "The same with every third cell wrong. A cross is where the player gave up or died."),
 )
 """Pictures of a world's page: name and caption."""
 
@@ -79,20 +79,22 @@ def rendering(dataset: str, difficulty: str) -> np.ndarray:
 
 
 def scenes(dataset: str) -> np.ndarray:
-    """Six scenes of a world, each of another part of it, uint8 (6, h, w, 3)."""
-    return load_dataset(dataset, split="test", num_images=96).images[::16]
+    """Six scenes of a world with white space around them, uint8 (6, h, w, 3)."""
+    images = load_dataset(dataset, split="test", num_images=96).images[::16]
+    return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)
 
 
 def acted(dataset: str, name: str) -> np.ndarray:
     """What ``render()`` of a world shows after a step whose label map is ``"true"`` or ``"wrong"``, uint8 (h, w, 3)."""
-    env = gym.make(env_id(dataset, "outcome"), split="val", expose_target=True, render_mode="rgb_array")
-    _, info = env.reset(options={"index": SHOWN})
-    label_map, classes = info["target"].copy(), len(env.metadata["class_names"])
-    label_map[label_map == IGNORE_INDEX] = 0
+    data = load_dataset(dataset, split="val")
+    assert data.targets is not None
+    label_map = np.where(data.targets[SHOWN] == IGNORE_INDEX, 0, data.targets[SHOWN])
     if name == "wrong":
         rows, columns = np.indices(label_map.shape) // CELL
         wrong = (rows + 2 * columns) % 3 == 0
-        label_map[wrong] = ((5 * rows + 3 * columns) % classes)[wrong]
+        label_map[wrong] = ((5 * rows + 3 * columns) % data.num_classes)[wrong]
+    env = gym.make(env_id(dataset, "outcome"), split="val", render_mode="rgb_array")
+    env.reset(options={"index": SHOWN})
     env.step(label_map)
     picture = env.render()
     env.close()
