@@ -14,6 +14,7 @@ from rss_env.datasets import IGNORE_INDEX, load_dataset
 from rss_env.datasets.crafter import SCENES_PER_WORLD, _world
 from rss_env.errors import DatasetError, OptionError
 from rss_env.evaluation import evaluate
+from rss_env.worlds import crafter
 from rss_env.worlds.crafter import CLASSES, GOALS, CrafterWorld, possible_goals
 from tests.extras import ON_TORCH
 
@@ -159,6 +160,24 @@ def test_every_goal_can_be_achieved(kind: str):
     world = TREE.copy()
     world[world == CLASSES.index("tree")] = CLASSES.index(kind)
     assert outcome(world, world) == 0.75
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_any_world_the_outcome_is_a_number_from_0_to_1_and_always_the_same(seed: int):
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(3, 9, 2)
+    likely = np.where(np.isin(CLASSES, ["grass", "path"]), 8, 1) + 2 * np.isin(CLASSES, ["zombie", "skeleton"])
+    world = rng.choice(len(CLASSES), (rows, columns), p=likely / likely.sum()).astype(np.uint8)
+    world[rows // 2, columns // 2] = IGNORE_INDEX
+    world[rows // 2 - 1, columns // 2] = CLASSES.index("tree")
+    maps = np.where(rng.random((30, rows, columns)) < rng.random((30, 1, 1)), rng.integers(0, 13), world)
+    maps = np.where(maps == IGNORE_INDEX, 0, maps).astype(np.uint8).repeat(SIDE, 1).repeat(SIDE, 2)
+    target = world.repeat(SIDE, 0).repeat(SIDE, 1)
+    first = WORLD(None, maps[None], target[None])
+    assert (first >= 0).all()
+    assert (first <= 1).all()
+    crafter._play.cache_clear()
+    np.testing.assert_array_equal(WORLD(None, maps[None, ::-1], target[None]), first[:, ::-1])
 
 
 @pytest.fixture(scope="module")
