@@ -33,7 +33,7 @@ COLOURS = 64
 
 def main(
     run_dir: Annotated[Path, tyro.conf.Positional],
-    scenes: tuple[int, ...] = (84, 20, 88, 40),
+    scenes: tuple[int, ...] = (84, 20, 40, 100),
     out: Path = PICTURES / "outcomes.gif",
 ) -> None:
     """Write the animation of the page on worlds.
