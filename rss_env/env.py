@@ -31,7 +31,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     A score in [0, 1]. Image level: one number for the label map, by default its mean IoU over the classes present in
     the label map or the target. Pixel level: the mean of ``info["pixel_reward"]`` over the pixels that count. With K
     samples: the mean of the K scores, which are in ``info["scores"]``. Pixels that the target ignores (255) count
-    nowhere.
+    nowhere. In a world: the outcome of acting on the label map, as the page of the world has it.
 
     ## Episode
     ``terminated`` is True after the only step, ``truncated`` always False.
@@ -58,9 +58,9 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``resize``: how photos reached their size; see the argument.
     - ``samples_per_image``: K, or None for a single label map without the K axis.
     - ``expose_target``: whether ``info`` holds targets.
-    - ``has_targets``: whether the data set has masks.
+    - ``has_targets``: whether the data set has masks; of a world only with ``expose_target``.
     - ``reward_level``: ``"image"`` or ``"pixel"``.
-    - ``reward``: name of the reward, None for a callable and where feedback changes the score.
+    - ``reward``: name of the reward, None for a callable, a world and where feedback changes the score.
     - ``reward_options``: a dict of the options the reward was given, ``{}`` if none.
     - ``device``: name of the torch device; only in vector environments that were made with one.
 
@@ -71,7 +71,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
 
     Args:
         dataset: name of the data set, such as ``"Shapes"``.
-        level: ``"image"`` or ``"pixel"``: what the reward is given for.
+        level: ``"image"`` or ``"pixel"``: what the reward is given for; ``"outcome"`` in a world.
         root: folder of the data set; procedural ones take none.
         split: name of the split.
         image_size: (H, W) in pixels; None for the data set's default.
@@ -219,7 +219,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), float(rewards[0]), True, False, info
 
     def render(self) -> np.ndarray | None:
-        """Image | label map | target | pixel reward above a legend, uint8.
+        """Image | label map | target | pixel reward above a legend, uint8; in a world plans and outcome come last.
 
         The target is there with ``expose_target``; the pixel reward at pixel level, and with ``expose_target`` at image
         level too, as right and wrong. Panels are grey until ``step`` has been called. All pictures of an environment
@@ -228,15 +228,17 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
-        target = self._task.targets(*self._view)[0] if self._task.expose_target else None
+        task, image = self._task, self._observation()
+        target = task.targets(*self._view)[0] if task.expose_target or task.dataset.world else None
         return rendering.panels(
-            self._observation(),
+            image,
             self._label_map,
-            target,
-            self._task.dataset.palette,
-            self._task.dataset.class_names,
-            level=self._task.level,
+            target if task.expose_target else None,
+            task.dataset.palette,
+            task.dataset.class_names,
+            level=task.level,
             pixel_reward=self._pixel_reward,
+            outcome=rendering.outcome_panel(task.dataset.world, image, self._label_map, target),
         )
 
     def _observation(self) -> np.ndarray:

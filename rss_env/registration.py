@@ -1,4 +1,4 @@
-"""One table, data sets × reward levels, from which every environment id comes."""
+"""One table, data sets and their reward levels, from which every environment id comes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from gymnasium.vector import VectorEnv
 
 from rss_env.datasets import DATASETS
 from rss_env.errors import OptionError
-from rss_env.rewards import LEVELS
 
 
 def env_id(dataset: str, level: str) -> str:
-    """The id of a data set at a reward level.
+    """The id of a data set at a reward level; a world has the level ``"outcome"`` only.
 
     Example:
         >>> env_id("VOC", "image")
@@ -22,13 +21,13 @@ def env_id(dataset: str, level: str) -> str:
     return f"RSS-{dataset}-{level.capitalize()}Reward-v0"
 
 
-ENV_IDS = tuple(env_id(dataset, level) for dataset in DATASETS for level in LEVELS)
+ENV_IDS = tuple(env_id(dataset, level) for dataset, entry in DATASETS.items() for level in entry.levels)
 
 
 def register() -> None:
     """Registers every id with Gymnasium; done again it changes nothing."""
-    for dataset in DATASETS:
-        for level in LEVELS:
+    for dataset, entry in DATASETS.items():
+        for level in entry.levels:
             name = env_id(dataset, level)
             if name not in gym.registry:
                 gym.register(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-from rss_env.datasets.dataset import IGNORE_INDEX
+from rss_env.datasets.dataset import IGNORE_INDEX, World
 from rss_env.errors import OptionError
 from rss_env.legend import (
     IGNORED_COLOUR,
@@ -76,8 +76,9 @@ def panels(
     *,
     level: str = "image",
     pixel_reward: np.ndarray | None = None,
+    outcome: Callable[[int], np.ndarray | None] | None = None,
 ) -> np.ndarray:
-    """Image | label map | target | pixel reward side by side under their titles, above a legend.
+    """Image | label map | target | pixel reward | plans and outcome side by side under their titles, above a legend.
 
     The target's panel is there if there is a target. The last panel is there at pixel level, as a colour scale from
     0 to 1 (wider where rewards are outside), and at image level with a target, as right and wrong. Panels without
@@ -92,6 +93,8 @@ def panels(
         class_names: C names.
         level: ``"image"`` or ``"pixel"``.
         pixel_reward: float (H, W) at pixel level after the step, else None; NaN is drawn grey.
+        outcome: in a world, the scale of the panels -> the panel that shows what came of the label map, uint8
+            (scale · H, scale · W, 3), or None before the step; else None.
 
     Returns:
         uint8 (height, width, 3), both even; an image whose longer side has less than 240 pixels is enlarged by the
@@ -114,8 +117,13 @@ def panels(
     if label_map is not None and target is not None:
         parts[last] = np.where((target == IGNORE_INDEX)[..., None], np.array(IGNORED_COLOUR, np.uint8), parts[last])
 
-    widths = [max(scale * image.shape[1], text_width(title, size)) for title in parts]
-    legend = ClassLegend(class_names, palette, target is not None, size, sum(widths) + size * (len(parts) - 1))
+    enlarged = {title: part.repeat(scale, axis=0).repeat(scale, axis=1) for title, part in parts.items()}
+    if outcome is not None:
+        shown = outcome(scale)
+        enlarged["plans and outcome"] = blank.repeat(scale, axis=0).repeat(scale, axis=1) if shown is None else shown
+
+    widths = [max(scale * image.shape[1], text_width(title, size)) for title in enlarged]
+    legend = ClassLegend(class_names, palette, target is not None, size, sum(widths) + size * (len(enlarged) - 1))
     scored = level == "pixel" or target is not None
     scored_width = _scored_width(size) if scored else 0
     below = size + row_height(size) + scale * image.shape[0] + size // 2
@@ -124,10 +132,9 @@ def panels(
     canvas = Image.new("RGB", (width + width % 2, height + height % 2), "white")  # video codecs want even sides
     draw = ImageDraw.Draw(canvas)
     x = size
-    for (title, part), cell in zip(parts.items(), widths, strict=True):
+    for (title, panel), cell in zip(enlarged.items(), widths, strict=True):
         draw.text((x, size), title, INK, font_of(size), anchor="lt")
-        enlarged = part.repeat(scale, axis=0).repeat(scale, axis=1)
-        canvas.paste(Image.fromarray(enlarged), (x, size + row_height(size)))
+        canvas.paste(Image.fromarray(panel), (x, size + row_height(size)))
         x += cell + size
     if level == "pixel":
         _draw_scale(draw, (size, below), size, low, high)
@@ -135,6 +142,22 @@ def panels(
         _draw_right_or_wrong(draw, (size, below), size)
     legend.draw(canvas, (size, below + row_height(size) * scored), *(m for m in (label_map, target) if m is not None))
     return np.asarray(canvas)
+
+
+def outcome_panel(
+    world: World | None, image: np.ndarray, label_map: np.ndarray | None, target: np.ndarray | None
+) -> Callable[[int], np.ndarray | None] | None:
+    """What ``panels`` takes as ``outcome``; None where there is no world.
+
+    Args:
+        world: that of the data set.
+        image: uint8 (H, W, 3).
+        label_map: uint8 (H, W), or None before the step.
+        target: uint8 (H, W); None without a world.
+    """
+    if world is None or target is None:
+        return None
+    return lambda scale: None if label_map is None else world.draw(image, label_map, target, scale)
 
 
 _RIGHT_OR_WRONG = np.array([WRONG, RIGHT], np.uint8)

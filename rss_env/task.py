@@ -21,7 +21,7 @@ from rss_env.augmentation import Augmentation, check_crop_size, check_scale_rang
 from rss_env.datasets import DATASETS, load_dataset
 from rss_env.episodes import check_order
 from rss_env.errors import DatasetError, OptionError
-from rss_env.rewards import count_classes, count_labels, get_reward
+from rss_env.rewards import LEVELS, count_classes, count_labels, get_reward
 from rss_env.rewards.arrays import Array, tree_sum
 from rss_env.rewards.callables import CallableReward
 from rss_env.spaces import as_array, check_label_maps, label_map_space
@@ -52,8 +52,11 @@ class SegmentationTask:
         expose_target: bool = False,
         **dataset_options: Any,
     ) -> None:
+        check_choice("reward level", level, DATASETS[dataset].levels if dataset in DATASETS else LEVELS)
         self.judge: CallableReward | None = None
-        if callable(reward) or (isinstance(reward, str) and ":" in reward):
+        if level == "outcome":
+            _check_world_options(dataset, reward, reward_options, augment)
+        elif callable(reward) or (isinstance(reward, str) and ":" in reward):
             self.judge = CallableReward(reward, level, reward_options)
         else:
             self.reward = get_reward(reward, level)
@@ -62,7 +65,7 @@ class SegmentationTask:
         check_scale_range(scale_range)
         if samples_per_image is not None and not is_count(samples_per_image):
             raise OptionError(f"samples_per_image must be None or an integer of at least 1, got {samples_per_image!r}.")
-        self.level = level
+        self.level = "image" if level == "outcome" else level  # an outcome is one score of the whole label map too
         self.order = order
         self.samples_per_image = None if samples_per_image is None else int(samples_per_image)
         self.expose_target = check_flag("expose_target", expose_target)
@@ -70,6 +73,8 @@ class SegmentationTask:
         self.dataset = load_dataset(
             dataset, root=root, split=split, image_size=image_size, resize=resize, **dataset_options
         )
+        if self.dataset.world is not None:
+            self.judge = CallableReward(self.dataset.world, self.level, None)
         if self.judge is None:
             self.reward = self.reward.bind(self.dataset.num_classes, reward_options)
         # Those of a callable stay with it: they are part of a formula that no agent may know.
@@ -123,7 +128,8 @@ class SegmentationTask:
             "resize": self.resize,
             "samples_per_image": self.samples_per_image,
             "expose_target": self.expose_target,
-            "has_targets": self.dataset.targets is not None,
+            # Those of a world are for evaluation alone, and only where they are asked for.
+            "has_targets": self.dataset.targets is not None and (self.dataset.world is None or self.expose_target),
             "reward_level": self.level,
             "reward": self.reward.name if self.judge is None else None,
             "reward_options": {
@@ -290,3 +296,12 @@ class SegmentationTask:
                 f"reset(options={{'episode': t}}) needs an integer from 0 to 2**63 - 1, got {options['episode']!r}."
             )
         return options
+
+
+def _check_world_options(dataset: str, reward: Any, reward_options: Any, augment: Any) -> None:
+    """Raises ``OptionError`` if arguments are given that go with a comparison of label maps and targets only."""
+    for name, value in (("reward", reward), ("reward_options", reward_options or None)):
+        if value is not None:
+            raise OptionError(f"The reward of {dataset} is the outcome of acting on the label map: leave out {name}.")
+    if "crop" in read_augment(augment):
+        raise OptionError(f"{dataset} is acted in as a whole: leave out 'crop' in augment; 'flip' goes.")

@@ -48,7 +48,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
 
     Args:
         dataset: name of the data set.
-        level: ``"image"`` or ``"pixel"``.
+        level: ``"image"`` or ``"pixel"``, or ``"outcome"`` in a world.
         num_envs: B.
         autoreset_mode: when a finished episode is followed by the next: ``"SameStep"`` (the step that ends one already
             returns the next image; the default, as every step ends an episode), ``"NextStep"`` or ``"Disabled"``.
@@ -204,16 +204,18 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
             gym.logger.warn("render() needs render_mode='rgb_array' when the environment is made.")
             return None
         images = self._host_copy(self._task.images(*self._shown))
-        targets = self._host_copy(self._task.targets(*self._shown)) if self._task.expose_target else None
+        task, world = self._task, self._task.dataset.world
+        targets = self._host_copy(task.targets(*self._shown)) if task.expose_target or world else [None] * self.num_envs
         return tuple(
             rendering.panels(
                 images[i],
                 self._label_maps[i],
-                None if targets is None else targets[i],
-                self._task.dataset.palette,
-                self._task.dataset.class_names,
-                level=self._task.level,
+                targets[i] if task.expose_target else None,
+                task.dataset.palette,
+                task.dataset.class_names,
+                level=task.level,
                 pixel_reward=self._pixel_rewards[i],
+                outcome=rendering.outcome_panel(world, images[i], self._label_maps[i], targets[i]),
             )
             for i in range(self.num_envs)
         )

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent
 CLI = ("docstring_parser", "pooch", "requests", "rich", "tqdm", "tyro")
 AGENTS = ("numba", "torch", "tyro", "tqdm", "tensorboard", "safetensors")
+CRAFTER = ("crafter",)
 DOCS = ("furo", "latex2mathml", "myst_parser", "sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery")
 SB3 = ("stable_baselines3",)
 RATE = ("requests", "starlette", "uvicorn")
@@ -35,8 +36,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "rewards/test_arguments.py": ("torch", "numba"),
     "rewards/test_backends.py": ("torch", "numba"),
     "test_cli.py": CLI,
-    "test_docs.py": (*AGENTS, *CLI, *PRETRAINED, *SB3, *DOCS, "torchrl"),
+    "test_docs.py": (*AGENTS, *CLI, *CRAFTER, *PRETRAINED, *SB3, *DOCS, "torchrl"),
     "test_readme.py": AGENTS,
+    "worlds/test_crafter.py": CRAFTER,
     "tutorials": (*AGENTS, "matplotlib"),
 }
 

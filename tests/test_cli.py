@@ -22,6 +22,7 @@ from rss_env.cli import main
 from rss_env.datasets import DATASETS, find_dataset, load_dataset
 from rss_env.datasets.decode import decode_pair
 from rss_env.errors import DatasetError
+from tests.extras import is_installed
 from tests.trees import add_pair, dataset_kwargs, save_mask, save_photo, tiny_folder
 
 ROOT = Path(__file__).parents[1]
@@ -84,10 +85,12 @@ def test_list_has_a_row_for_every_id(rss_env: Callable[..., Outcome], tmp_path: 
     assert [row.split()[0] for row in rows] == list(ENV_IDS)
     for row in rows:
         _, dataset, level, classes, size, on_disk = row.split()
-        assert level in ("image", "pixel")
+        assert level in DATASETS[dataset].levels
         assert size == "{}×{}".format(*DATASETS[dataset].image_size)
         assert classes == str(len(DATASETS[dataset].info.class_names) or "any")
-        assert on_disk == ("always" if dataset == "Shapes" else "no")
+        library = DATASETS[dataset].library
+        always = DATASETS[dataset].locate is None and (library is None or is_installed(library))
+        assert on_disk == ("always" if always else "no")
     assert not any(line.endswith(" ") for line in outcome.out.splitlines())
 
 
@@ -127,9 +130,10 @@ def test_info_describes_the_environment(env_id: str, rss_env: Callable[..., Outc
     arguments = {one["name"]: one for one in described["arguments"]}
     assert {"split", "image_size", "resize", "reward", "expose_target"} <= set(arguments)
     assert set(DATASETS[dataset].options) <= set(arguments)
-    assert ("root" in arguments) == (dataset != "Shapes")
+    assert ("root" in arguments) == (DATASETS[dataset].locate is not None)
     assert all(one["meaning"] for one in arguments.values())
-    assert arguments["reward"]["default"] == ("pixel_accuracy" if "Pixel" in env_id else "mean_iou")
+    default = {"image": "mean_iou", "pixel": "pixel_accuracy"}.get(described["level"])
+    assert arguments["reward"]["default"] == default
 
 
 def test_info_is_for_people_too(rss_env: Callable[..., Outcome]):

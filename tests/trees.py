@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from rss_env.datasets.photos import bit_palette
@@ -27,6 +28,12 @@ def dataset_kwargs(name: str, folder: Path) -> dict:
 
 def write_shapes(folder: Path) -> dict:
     """Writes nothing: the data set is procedural."""
+    return {"num_images": 6}
+
+
+def write_crafter(folder: Path) -> dict:
+    """Writes nothing: the data set is procedural, where the game is installed."""
+    pytest.importorskip("crafter", reason="needs the game: pip install 'rss-env[crafter]'")
     return {"num_images": 6}
 
 
@@ -141,6 +148,7 @@ WRITERS: dict[str, Callable[[Path], dict]] = {
     "COCOStuff": write_coco_stuff,
     "CamVid": write_camvid,
     "Folder": write_folder,
+    "Crafter": write_crafter,
 }
 
 

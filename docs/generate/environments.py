@@ -10,12 +10,23 @@ from rss_env.datasets import DATASETS, DatasetEntry
 from rss_env.datasets.info import DatasetInfo
 from rss_env.env import SegmentationEnv
 from rss_env.registration import env_id, make_vector_env
-from rss_env.rewards import LEVELS
 from rss_env.torch_task import TorchSegmentationTask
 from rss_env.vector import SegmentationVectorEnv
 
 VERSIONS = {"v0": "first version."}
 """What changed with each version of the ids."""
+
+REWARDED = {
+    False: "a score in [0, 1]; one a pixel too in the second id",
+    True: "what comes of acting on the label map, in [0, 1]",
+}
+COMPARING = ("crop_size", "scale_range", "reward", "reward_options")
+"""Arguments that a world does not take, as no label map is compared with a target."""
+
+
+def is_world(entry: DatasetEntry) -> bool:
+    """Whether the reward is what comes of acting on the label map."""
+    return entry.levels == ("outcome",)
 
 
 def environment_page(dataset: str, pictures: dict[str, str]) -> str:
@@ -65,17 +76,23 @@ def gallery() -> str:
 def example(dataset: str) -> str:
     """A program that runs one episode; photos are looked for in the folder ``data``."""
     root = "" if DATASETS[dataset].generate else ', root="data"'
-    return f"""\
+    level, *further = DATASETS[dataset].levels
+    measured = "outcome" if level == "outcome" else "mean IoU"
+    program = f"""\
 import gymnasium as gym
 import numpy as np
 import rss_env  # registers the ids
 
-env = gym.make("{env_id(dataset, "image")}"{root})
+env = gym.make("{env_id(dataset, level)}"{root})
 image, info = env.reset(seed=0)
 label_map = np.zeros(env.action_space.shape, np.uint8)  # your agent goes here
 _, reward, terminated, truncated, info = env.step(label_map)
-print(f"mean IoU: {{reward:.3f}}")
-
+print(f"{measured}: {{reward:.3f}}")
+"""
+    if not further:
+        return program
+    return f"""\
+{program}
 env = gym.make("{env_id(dataset, "pixel")}"{root})
 image, info = env.reset(seed=0)
 _, reward, terminated, truncated, info = env.step(label_map)
@@ -93,8 +110,9 @@ def _module(entry: DatasetEntry) -> object:
 
 def _arguments(entry: DatasetEntry) -> list[Argument]:
     own, shown = arguments_of(_loader(entry)), arguments_of(SegmentationEnv)
-    for fixed in ("dataset", "level", *(("root", "resize") if entry.generate else ())):
-        del shown[fixed]
+    fixed = ("dataset", "level", *(("root", "resize") if entry.generate else ()), *(COMPARING * is_world(entry)))
+    for name in fixed:
+        del shown[name]
     shown["image_size"] = Argument("image_size", str(entry.image_size), "(H, W) in pixels.")
     if own["split"].meaning:
         shown["split"] = Argument("split", shown["split"].default, own["split"].meaning)
@@ -113,12 +131,12 @@ def _summary(dataset: str, entry: DatasetEntry) -> str:
     option = arguments_of(_loader(entry)).get("num_classes")
     default = option.default if option and option.default.isdigit() else "C"
     classes = str(len(entry.info.class_names) or default)
-    ids = [env_id(dataset, level) for level in LEVELS]
+    ids = [env_id(dataset, level) for level in DATASETS[dataset].levels]
     rows = [
         ("ids", " ".join(f"`{name}`" for name in ids)),
         ("observation space", f"`Box(0, 255, ({height}, {width}, 3), uint8)`"),
         ("action space", f"`MultiDiscrete(np.full(({height}, {width}), {classes}))`"),
-        ("reward", "a score in [0, 1]; one a pixel too in the second id"),
+        ("reward", REWARDED[is_world(entry)]),
         ("classes", classes if classes != "C" else "C, yours"),
         ("to make it", f'`gym.make("{ids[0]}")`'),
     ]

@@ -9,13 +9,12 @@ from typing import Any
 from rss_env.datasets import DATASETS, find_dataset
 from rss_env.errors import OptionError
 from rss_env.registration import env_id
-from rss_env.rewards import LEVELS
 
-IDS = {env_id(dataset, level).lower(): (dataset, level) for dataset in DATASETS for level in LEVELS}
+IDS = {env_id(name, level).lower(): (name, level) for name, entry in DATASETS.items() for level in entry.levels}
 
 
 def resolve(word: str) -> tuple[str, str]:
-    """(data set, level) of an id, or of the name of a data set, which means its image-level id.
+    """(data set, level) of an id, or of the name of a data set, which means its first, image-level id.
 
     Raises:
         OptionError: it is neither.
@@ -23,9 +22,10 @@ def resolve(word: str) -> tuple[str, str]:
     if word.lower() in IDS:
         return IDS[word.lower()]
     try:
-        return find_dataset(word), "image"
+        dataset = find_dataset(word)
     except OptionError as error:
         raise OptionError(f"{word!r} is not an environment id (`rss-env list` shows them). {error}") from None
+    return dataset, DATASETS[dataset].levels[0]
 
 
 def dataset_root(dataset: str, root: str) -> str | None:

@@ -19,6 +19,8 @@ from rss_env.env import SegmentationEnv
 from rss_env.registration import env_id
 from rss_env.rewards import DEFAULT_REWARD
 
+REWARDED = {"image": "the whole label map", "pixel": "every pixel", "outcome": "what comes of acting on the label map"}
+
 
 def info(
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")],
@@ -80,7 +82,7 @@ def _arguments(dataset: str, level: str) -> list[dict[str, Any]]:
     entry = DATASETS[dataset]
     loader = entry.locate or entry.generate
     assert loader is not None
-    known = {"image_size": list(entry.image_size), "reward": DEFAULT_REWARD[level]}
+    known = {"image_size": list(entry.image_size), "reward": DEFAULT_REWARD.get(level)}
     rows = []
     for function, names in ((SegmentationEnv, None), (loader, entry.options)):
         parsed = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
@@ -106,7 +108,7 @@ def _print(described: dict[str, Any]) -> None:
     facts.add_column(overflow="fold")
     for heading, value in (
         ("data set", f"{described['dataset']}: {described['title']}"),
-        ("reward for", {"image": "the whole label map", "pixel": "every pixel"}[described["level"]]),
+        ("reward for", REWARDED[described["level"]]),
         ("observation", described["observation_space"]),
         ("action", described["action_space"]),
         ("ignored", described["ignored"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from rss_env.cli.ids import num_classes
@@ -10,7 +11,6 @@ from rss_env.datasets import DATASETS
 from rss_env.datasets.check import complete_splits
 from rss_env.datasets.photos import PhotoSource
 from rss_env.registration import env_id
-from rss_env.rewards import LEVELS
 
 
 def list_ids(*, root: str = "data", as_json: Json = False) -> int:
@@ -19,7 +19,8 @@ def list_ids(*, root: str = "data", as_json: Json = False) -> int:
     Args:
         root: folder to look for data sets in
     """
-    rows = [_describe(dataset, level, on_disk) for dataset, on_disk in _on_disk(root).items() for level in LEVELS]
+    found = _on_disk(root)
+    rows = [_describe(name, level, found[name]) for name, entry in DATASETS.items() for level in entry.levels]
     if as_json:
         print_json(rows)
         return 0
@@ -45,7 +46,8 @@ def _on_disk(root: str) -> dict[str, str | dict[str, int | None]]:
     found: dict[str, Any] = {}
     for dataset, entry in DATASETS.items():
         if entry.locate is None:
-            found[dataset] = "always"
+            there = entry.library is None or importlib.util.find_spec(entry.library) is not None
+            found[dataset] = "always" if there else {}
             continue
         sources = complete_splits(dataset, root)
         found[dataset] = {s: len(f.images) if isinstance(f, PhotoSource) else None for s, f in sources.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rss_env.arguments import check_data_arguments, check_size
-from rss_env.datasets import ade20k, camvid, cityscapes, coco_stuff, folder, pascal_context, shapes, voc
+from rss_env.datasets import ade20k, camvid, cityscapes, coco_stuff, crafter, folder, pascal_context, shapes, voc
 from rss_env.datasets.cache import load_cached
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset
 from rss_env.datasets.decode import check_resize
@@ -33,12 +33,17 @@ class DatasetEntry:
         info: its card.
         locate: ``(root, split, **options)`` -> PhotoSource.
         generate: ``(split, image_size, **options)`` -> SegmentationDataset.
+        levels: what its environments give the reward for: ``"image"`` and ``"pixel"``, or ``"outcome"`` alone for a
+            world.
+        library: what a procedural one cannot do without, an extra of the same name; None if nothing.
     """
 
     image_size: tuple[int, int]
     info: DatasetInfo
     locate: Callable[..., PhotoSource] | None = None
     generate: Callable[..., SegmentationDataset] | None = None
+    levels: tuple[str, ...] = ("image", "pixel")
+    library: str | None = None
 
     def find(self, root: str | Path | None, split: str, **options: Any) -> PhotoSource:
         """The files of one split, by ``locate``; what the disk refuses is a ``DatasetError`` too."""
@@ -67,6 +72,13 @@ DATASETS: dict[str, DatasetEntry] = {
     "COCOStuff": DatasetEntry((128, 128), coco_stuff.INFO, locate=coco_stuff.locate),
     "CamVid": DatasetEntry((96, 128), camvid.INFO, locate=camvid.locate),
     "Folder": DatasetEntry((128, 128), folder.INFO, locate=folder.locate),
+    "Crafter": DatasetEntry(
+        (56, 72),
+        crafter.INFO,
+        generate=functools.lru_cache(maxsize=4, typed=True)(crafter.load),
+        levels=("outcome",),
+        library="crafter",
+    ),
 }
 
 

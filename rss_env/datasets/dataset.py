@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,28 @@ from rss_env.errors import UnknownSplitError
 
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
+
+
+class World(Protocol):
+    """Where somebody acts on a label map, and what comes of it is the score."""
+
+    batched: bool
+
+    def __call__(self, images: Any, label_maps: Any, targets: Any) -> np.ndarray:
+        """Scores label maps as a batched reward does: see ``rss_env.rewards.batched``."""
+
+    def draw(self, image: np.ndarray, label_map: np.ndarray, target: np.ndarray, scale: int) -> np.ndarray:
+        """A picture of what was planned and what came of it.
+
+        Args:
+            image: uint8 (H, W, 3).
+            label_map: uint8 (H, W).
+            target: uint8 (H, W).
+            scale: how much larger than the image the picture is.
+
+        Returns:
+            uint8 (scale · H, scale · W, 3).
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +48,8 @@ class SegmentationDataset:
         ids: n names, one per image.
         class_names: C names.
         palette: uint8 (C, 3), the colour of each class.
+        world: scores label maps by what comes of acting on them, a batched reward; the targets then are for evaluation
+            alone. None where label maps are compared with targets.
         recipe: loads this data set again; pickling sends it instead of the arrays.
     """
 
@@ -36,6 +60,7 @@ class SegmentationDataset:
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
     palette: np.ndarray
+    world: World | None = None
     recipe: Callable[[], SegmentationDataset] | None = None
 
     def __len__(self) -> int:

@@ -28,6 +28,8 @@ from tests.trees import dataset_kwargs
 SIZE = [40, 48]  # a list, as JSON gives it
 
 every_id = pytest.mark.parametrize("env_id", rss_env.ENV_IDS)
+WORLDS = [env_id for env_id in rss_env.ENV_IDS if "OutcomeReward" in env_id]  # tests/worlds says what else holds there
+every_id_with_targets = pytest.mark.parametrize("env_id", [name for name in rss_env.ENV_IDS if name not in WORLDS])
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +164,14 @@ def made_in_every_form(env_id: str, **given: Any) -> Iterator[tuple[gym.Env | Ve
     yield many, mode
     yield gym.wrappers.vector.RecordEpisodeStatistics(twins.FlattenAction(many)), mode
     yield gym.vector.SyncVectorEnv([functools.partial(gym.make, env_id, **given)], autoreset_mode="SameStep"), mode
-    if "ImageReward" in env_id:
+    if "PixelReward" not in env_id:
         yield CoarseAction(FeedbackReward(single, Stars(3)), 2), {"reward_stars": 3}
     if not is_installed("torch"):
         return
     on_device = gym.make_vec(env_id, num_envs=2, device="cpu", **given)
     yield on_device, mode | {"device": "cpu"}
     yield gym.wrappers.vector.TransformReward(twins.CoarseAction(on_device, 2), abs), mode | {"device": "cpu"}
-    if "ImageReward" in env_id:
+    if "PixelReward" not in env_id:
         stars = twins.CoarseAction(twins.FeedbackReward(on_device, Stars(3)), 2)
         yield stars, mode | {"device": "cpu", "reward_stars": 3}
         yield twins.FeedbackReward(stars, "noise:0.1"), mode | {"device": "cpu"}  # these scores are no stars any more
@@ -179,7 +181,7 @@ def made_in_every_form(env_id: str, **given: Any) -> Iterator[tuple[gym.Env | Ve
 def test_metadata_is_all_that_an_agent_may_know(env_id: str, options: Callable):
     given = options(env_id) | {"split": "val"}
     data = load_dataset(gym.spec(env_id).kwargs["dataset"], **given)
-    level = "image" if "ImageReward" in env_id else "pixel"
+    level = "pixel" if "PixelReward" in env_id else "image"
     expected = {
         "render_modes": ["rgb_array"],
         "render_fps": 4,
@@ -192,9 +194,9 @@ def test_metadata_is_all_that_an_agent_may_know(env_id: str, options: Callable):
         "expose_target": False,
         "augment": (),
         "crop_size": None,
-        "has_targets": True,
+        "has_targets": env_id not in WORLDS,
         "reward_level": level,
-        "reward": {"image": "mean_iou", "pixel": "pixel_accuracy"}[level],
+        "reward": None if env_id in WORLDS else {"image": "mean_iou", "pixel": "pixel_accuracy"}[level],
         "reward_options": {},
     }
     for env, own in made_in_every_form(env_id, **given):
@@ -205,13 +207,9 @@ def test_metadata_is_all_that_an_agent_may_know(env_id: str, options: Callable):
 
 @every_id
 def test_metadata_holds_the_arguments_given(env_id: str, options: Callable):
-    chosen = {
-        "resize": "crop",
-        "samples_per_image": 2,
-        "expose_target": True,
-        "reward": "pixel_accuracy",
-        "reward_options": {"class_weights": None},
-    }
+    chosen = {"resize": "crop", "samples_per_image": 2, "expose_target": True}
+    if env_id not in WORLDS:
+        chosen |= {"reward": "pixel_accuracy", "reward_options": {"class_weights": None}}
     for env, _ in made_in_every_form(env_id, **options(env_id) | chosen):
         assert {key: env.metadata[key] for key in chosen} == chosen
 
@@ -227,7 +225,7 @@ def test_rewards_lie_between_0_and_1(env_id: str, options: Callable):
         env.reset()
 
 
-@every_id
+@every_id_with_targets
 def test_the_target_itself_scores_exactly_1(env_id: str, options: Callable):
     env = gym.make(env_id, **options(env_id), split="val", order="sequential", expose_target=True)
     for _ in range(3):
@@ -239,7 +237,7 @@ def test_the_target_itself_scores_exactly_1(env_id: str, options: Callable):
         np.testing.assert_array_equal(info["target"], target)
 
 
-@every_id
+@every_id_with_targets
 def test_a_label_map_of_one_class_scores_what_the_formula_says(env_id: str, options: Callable):
     env = gym.make(env_id, **options(env_id), expose_target=True)
     _, info = env.reset(seed=1)
@@ -280,27 +278,32 @@ def test_the_vector_env_tells_nothing_that_holds_the_target(env_id: str, mode: s
 @every_id
 def test_pictures_show_the_target_only_if_it_is_exposed(env_id: str, options: Callable):
     given = options(env_id) | {"render_mode": "rgb_array"}
+    data = load_dataset(gym.spec(env_id).kwargs["dataset"], **options(env_id))
     hidden, exposed = gym.make(env_id, **given), gym.make(env_id, **given, expose_target=True)
     many = gym.make_vec(env_id, num_envs=2, **given)
     (image, _), (_, info) = hidden.reset(seed=0), exposed.reset(seed=0)
-    images, _ = many.reset(seed=0)
+    images, infos = many.reset(seed=0)
     target = info["target"]
-    np.testing.assert_array_equal(hidden.render(), picture(hidden, image, None, None))
-    np.testing.assert_array_equal(exposed.render(), picture(hidden, image, None, target))
-    for frame, shown in zip(many.render(), images, strict=True):
-        np.testing.assert_array_equal(frame, picture(hidden, shown, None, None))
+
+    def picture(index: int, image: Any, label_map: Any, shown: Any, pixel_reward: Any = None) -> np.ndarray:
+        """The picture that holds these panels and no other, with the classes of the environment."""
+        palette, names, level = (hidden.metadata[key] for key in ("palette", "class_names", "reward_level"))
+        outcome = rendering.outcome_panel(data.world, image, label_map, data.targets[index])
+        return rendering.panels(
+            image, label_map, shown, palette, names, level=level, pixel_reward=pixel_reward, outcome=outcome
+        )
+
+    index, indices = info["index"], infos["index"]
+    np.testing.assert_array_equal(hidden.render(), picture(index, image, None, None))
+    np.testing.assert_array_equal(exposed.render(), picture(index, image, None, target))
+    for frame, number, shown in zip(many.render(), indices, images, strict=True):
+        np.testing.assert_array_equal(frame, picture(number, shown, None, None))
     maps = random_maps(hidden)
     scored = hidden.step(maps)[4].get("pixel_reward")
     exposed.step(maps)
     details = many.step(np.stack([maps, maps]))[4]["final_info"]
-    np.testing.assert_array_equal(hidden.render(), picture(hidden, image, maps, None, scored))
-    np.testing.assert_array_equal(exposed.render(), picture(hidden, image, maps, target, scored))
+    np.testing.assert_array_equal(hidden.render(), picture(index, image, maps, None, scored))
+    np.testing.assert_array_equal(exposed.render(), picture(index, image, maps, target, scored))
     rewards = details.get("pixel_reward", [None, None])
-    for frame, shown, reward in zip(many.render(), images, rewards, strict=True):
-        np.testing.assert_array_equal(frame, picture(hidden, shown, maps, None, reward))
-
-
-def picture(env: gym.Env, image: Any, label_map: Any, target: Any, pixel_reward: Any = None) -> np.ndarray:
-    """The picture that holds these panels and no other, with the classes of the environment."""
-    palette, names, level = (env.metadata[key] for key in ("palette", "class_names", "reward_level"))
-    return rendering.panels(image, label_map, target, palette, names, level=level, pixel_reward=pixel_reward)
+    for frame, number, shown, reward in zip(many.render(), indices, images, rewards, strict=True):
+        np.testing.assert_array_equal(frame, picture(number, shown, maps, None, reward))
