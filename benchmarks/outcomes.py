@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -29,7 +29,9 @@ from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks.comparison import Case, run_cases
 from benchmarks.results_file import RESULTS, Table, add_rows, device_name, provenance, read_rows
+from rss_env.datasets import load_dataset
 from rss_env.evaluation import evaluate
+from rss_env.worlds.crafter import CLASSES, GOALS, CrafterWorld
 
 ENV_ID = "RSS-Crafter-OutcomeReward-v0"
 METHODS = {"rss": "agents.rss", "likelihood": "agents.likelihood", "cross-entropy": "agents.supervised"}
@@ -91,7 +93,20 @@ def measure(predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
         "val_miou": round(result.miou, 5),
         "val_merged_miou": round(merged_miou(predict), 5),
         "val_class_iou": json.dumps(ious),
+        "val_reached": json.dumps(reached(predict)),
     }
+
+
+def reached(predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    """The share of the goals of every kind on the validation split that are reached, of those that there are."""
+    data = load_dataset("Crafter", split="val")
+    assert data.targets is not None
+    world = cast(CrafterWorld, data.world)
+    results: dict[str, list[bool]] = defaultdict(list)
+    for image, target in zip(data.images, data.targets, strict=True):
+        for journey in world.journeys(predict(np.array(image)[None])[0], np.array(target)):
+            results[CLASSES[journey.goal]].append(journey.reached)
+    return {name: round(mean(results[name]), 4) for name in GOALS if name in results}
 
 
 def merged_miou(predict: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -180,16 +195,18 @@ def outcomes_table(file: Path = RESULTS / "outcomes.csv") -> Table:
 
 
 def class_table(file: Path = RESULTS / "outcomes.csv") -> Table:
-    """The IoU of every class, by method."""
-    groups: dict[str, list[dict[str, float | None]]] = defaultdict(list)
+    """The IoU of every class and the share of its goals that are reached, by method."""
+    ious: dict[str, list[dict[str, float | None]]] = defaultdict(list)
+    shares: dict[str, list[dict[str, float]]] = defaultdict(list)
     for row in read_rows(file, list(KEY)):
         if row["method"] in METHODS:
-            groups[row["method"]].append(json.loads(row["val_class_iou"]))
-    names = list(next(iter(groups.values()))[0])
-    lines = [["class", *groups]]
-    for name in names:
-        cells = [[row[name] or 0.0 for row in rows] for rows in groups.values()]
-        lines.append([name, *(f"{mean(values):.2f}" for values in cells)])
+            ious[row["method"]].append(json.loads(row["val_class_iou"]))
+            shares[row["method"]].append(json.loads(row["val_reached"]))
+    lines = [["class", *(f"{method}: {what}" for what in ("IoU", "reached") for method in ious)]]
+    for name in CLASSES:
+        cells = [f"{mean(row[name] or 0.0 for row in rows):.2f}" for rows in ious.values()]
+        cells += [f"{mean(row[name] for row in rows):.0%}" if name in rows[0] else "" for rows in shares.values()]
+        lines.append([name, *cells])
     return lines
 
 
