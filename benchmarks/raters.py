@@ -174,10 +174,10 @@ def served(rating: Rating) -> Iterator[tuple[str, Any]]:
             rating.folder.close()
 
 
-def scores_of(label_maps: list[np.ndarray], part: np.ndarray | None, target: np.ndarray, kind: str) -> np.ndarray:
-    """What a rater looks at: the mean IoU of whole label maps; of stars for a part, the share of right pixels."""
+def scores_of(label_maps: list[np.ndarray], part: np.ndarray | None, target: np.ndarray) -> np.ndarray:
+    """What a rater looks at: the share of right pixels of the outlined part, the mean IoU of whole label maps."""
     counted = target != 255
-    if kind == "stars" and part is not None:
+    if part is not None:
         counted = counted & part
         return np.array([(m == target)[counted].mean() if counted.any() else 0.5 for m in label_maps])
     return np.array([mean_iou(m[counted], target[counted]) for m in label_maps])
@@ -229,7 +229,7 @@ class Simulated:
         number = int(question["photo"].rpartition("/")[2].removesuffix(".jpg"))
         label_maps = [self.picture(option["labels"]) for option in question["options"]]
         part = None if question["part_labels"] is None else self.picture(question["part_labels"]) == 1
-        scores = scores_of(label_maps, part, self.targets[number], question["kind"])
+        scores = scores_of(label_maps, part, self.targets[number])
         seen = RATERS[self.name](scores, self.given, self.rng)
         if seen is None:
             answer: dict[str, Any] = {"skip": True}

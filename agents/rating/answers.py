@@ -6,7 +6,7 @@ Nothing is deleted: an undo is a row of its own that cancels an answer.
 
     meta        key, value: the classes and the size of the label maps
     questions   id, kind, image, count, part, label_maps, chosen, updates, asked
-    answers     number, question, rater, attempt, answer, seconds, time
+    answers     number, question, rater, attempt, answer, seconds, time, checksum of these and of the question
     undos       number of the answer, time
 
 Label maps and parts are PNG files of numbers. ``export_lines`` writes the same as JSON lines, ``read_answers`` reads
@@ -22,6 +22,7 @@ import json
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ CREATE TABLE IF NOT EXISTS questions (
 CREATE TABLE IF NOT EXISTS answers (
     number INTEGER PRIMARY KEY AUTOINCREMENT, question TEXT NOT NULL REFERENCES questions (id), rater TEXT NOT NULL,
     attempt INTEGER NOT NULL, answer TEXT NOT NULL, seconds REAL NOT NULL, time REAL NOT NULL,
-    UNIQUE (question, rater, attempt));
+    crc INTEGER NOT NULL, UNIQUE (question, rater, attempt));
 CREATE TABLE IF NOT EXISTS undos (number INTEGER PRIMARY KEY REFERENCES answers (number), time REAL NOT NULL);
 """
 ANSWERS = """
-SELECT a.number, a.rater, a.attempt, a.answer, a.seconds, a.time, u.number IS NOT NULL,
+SELECT a.number, a.rater, a.attempt, a.answer, a.seconds, a.time, a.crc, u.number IS NOT NULL,
        q.id, q.kind, q.image, q.count, q.part, q.label_maps, q.chosen, q.updates, q.asked
 FROM answers AS a JOIN questions AS q ON q.id = a.question LEFT JOIN undos AS u ON u.number = a.number
 """
@@ -198,10 +199,11 @@ class AnswerLog:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database.execute
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def ask(self, question: Question) -> None:
         """Keeps a question; it is on the disk when this returns."""
@@ -217,7 +219,7 @@ class AnswerLog:
         """A question by its id; None if it was never asked."""
         with self._lock, _named(self.path):
             row = self._database.execute("SELECT * FROM questions WHERE id = ?", (identifier,)).fetchone()
-        return None if row is None else _question(row)
+            return None if row is None else _question(row)
 
     def add(self, question: Question, rater: str, answer: Any, seconds: Any, attempt: int = 0) -> tuple[Answer, bool]:
         """Keeps an answer; it is on the disk when this returns.
@@ -251,9 +253,11 @@ class AnswerLog:
             if attempt != len(rows) or any(not row[5] for row in rows):
                 raise OptionError(f"attempt must be {len(rows)}: an answer is taken back before another one is given.")
             when = time.time()
+            told = (rater, attempt, json.dumps(answer), seconds, when)
             cursor = execute(
-                "INSERT INTO answers (question, rater, attempt, answer, seconds, time) VALUES (?, ?, ?, ?, ?, ?)",
-                (question.id, rater, attempt, json.dumps(answer), seconds, when),
+                "INSERT INTO answers (question, rater, attempt, answer, seconds, time, crc) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (question.id, *told, _checksum(question, *told)),
             )
             number = cursor.lastrowid
         return Answer(number, question, rater, answer, seconds, when, attempt), True
@@ -263,16 +267,17 @@ class AnswerLog:
         with self._transaction() as execute:
             row = execute(f"{ANSWERS} WHERE a.rater = ? AND u.number IS NULL ORDER BY a.number DESC LIMIT 1", (rater,))
             found = row.fetchone()
-            if found is not None:
-                execute("INSERT INTO undos VALUES (?, ?)", (found[0], time.time()))
-        return None if found is None else _answer(found)
+            if found is None:
+                return None
+            execute("INSERT INTO undos VALUES (?, ?)", (found[0], time.time()))
+            return _answer(found)
 
     def answers(self, undone: bool = False) -> list[Answer]:
         """All answers in the order in which they came; those that were taken back only if ``undone``."""
         where = "" if undone else "WHERE u.number IS NULL"
         with self._lock, _named(self.path):
             rows = self._database.execute(f"{ANSWERS} {where} ORDER BY a.number").fetchall()
-        return [_answer(row) for row in rows]
+            return [_answer(row) for row in rows]
 
     def open_question(self, rater: str) -> tuple[Question, int] | None:
         """The question whose answer the rater took back last and did not give again, and the attempt that is due."""
@@ -283,7 +288,7 @@ class AnswerLog:
                 "HAVING COUNT(*) = COUNT(u.number) ORDER BY MAX(u.time) DESC LIMIT 1",
                 (rater,),
             ).fetchone()
-        return None if row is None else (_question(row[:-1]), row[-1])
+            return None if row is None else (_question(row[:-1]), row[-1])
 
     def close(self) -> None:
         """Closes the file."""
@@ -337,7 +342,7 @@ def read_answers(path: str | Path) -> list[Answer]:
                     rows = database.execute(f"{ANSWERS} WHERE u.number IS NULL ORDER BY a.number").fetchall()
                 finally:
                     database.close()
-            return [_answer(row) for row in rows]
+                return [_answer(row) for row in rows]
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise JudgeError(f"Cannot read the answers in {path}: {error}.") from None
@@ -365,7 +370,7 @@ def _from_line(path: Path, number: int, line: str) -> Answer:
             int(held["attempt"]),
             bool(held["undone"]),
         )
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise JudgeError(f"{path}, line {number}, is no answer: {type(error).__name__}: {error}.") from None
 
 
@@ -400,8 +405,18 @@ def _question(row: Sequence[Any]) -> Question:
 
 
 def _answer(row: Sequence[Any]) -> Answer:
-    number, rater, attempt, answer, seconds, when, undone, *question = row
-    return Answer(number, _question(question), rater, json.loads(answer), seconds, when, attempt, bool(undone))
+    number, rater, attempt, answer, seconds, when, crc, undone, *asked = row
+    question = _question(asked)
+    if crc != _checksum(question, rater, attempt, answer, seconds, when):
+        raise ValueError(f"answer {number} does not fit its checksum")
+    return Answer(number, question, rater, json.loads(answer), seconds, when, attempt, bool(undone))
+
+
+def _checksum(question: Question, *told: Any) -> int:
+    """Of an answer and of its question, but for the answer's number."""
+    whole = (question.id, question.kind, question.image, question.chosen, float(question.asked), *told)
+    part = b"" if question.part is None else question.part.tobytes()
+    return zlib.crc32(repr(whole).encode() + part + question.label_maps.tobytes())
 
 
 @contextmanager
@@ -409,7 +424,7 @@ def _named(path: Path) -> Iterator[None]:
     """Names the file in an error."""
     try:
         yield
-    except (OSError, ValueError, sqlite3.Error) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, sqlite3.Error) as error:  # Pillow's, of a damaged PNG
         if isinstance(error, (JudgeError, OptionError)):
             raise
         said = " ".join(str(error).split())

@@ -116,7 +116,10 @@ class Questions:
             sizes = np.bincount(parts)
             flat = belief[place].flatten(1).numpy()  # (C, H·W)
             mean = np.stack([np.bincount(parts, p, len(sizes)) for p in flat], axis=1) / sizes[:, None]  # (parts, C)
-            doubt = -(mean * np.log(mean.clip(1e-9))).sum(axis=1)
+            # Of the pixels, not of their mean: a part of which one half is surely one class and the other half another
+            # is not in doubt, and no answer to it is right.
+            entropy = torch.special.entr(belief[place]).sum(dim=0).flatten().numpy()
+            doubt = np.bincount(parts, entropy, len(sizes)) / sizes
             if choice == "random":
                 doubt = self.random.random(len(sizes))
             covered = self.covered.get(int(number))

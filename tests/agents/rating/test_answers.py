@@ -190,6 +190,35 @@ def test_a_full_disk_is_an_error_and_no_answer(tmp_path: Path) -> None:
     log.close()
 
 
+LOGS = int(os.environ.get("RSS_TEST_LOGS", "60"))
+
+
+def test_a_damaged_log_gives_one_line_or_the_answers_that_were_given(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "whole.sqlite")
+    fill(log)
+    given = {answer.number: answer for answer in log.answers(undone=True)}
+    log.close()
+    whole, rng, said = (tmp_path / "whole.sqlite").read_bytes(), np.random.default_rng(0), list[str]()
+    path = tmp_path / "damaged.sqlite"
+    for number in range(LOGS):
+        damaged = bytearray(whole)
+        for place in rng.integers(len(whole), size=rng.integers(1, 60)):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged[: rng.integers(len(whole))] if number % 4 == 3 else damaged)
+        try:
+            read = read_answers(path)
+        except JudgeError as error:
+            said.append(str(error))
+            continue
+        for answer in read:
+            same = given.get(answer.number)
+            if same is not None and same.rater == answer.rater:
+                assert (answer.answer, answer.seconds) == (same.answer, same.seconds)
+                np.testing.assert_array_equal(answer.question.label_maps, same.question.label_maps)
+    assert len(said) > LOGS / 10
+    assert all("\n" not in error and str(path) in error for error in said)
+
+
 DAMAGE = {
     "no JSON": lambda line: line[: len(line) // 2],
     "no object": lambda line: "[]",
