@@ -50,7 +50,7 @@ class OutcomesArguments:
     """seeds to run"""
     samples_per_image: int = 16
     """label maps an image (K) of the agents that learn from outcomes"""
-    steps: int = 1000
+    steps: int = 600
     """optimiser steps"""
     batch_size: int = 16
     """images a step"""
