@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import time
@@ -140,10 +141,12 @@ def fit(run: TrainArguments, algorithm: Algorithm, callbacks: Callbacks | None =
     """
     assert run.run_dir is not None
     job, folder, callbacks = Job(), RunFolder(run.run_dir), callbacks or Callbacks()
+    trainer = None
     try:
         if run.resume:
             check_resumed(folder, to_config(run, algorithm))
-        return _Trainer(run, algorithm, job, folder, callbacks).train()
+        trainer = _Trainer(run, algorithm, job, folder, callbacks)
+        return trainer.train()
     except JudgeError as error:
         raise JudgeError(f"{error} Go on from the last checkpoint with --run-dir {run.run_dir} --resume.") from error
     except (JobError, RunFolderError, CheckpointError):
@@ -157,6 +160,8 @@ def fit(run: TrainArguments, algorithm: Algorithm, callbacks: Callbacks | None =
         raise
     finally:
         folder.close()
+        if trainer is not None:
+            trainer.disconnect()
         job.close()
         callbacks.end(None)  # if an error has ended the run
 
@@ -415,6 +420,16 @@ class _Trainer:
             "resize": run.resize,
             "training": training,
         }
+
+    def disconnect(self) -> None:
+        """Lets go of what averages gradients before the job is closed; the other way round torch may wait for ever.
+
+        What averages holds on to the connections. Whoever lets go of it last ends them, and if that is Python's own
+        clearing up, threads that need the interpreter are waited for without giving it to them.
+        """
+        self.replica = self.network
+        if self.job.size > 1:
+            gc.collect()
 
     def _finish(self) -> Result:
         """How the run ended, with the last evaluation if the loop has not made it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import multiprocessing
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
 
 from agents.errors import JobError
 from agents.likelihood import Likelihood
@@ -125,6 +127,14 @@ def run_process(rank: int, folder: str, ports: Sequence[int]) -> None:
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
     runs, found = Path(folder), dict[str, Any]()
     remaining = iter(ports)
+    found["still averaging"] = []
+    destroy = distributed.destroy_process_group
+
+    def count_and_destroy() -> None:
+        found["still averaging"].append(sum(isinstance(each, DistributedDataParallel) for each in gc.get_objects()))
+        destroy()
+
+    distributed.destroy_process_group = count_and_destroy
 
     os.environ["MASTER_PORT"] = str(next(remaining))
     job = Job()
@@ -154,6 +164,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     folder = tmp_path_factory.mktemp("pair")
     multiprocessing.spawn(run_process, args=(str(folder), free_ports(3 + len(SEVERAL))), nprocs=2)
     return folder, [torch.load(folder / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_nothing_averages_gradients_any_more_when_a_job_is_closed(pair: Any) -> None:
+    # Where it does, also through an error's traceback, torch may wait for itself: seen once in many runs.
+    for found in pair[1]:
+        assert found["still averaging"] == [0] * (3 + len(SEVERAL))
 
 
 def test_the_processes_of_a_job_agree(pair: Any) -> None:
