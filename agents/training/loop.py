@@ -153,6 +153,7 @@ def fit(run: TrainArguments, algorithm: Algorithm, callbacks: Callbacks | None =
         raise
     except RuntimeError as error:
         if error is not callbacks.error and is_lost_connection(error):
+            trainer = None  # the launcher is about to end this process as well: there is only time to say why
             raise JobError(
                 "another process of this job is gone, so this one ends as well; "
                 f"continue from the last checkpoint with --run-dir {run.run_dir} --resume."
