@@ -103,6 +103,45 @@ def load_cached(source: PhotoSource, image_size: tuple[int, int], resize: str) -
     )
 
 
+def drawn_pairs(
+    name: str,
+    split: str,
+    ingredients: Mapping[str, Any],
+    draw: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    count: int,
+    image_size: tuple[int, int],
+    *,
+    takes: str,
+    keep: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays of a procedural data set, from the cache or, where that cannot be written, drawn into memory.
+
+    Args:
+        name: of the data set.
+        split: of it.
+        ingredients: see ``cached_pairs``.
+        draw: index -> image, uint8 (H, W, 3), and target, uint8 (H, W).
+        count: n, the number of pairs.
+        image_size: (H, W) in pixels.
+        takes: how long it may take to draw all, for the warning.
+        keep: whether to use the cache at all.
+
+    Returns:
+        Images (n, H, W, 3) and targets (n, H, W), uint8, read-only.
+    """
+    if keep:
+        try:  # one thread: the drawing of small images holds Python's lock
+            return cached_pairs(f"{name} {split}", ingredients, draw, count, image_size, threads=1)
+        except DatasetError as error:
+            log.warning("%s is drawn each time, which may take %s: %s", name, takes, error)
+    images: np.ndarray = np.empty((count, *image_size, 3), np.uint8)
+    targets: np.ndarray = np.empty((count, *image_size), np.uint8)
+    for i in range(count):
+        images[i], targets[i] = draw(i)
+    images.flags.writeable = targets.flags.writeable = False
+    return images, targets
+
+
 def cached_pairs(
     name: str,
     ingredients: Mapping[str, Any],

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import logging
 
 import numpy as np
 
 from rss_env.arguments import is_count, is_integer
-from rss_env.datasets.cache import cached_pairs
+from rss_env.datasets.cache import drawn_pairs
 from rss_env.datasets.dataset import IGNORE_INDEX, SegmentationDataset, check_split
 from rss_env.datasets.info import DatasetInfo
 from rss_env.errors import DatasetError
 from rss_env.worlds.crafter import CLASSES, PALETTE, WALKABLE, CrafterWorld, game, possible_goals
-
-log = logging.getLogger(__name__)
 
 GENERATOR = 1  # to be raised by every change of what is drawn: cached images of another generator are not read
 AREA = 64  # cells on each side of a world, as in the game
@@ -90,13 +87,7 @@ def load(
         "cell_size": int(cell_size),
         "dataset_seed": int(dataset_seed),
     }
-    try:  # one thread: the drawing holds Python's lock
-        images, targets = cached_pairs(f"Crafter {split}", ingredients, draw, int(count), image_size, threads=1)
-    except DatasetError as error:
-        log.warning("Crafter is drawn each time, which may take a minute: %s", error)
-        pairs = [draw(i) for i in range(count)]
-        images, targets = np.stack([image for image, _ in pairs]), np.stack([target for _, target in pairs])
-        images.flags.writeable = targets.flags.writeable = False
+    images, targets = drawn_pairs("Crafter", split, ingredients, draw, int(count), image_size, takes="a minute")
     return SegmentationDataset(
         name="Crafter",
         split=split,

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import colorsys
 import dataclasses
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 
 from rss_env.arguments import is_count, is_integer
-from rss_env.datasets.cache import cached_pairs
+from rss_env.datasets.cache import drawn_pairs
 from rss_env.datasets.dataset import SegmentationDataset, check_split
 from rss_env.datasets.info import DatasetInfo
 from rss_env.errors import DatasetError
-
-log = logging.getLogger(__name__)
 
 GENERATOR = 1  # to be raised by every change of what is drawn: cached images of another generator are not read
 # Work below which a split is drawn each time, about 0.2 s: then looking into the cache and writing to it gain little.
@@ -119,18 +116,10 @@ def load(
         "difficulty": dataclasses.asdict(DIFFICULTIES[difficulty]),
         "dataset_seed": int(dataset_seed),
     }
-    images, targets = None, None
-    if count * (height * width + WORK_PER_IMAGE) > LITTLE_WORK:
-        try:  # one thread: the drawing of small images holds Python's lock
-            images, targets = cached_pairs(f"Shapes {split}", ingredients, draw, int(count), (height, width), threads=1)
-        except DatasetError as error:
-            log.warning("Shapes is drawn each time, which may take some seconds: %s", error)
-    if images is None or targets is None:
-        images = np.empty((count, height, width, 3), np.uint8)
-        targets = np.empty((count, height, width), np.uint8)
-        for i in range(count):
-            images[i], targets[i] = draw(i)
-        images.flags.writeable = targets.flags.writeable = False
+    keep = count * (height * width + WORK_PER_IMAGE) > LITTLE_WORK
+    images, targets = drawn_pairs(
+        "Shapes", split, ingredients, draw, int(count), (height, width), takes="some seconds", keep=keep
+    )
     return SegmentationDataset(
         name="Shapes",
         split=split,
