@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -57,6 +58,17 @@ def check_options(encoder_lr: float, **switches: bool) -> None:
             raise OptionError(f"{name} must be true or false, got {switch!r}.")
     if isinstance(encoder_lr, bool) or not isinstance(encoder_lr, (int, float)) or not 0 < encoder_lr < math.inf:
         raise OptionError(f"encoder_lr must be positive, got {encoder_lr!r}; frozen=True keeps the encoder as it is.")
+
+
+def make_optimiser(
+    network: nn.Module, learning_rate: float, weight_decay: float, fused: bool | None = None
+) -> tuple[torch.optim.AdamW, list[float]]:
+    """AdamW with a group for each of ``parameter_groups``, and the factors of their learning rates in that order."""
+    groups = parameter_groups(network)
+    optimiser = torch.optim.AdamW(
+        [{"params": parameters} for parameters, _ in groups], lr=learning_rate, weight_decay=weight_decay, fused=fused
+    )
+    return optimiser, [factor for _, factor in groups]
 
 
 def parameter_groups(network: nn.Module) -> list[tuple[list[nn.Parameter], float]]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ..networks.checkpoints import predict_logits
-from ..networks.fine_tuning import parameter_groups
+from ..networks.fine_tuning import make_optimiser
 from .answers import Answer
 from .belief import RaterModel, expected_answer, log_likelihood, shift_penalty
 
@@ -80,13 +80,7 @@ class Learner:
         self.policy = copy.deepcopy(self.network).eval()
         self.updates = 0
         self.shifts: dict[str, nn.Parameter] = {}  # by rater
-        groups = parameter_groups(self.network)
-        self.factors = [factor for _, factor in groups]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": parameters} for parameters, _ in groups],
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+        self.optimiser, self.factors = make_optimiser(self.network, options.learning_rate, options.weight_decay)
         self.random = np.random.default_rng(options.seed)
         self._answers: dict[int, dict[int, Answer]] = defaultdict(dict)  # image -> number of the answer
         self._lock = threading.Lock()  # of the answers

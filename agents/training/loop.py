@@ -26,7 +26,7 @@ from rss_env.wrappers.vector import FeedbackReward
 from ..errors import CheckpointError, JobError, RunFolderError
 from ..networks import Factory, check_network, make_network, name_of
 from ..networks.checkpoints import WEIGHTS, check_classes, load_weights, read_description
-from ..networks.fine_tuning import parameter_groups
+from ..networks.fine_tuning import make_optimiser
 from ..networks.policy import Policy
 from .algorithm import Algorithm
 from .arguments import TrainArguments, check_resumed, choose_device, default_run_dir, to_config
@@ -189,13 +189,8 @@ class _Trainer:
             print(said)
         self.network = self._make_network()
         self.generator = torch.Generator(self.device).manual_seed(stream_seed(run.seed, job.rank, 0))
-        groups = parameter_groups(self.network)
-        self.learning_rate_factors = [factor for _, factor in groups]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": parameters} for parameters, _ in groups],
-            lr=algorithm.learning_rate,
-            weight_decay=run.weight_decay,
-            fused=self.device.type == "cuda",
+        self.optimiser, self.learning_rate_factors = make_optimiser(
+            self.network, algorithm.learning_rate, run.weight_decay, fused=self.device.type == "cuda"
         )
         self._open_folder()
         if run.compile:
