@@ -279,6 +279,12 @@ class AnswerLog:
             rows = self._database.execute(f"{ANSWERS} {where} ORDER BY a.number").fetchall()
             return [_answer(row) for row in rows]
 
+    def answered_by(self, rater: str) -> set[str]:
+        """Ids of the questions that a rater has answered, those included whose answers were taken back."""
+        with self._lock, _named(self.path):
+            rows = self._database.execute("SELECT DISTINCT question FROM answers WHERE rater = ?", (rater,))
+            return {name for (name,) in rows}
+
     def open_question(self, rater: str) -> tuple[Question, int] | None:
         """The question whose answer the rater took back last and did not give again, and the attempt that is due."""
         with self._lock, _named(self.path):

@@ -96,7 +96,7 @@ class Session:
         """A question that another rater has answered and this one was not asked."""
         if self.random.random() >= self.repeat:
             return None
-        own = {answer.question.id for answer in self.log.answers(undone=True) if answer.rater == rater}
+        own = self.log.answered_by(rater)
         with self._changed:
             others = {a.question.id: a.question for a in self._standing.values() if "skip" not in a.answer}
         left = [question for name, question in others.items() if name not in own]
