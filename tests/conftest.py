@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -67,3 +69,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos at {folder}; set RSS_TEST_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A chromium without a window; tests that need it are skipped where it is absent."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'rss-env[dev]'")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs the browser chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

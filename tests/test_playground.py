@@ -12,10 +12,6 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'rss-env[dev]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
-
 FILES = Path(__file__).parent.parent / "docs" / "static" / "playground"
 SCORES = {
     "accuracy": lambda a, t: a,
@@ -23,14 +19,6 @@ SCORES = {
     "threshold": lambda a, t: float(a >= t - 1e-9),
     "stars": lambda a, t: np.floor(a * (t - 1) + 0.5) / (t - 1),
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
