@@ -133,6 +133,8 @@ def _what_is_in(base: Path, pattern: Pattern) -> str:
         if "*" in part or "{split}" in part or not (place / part).is_dir():
             break
         place = place / part
+    if not place.is_dir():
+        return f"{place} {'is not a folder' if place.exists() else 'does not exist'}"
     names = sorted(entry.name + "/" * is_folder(entry) for entry in scan(place))
     return (
         f"{place} holds {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else f"{place} holds nothing"

@@ -67,6 +67,14 @@ def test_a_star_does_not_lead_into_subfolders_and_other_files_are_left_alone(tmp
     assert load(tmp_path, images="p/*.png", num_classes=2).ids == ("a",)
 
 
+def test_a_folder_that_is_not_there_is_not_called_empty(tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, said in (("none", "does not exist"), ("file", "is not a folder"), ("empty", "holds nothing")):
+        with pytest.raises(DatasetError, match=f"{name} {said}"):
+            load(tmp_path / name, images="*.png", num_classes=2)
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_the_path_may_say_the_split(tmp_path: Path, both: bool):
     for value, split in enumerate(("train", "train", "val", "other")):
