@@ -10,11 +10,14 @@ import argparse
 import html
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+from agents.training.command import run_command
 from rss_env.errors import OptionError
 
 TUTORIALS = Path(__file__).parent / "tutorials"
@@ -68,8 +71,18 @@ def title(lesson: Path) -> str:
     return found[1]
 
 
+def name(lesson: Path) -> str:
+    """``lesson_N``, the name of a lesson's solution and the beginning of its pictures'."""
+    return "_".join(lesson.stem.split("_")[:2])
+
+
+def pictures(lesson: Path, folder: Path) -> list[Path]:
+    """The pictures of a lesson in a folder, in order."""
+    return sorted(folder.glob(f"{name(lesson)}_*.png"), key=lambda path: int(path.stem.split("_")[-1]))
+
+
 def run_lesson(lesson: Path, out: Path) -> float:
-    """Runs one lesson and writes its pictures.
+    """Runs one lesson and writes its pictures, in place of those that were there if it succeeds.
 
     Args:
         lesson: lesson_N_name.py.
@@ -81,17 +94,21 @@ def run_lesson(lesson: Path, out: Path) -> float:
     Raises:
         OptionError: the lesson failed; its traceback is part of the message.
     """
-    number = lesson.stem.split("_")[1]
-    answers = TUTORIALS / "solutions" / f"lesson_{number}.py"
+    answers = TUTORIALS / "solutions" / f"{name(lesson)}.py"
     began = time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, lesson, answers, out / f"lesson_{number}"],
-        env=os.environ | {"MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode:
-        raise OptionError(f"{lesson.name} failed:\n{ended.stderr}")
+    with tempfile.TemporaryDirectory() as drawn:
+        ended = subprocess.run(
+            [sys.executable, "-c", PROGRAM, lesson, answers, Path(drawn) / name(lesson)],
+            env=os.environ | {"MPLBACKEND": "agg"},
+            capture_output=True,
+            text=True,
+        )
+        if ended.returncode:
+            raise OptionError(f"{lesson.name} failed:\n{ended.stderr}")
+        for old in pictures(lesson, out):
+            old.unlink()
+        for picture in pictures(lesson, Path(drawn)):
+            shutil.move(picture, out)
     return time.monotonic() - began
 
 
@@ -99,24 +116,20 @@ def write_slides(out: Path) -> None:
     """Writes slides.html for the pictures in a folder."""
     sections = []
     for lesson in lessons():
-        number = lesson.stem.split("_")[1]
-        pictures = sorted(out.glob(f"lesson_{number}_*.png"), key=lambda path: int(path.stem.split("_")[-1]))
         heading = html.escape(title(lesson))
         sections += [
             f'<section><h1>{heading}</h1><img src="{picture.name}" alt="{heading}, picture {place}"></section>'
-            for place, picture in enumerate(pictures, start=1)
+            for place, picture in enumerate(pictures(lesson, out), start=1)
         ]
     (out / "slides.html").write_text(SLIDES.format(sections="\n".join(sections)), encoding="utf-8")
 
 
-def main() -> None:
-    """Runs the command line."""
+def main() -> int:
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs.slides", description="Run the course and keep its pictures.")
     parser.add_argument("--out", type=Path, default=Path("course"), help="folder for the pictures (default: course)")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob("lesson_*.png"):
-        old.unlink()
     failed = False
     for lesson in lessons():
         try:
@@ -125,12 +138,11 @@ def main() -> None:
             print(error, file=sys.stderr)
             failed = True
             continue
-        number = lesson.stem.split("_")[1]
-        print(f"{title(lesson)}: {len(list(out.glob(f'lesson_{number}_*.png')))} pictures, {seconds:.0f} s", flush=True)
+        print(f"{title(lesson)}: {len(pictures(lesson, out))} pictures, {seconds:.0f} s", flush=True)
     write_slides(out)
     print(out / "slides.html")
-    sys.exit(failed)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
