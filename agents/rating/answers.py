@@ -7,7 +7,7 @@ Nothing is deleted: an undo is a row of its own that cancels an answer.
     meta        key, value: the classes and the size of the label maps
     questions   id, kind, image, count, part, label_maps, chosen, updates, asked
     answers     number, question, rater, attempt, answer, seconds, time, checksum of these and of the question
-    undos       number of the answer, time
+    undos       number of the answer, time, checksum of these and of the answer
 
 Label maps and parts are PNG files of numbers. ``export_lines`` writes the same as JSON lines, ``read_answers`` reads
 either.
@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS answers (
     number INTEGER PRIMARY KEY AUTOINCREMENT, question TEXT NOT NULL REFERENCES questions (id), rater TEXT NOT NULL,
     attempt INTEGER NOT NULL, answer TEXT NOT NULL, seconds REAL NOT NULL, time REAL NOT NULL,
     crc INTEGER NOT NULL, UNIQUE (question, rater, attempt));
-CREATE TABLE IF NOT EXISTS undos (number INTEGER PRIMARY KEY REFERENCES answers (number), time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS undos (
+    number INTEGER PRIMARY KEY REFERENCES answers (number), time REAL NOT NULL, crc INTEGER NOT NULL);
 """
 ANSWERS = """
 SELECT a.number, a.rater, a.attempt, a.answer, a.seconds, a.time, a.crc, u.number IS NOT NULL,
@@ -269,13 +270,18 @@ class AnswerLog:
             found = row.fetchone()
             if found is None:
                 return None
-            execute("INSERT INTO undos VALUES (?, ?)", (found[0], time.time()))
-            return _answer(found)
+            answer, when = _answer(found), time.time()
+            execute(
+                "INSERT INTO undos VALUES (?, ?, ?)",
+                (answer.number, when, _undo_checksum(answer.number, when, found[6])),
+            )
+            return answer
 
     def answers(self, undone: bool = False) -> list[Answer]:
         """All answers in the order in which they came; those that were taken back only if ``undone``."""
         where = "" if undone else "WHERE u.number IS NULL"
         with self._lock, _named(self.path):
+            _check_undos(self._database)
             rows = self._database.execute(f"{ANSWERS} {where} ORDER BY a.number").fetchall()
             return [_answer(row) for row in rows]
 
@@ -345,6 +351,7 @@ def read_answers(path: str | Path) -> list[Answer]:
             with _named(path):
                 database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=WAIT)
                 try:
+                    _check_undos(database)
                     rows = database.execute(f"{ANSWERS} WHERE u.number IS NULL ORDER BY a.number").fetchall()
                 finally:
                     database.close()
@@ -423,6 +430,20 @@ def _checksum(question: Question, *told: Any) -> int:
     whole = (question.id, question.kind, question.image, question.chosen, float(question.asked), *told)
     part = b"" if question.part is None else question.part.tobytes()
     return zlib.crc32(repr(whole).encode() + part + question.label_maps.tobytes())
+
+
+def _undo_checksum(number: int, when: float, crc: int | None) -> int:
+    """Of an undo and of its answer's checksum."""
+    return zlib.crc32(repr((number, float(when), crc)).encode())
+
+
+def _check_undos(database: sqlite3.Connection) -> None:
+    rows = database.execute(
+        "SELECT u.number, u.time, u.crc, a.crc FROM undos AS u LEFT JOIN answers AS a ON a.number = u.number"
+    )
+    for number, when, crc, of_answer in rows:
+        if crc != _undo_checksum(number, when, of_answer):
+            raise ValueError(f"what was taken back, answer {number}, does not fit its checksum")
 
 
 @contextmanager

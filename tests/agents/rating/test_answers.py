@@ -219,6 +219,22 @@ def test_a_damaged_log_gives_one_line_or_the_answers_that_were_given(tmp_path: P
     assert all("\n" not in error and str(path) in error for error in said)
 
 
+@pytest.mark.parametrize("damage", ["number = number - 1", "number = 99", "time = time + 1", "crc = crc + 1"])
+def test_what_was_taken_back_is_checked(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "answers.sqlite"
+    log = open_log(path)
+    for number in range(3):
+        log.ask(question(number))
+        log.add(question(number), "ann", {"skip": True}, 1.0)
+    log.undo("ann")
+    assert [answer.number for answer in read_answers(path)] == [1, 2]
+    log._database.execute(f"UPDATE undos SET {damage}")
+    for read in (log.answers, lambda: read_answers(path)):
+        with pytest.raises(JudgeError, match=r"taken back, answer .* checksum"):
+            read()
+    log.close()
+
+
 DAMAGE = {
     "no JSON": lambda line: line[: len(line) // 2],
     "no object": lambda line: "[]",
