@@ -3,11 +3,17 @@
 What the label maps of an image are added up in is laid out with the classes of a pixel side by side, so that what one
 pixel of a label map touches lies in one cache line. Sums of pixels are formed in float32 over blocks of pixels and in
 float64 over blocks, which keeps them exact enough at any image size.
+
+What goes through many labels is shared among as many threads as torch uses, image by image or label map by label map,
+so the numbers are the same however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,6 +27,7 @@ policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch
 
 BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through the samples
 LANES = 4  # sums of each class that neighbouring pixels are added to in turn
+WORTH = 1 << 18  # labels, of all label maps together, that several threads are worth while for
 SUMMED = 4096 * LANES  # pixels whose float32 sums are added up in float64
 
 # Philox's numbers in the type that it computes in: with Python's own Numba would go over to signed or floating ones.
@@ -42,7 +49,8 @@ def sample_label_maps(
     out = torch.empty((batch, samples, height, width), dtype=torch.uint8)
     cells = cell_numbers(height, width, cell, offset).numpy().view(np.uint64)
     chances = _rows(torch_ops.probabilities(logits, temperature))
-    _draw(chances, cells, np.uint64(seed.item()), _rows(out))
+    key, maps = np.uint64(seed.item()), _rows(out)
+    _share(batch, out.numel(), lambda first, last: _draw(chances, cells, key, first, last, maps))
     return out
 
 
@@ -64,7 +72,12 @@ def soft_counts(
     belief = probabilities.detach().permute(0, 2, 3, 1).reshape(batch, -1, classes).contiguous().numpy()
     counts: np.ndarray = np.zeros((2, len(label_maps), classes), np.float32)
     maps = label_maps.contiguous().numpy().reshape(len(label_maps), -1)
-    _soft_counts(belief, maps, image.numpy(), counts[0], counts[1])
+    of = image.numpy()
+
+    def count(first: int, last: int) -> None:
+        _soft_counts(belief, maps[first:last], of[first:last], counts[0, first:last], counts[1, first:last])
+
+    _share(len(maps), maps.size, count)
     return torch.from_numpy(counts[0]), torch.from_numpy(counts[1])
 
 
@@ -73,7 +86,8 @@ def class_credit(label_maps: torch.Tensor, image: torch.Tensor, weights: torch.T
     samples, height, width = label_maps.shape
     out: np.ndarray = np.zeros((batch, height * width, weights.shape[1]), np.float32)
     maps = label_maps.contiguous().numpy().reshape(samples, -1)
-    _class_credit(maps, image.numpy(), weights.contiguous().numpy(), out)
+    of, given = image.numpy(), weights.contiguous().numpy()
+    _share(batch, maps.size, lambda first, last: _class_credit(maps, of, given, first, last, out))
     return _planes(out, height, width)
 
 
@@ -97,8 +111,32 @@ def pack_labels(label_maps: torch.Tensor, num_classes: int) -> torch.Tensor:
 def unpack_labels(out: torch.Tensor, numbers: Sequence[torch.Tensor], num_classes: int) -> None:
     """See ``torch_ops.unpack_labels``."""
     held = torch_ops.labels_a_number(num_classes)
-    for labels, packed in zip(out.flatten(1), numbers, strict=True):
-        _unpack(packed.numpy().view(np.uint32), np.float64(num_classes), held, labels.numpy())
+    labels = out.flatten(1).numpy()
+
+    def write(first: int, last: int) -> None:
+        for place in range(first, last):
+            _unpack(numbers[place].numpy().view(np.uint32), np.float64(num_classes), held, labels[place])
+
+    _share(len(labels), labels.size, write)
+
+
+def _share(number: int, labels: int, work: Callable[[int, int], None]) -> None:
+    """Does ``work(first, last)`` for ranges that make up 0..number - 1, each in a thread; of few labels all at once."""
+    threads = min(torch.get_num_threads(), number) if labels >= WORTH else 1
+    if threads < 2:
+        work(0, number)
+        return
+    ends = [number * part // threads for part in range(threads + 1)]
+    others = [_threads(os.getpid(), threads - 1).submit(work, *ends[part : part + 2]) for part in range(1, threads)]
+    work(0, ends[1])
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _threads(process: int, number: int) -> ThreadPoolExecutor:
+    """Threads of this process; one that was forked has none of its parent's."""
+    return ThreadPoolExecutor(number)
 
 
 def _rows(maps: torch.Tensor) -> np.ndarray:
@@ -112,12 +150,12 @@ def _planes(sums: np.ndarray, height: int, width: int) -> torch.Tensor:
 
 
 @compiled
-def _draw(chances, cells, seed, out):  # type: ignore[no-untyped-def]
-    batch, classes, pixels = chances.shape
+def _draw(chances, cells, seed, begin, stop, out):  # type: ignore[no-untyped-def]
+    _, classes, pixels = chances.shape
     samples = out.shape[1]
     sums, draws = np.empty((classes, BLOCK), np.float32), np.empty(BLOCK, np.float32)
     words, scale = np.empty((4, BLOCK), np.uint32), np.float32(2.0**-24)
-    for b in range(batch):
+    for b in range(begin, stop):
         for start in range(0, pixels, BLOCK):
             end = min(start + BLOCK, pixels)
             sums[0, : end - start] = chances[b, 0, start:end]
@@ -206,8 +244,10 @@ def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-u
 
 
 @compiled
-def _class_credit(maps, image, weights, out):  # type: ignore[no-untyped-def]
+def _class_credit(maps, image, weights, begin, stop, out):  # type: ignore[no-untyped-def]
     for m in range(maps.shape[0]):
+        if not begin <= image[m] < stop:
+            continue
         sums, label_map, weight = out[image[m]], maps[m], weights[m]
         for i in range(maps.shape[1]):
             label = label_map[i]

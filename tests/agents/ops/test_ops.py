@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -326,3 +327,66 @@ def test_an_unknown_implementation_is_an_error_that_lists_the_valid_ones(
             torch.full((BATCH, CLASSES, HEIGHT, WIDTH), 1 / CLASSES),
             torch.zeros(BATCH, SAMPLES, HEIGHT, WIDTH, dtype=torch.uint8),
         )
+
+
+def operations(seed: int) -> list[torch.Tensor]:
+    """What the operations that are shared among threads give for the same label maps."""
+    from agents.ops import numba_ops
+
+    torch.manual_seed(seed)
+    logits, image = torch.randn(5, 3, 7, 9), torch.randint(0, 5, (40,))
+    label_maps = torch.randint(0, 3, (40, 7, 9), dtype=torch.uint8)
+    unpacked = torch.empty_like(label_maps)
+    numba_ops.unpack_labels(unpacked, [numba_ops.pack_labels(label_map, 3) for label_map in label_maps], 3)
+    drawn = numba_ops.sample_label_maps(logits, 6, torch.tensor(seed), 1.0, 1, torch.tensor([0, 0]))
+    counts = numba_ops.soft_counts(logits.softmax(1), label_maps, image)
+    return [unpacked, drawn, *counts, numba_ops.class_credit(label_maps, image, torch.randn(40, 3), 5)]
+
+
+@needs_numba
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agents.ops import numba_ops
+
+    alone = operations(3)
+    monkeypatch.setattr(numba_ops, "WORTH", 1)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            for one, shared in zip(alone, operations(3), strict=True):
+                assert torch.equal(one, shared)
+    finally:
+        torch.set_num_threads(before)
+
+
+def ranges_of() -> list[tuple[int, int]]:
+    from agents.ops import numba_ops
+
+    seen: list[tuple[int, int]] = []
+    numba_ops._share(8, numba_ops.WORTH, lambda *ends: seen.append(ends))
+    return sorted(seen)
+
+
+@needs_numba
+def test_ranges_make_up_the_whole_and_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agents.ops import numba_ops
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    seen: list[tuple[int, int]] = []
+    numba_ops._share(8, numba_ops.WORTH, lambda *ends: seen.append(ends))
+    assert sorted(seen) == [(0, 2), (2, 5), (5, 8)]
+    seen.clear()
+    numba_ops._share(8, numba_ops.WORTH - 1, lambda *ends: seen.append(ends))
+    numba_ops._share(2, numba_ops.WORTH, lambda *ends: seen.append(ends))
+    assert sorted(seen) == [(0, 1), (0, 8), (1, 2)]
+
+    if "fork" in multiprocessing.get_all_start_methods():  # the threads of the parent are not in the child
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.apply_async(ranges_of).get(timeout=60) == [(0, 2), (2, 5), (5, 8)]
+
+    def fail(first: int, last: int) -> None:
+        if last == 8:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        numba_ops._share(8, numba_ops.WORTH, fail)
