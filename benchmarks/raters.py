@@ -267,7 +267,7 @@ def rate(args: RatersArguments, root: Path, dataset: Dataset, kind: Any, rater: 
             simulated = Simulated(address, rater, read_targets(root), SECONDS[kind], 100 + seed)
             for _ in range(args.length or LENGTH[kind]):
                 simulated.answer()
-                while not session.idle and session.error is None:
+                while not session.caught_up and session.error is None:
                     time.sleep(0.005)
             curve, queries = list(session.curve), session.status()["queries"]
         columns = {"dataset": dataset, "kind": kind, "rater": rater, "choice": args.choice, "scope": args.scope}

@@ -204,6 +204,11 @@ class Session:
         """Updates that the answers so far are worth."""
         return self.updates_per_answer * len(self.learner)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether all answers so far were learned from and measured; ``idle`` may be from before the last came."""
+        return self.learner.updates >= self.wanted() and self.idle
+
     def start(self) -> None:
         """Starts to learn, in a thread."""
         self._thread = threading.Thread(None, self._run, "learner", daemon=True)

@@ -71,6 +71,14 @@ def test_the_policy_learns_while_somebody_rates(serve: Callable[..., Served]) ->
     assert served.get("/api/status").json()["wanted"] == 6 * learned
 
 
+def test_caught_up_means_that_the_last_answer_was_learned_from(serve: Callable[..., Served]) -> None:
+    served = serve(learn=True, updates_per_answer=2, checks=0.0)
+    for number in range(1, 8):
+        sit(served, 1)
+        wait(lambda: served.session.caught_up)  # at once after an answer, when the learner may not have woken yet
+        assert served.session.learner.updates == 2 * number
+
+
 def test_an_answer_that_was_taken_back_is_not_learned_from(serve: Callable[..., Served]) -> None:
     served = serve()
     sit(served, 3)
