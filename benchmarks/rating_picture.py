@@ -47,7 +47,7 @@ KEYS = {"ArrowLeft": "A is better", "ArrowRight": "B is better", "ArrowDown": "b
 
 
 def main(
-    answers: int = 60,
+    answers: int = 48,
     slow: int = 3,
     every: int = 4,
     updates_per_answer: int = 6,
@@ -96,7 +96,7 @@ def main(
                 shown = page.get_attribute("#asking", "data-question")
                 page.keyboard.press(key)
                 ready(page, shown)
-                while not session.idle and session.error is None:
+                while not session.caught_up and session.error is None:
                     time.sleep(0.01)
                 if session.error is not None:
                     raise session.error
