@@ -9,7 +9,7 @@ such a reward does *not* ask for.
 
 **For whom.** You know Bayes' rule for scores (lesson 7) and bits (lesson 6).
 
-**How long.** 30 minutes to read, about 35 seconds to run on one core.
+**How long.** 30 minutes to read, about 45 seconds to run on one core.
 """
 
 # %%
