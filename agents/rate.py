@@ -12,6 +12,7 @@ wanted and with whatever network. docs/rate.md says more.
 from __future__ import annotations
 
 import ipaddress
+import math
 import secrets
 import socket
 import sys
@@ -53,6 +54,7 @@ from .training.run_folder import STATE, RunFolder, contents_of
 
 FOLDER = "RSS-Folder-ImageReward-v0"
 LOG = "answers.sqlite"
+MEASURE = "val/miou"  # by which a policy is the best
 
 
 @dataclass
@@ -215,6 +217,7 @@ class Rating:
         )
         self.began = time.perf_counter()
         self.last: dict[str, float] = {}
+        self.best = -math.inf  # of MEASURE
 
     def config(self) -> dict[str, Any]:
         """What config.json stores; ``agents.evaluate`` reads the environment from it."""
@@ -242,6 +245,10 @@ class Rating:
             if same:
                 load_weights(self.learner.policy, checkpoint / WEIGHTS)
                 self.folder.rewind(self.learner.updates)
+                best = self.folder.best_policy()
+                if best is not None:
+                    with contents_of(best / WEIGHTS):
+                        self.best = read_description(best / WEIGHTS)["training"]["validation"][MEASURE]
             else:
                 print(f"Another network begins afresh from the answers; {self.put_aside()} has the one before.")
         self.folder.write_config(self.config())
@@ -271,7 +278,10 @@ class Rating:
         return {"val/miou": result.metrics["miou"], "val/pixel_accuracy": result.metrics["pixel_accuracy"]}
 
     def save(self, metrics: dict[str, float]) -> None:
-        """Logs numbers and writes a checkpoint that ``agents.predict``, ``evaluate`` and ``load`` read."""
+        """Logs numbers and writes a checkpoint, and the policy once more if it is the best so far.
+
+        ``agents.predict``, ``evaluate`` and ``load`` read the best one where there is one, otherwise the checkpoint.
+        """
         learner, args = self.learner, self.args
         self.last = metrics
         row = {name: value for name, value in metrics.items() if "/" in name}
@@ -296,6 +306,9 @@ class Rating:
         state = {"network": args.network, "network_options": args.network_options, "learner": learner.state_dict()}
         with learner.weights:
             self.folder.save_checkpoint(learner.updates, learner.policy, description, state)
+            if MEASURE in row and row[MEASURE] >= self.best:
+                self.best = row[MEASURE]
+                self.folder.save_best(learner.policy, description)
 
     def report(self) -> None:
         """Prints how it ended."""
@@ -305,6 +318,9 @@ class Rating:
         checkpoint = self.folder.latest_checkpoint()
         if checkpoint is not None:
             print(checkpoint)
+        best = self.folder.best_policy()
+        if best is not None and self.best > self.last.get(MEASURE, -math.inf):
+            print(f"{best}: {MEASURE.partition('/')[2]} {self.best:.3f}, the best")
 
 
 def train_from_log(args: RateArguments) -> int:

@@ -145,14 +145,14 @@ def read_targets(root: Path) -> list[np.ndarray]:
 
 
 @contextmanager
-def served(rating: Rating) -> Iterator[tuple[str, Any]]:
-    """A sitting behind its server; gives the address and the session."""
+def served(rating: Rating, measure_every: int = MEASURED) -> Iterator[tuple[str, Any]]:
+    """A sitting behind its server, measured every so many answers; gives the address and the session."""
     import uvicorn  # of the extra "rate", which the table of the results does not need
 
     from agents.rating.server import Server
 
     rating.open_folder()
-    session = make_session(rating, measure_every=MEASURED, save_every=10**9)
+    session = make_session(rating, measure_every=measure_every, save_every=10**9)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         app = Server(

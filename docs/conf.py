@@ -62,7 +62,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "tutorials",
     "gallery_dirs": "course",
     "filename_pattern": "/lesson_",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "docs.generate.lessons.by_number",
     "image_srcset": ["2x"],
     "capture_repr": (),
     "reset_modules": ("matplotlib", "docs.generate.lessons.warnings_are_errors"),

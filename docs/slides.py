@@ -39,7 +39,9 @@ def keep(*_, **__):
 plt.show = keep
 lesson = runpy.run_path(lesson)
 keep()
-lesson["check"](runpy.run_path(solution)["solution"])
+answers = runpy.run_path(solution)
+for check in [name for name in lesson if name.startswith("check")]:  # check, check_2, ...
+    lesson[check](answers[check.replace("check", "solution")])
 """
 
 SLIDES = """\
@@ -59,9 +61,14 @@ img {{ min-height: 0; max-width: 96vw; object-fit: contain; flex: 1; margin-bott
 """
 
 
+def number(lesson: str | Path) -> int:
+    """N of a file lesson_N_name.py, by which lessons are in order."""
+    return int(Path(lesson).stem.split("_")[1])
+
+
 def lessons() -> list[Path]:
     """The lessons in order."""
-    return sorted(TUTORIALS.glob("lesson_*.py"))
+    return sorted(TUTORIALS.glob("lesson_*.py"), key=number)
 
 
 def title(lesson: Path) -> str:
@@ -73,7 +80,7 @@ def title(lesson: Path) -> str:
 
 def name(lesson: Path) -> str:
     """``lesson_N``, the name of a lesson's solution and the beginning of its pictures'."""
-    return "_".join(lesson.stem.split("_")[:2])
+    return f"lesson_{number(lesson)}"
 
 
 def pictures(lesson: Path, folder: Path) -> list[Path]:

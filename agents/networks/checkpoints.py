@@ -27,6 +27,7 @@ from . import make_network
 from .tiles import tiled_logits
 
 WEIGHTS = "weights.safetensors"
+BEST = "best"  # the folder of a run's best policy, next to its checkpoints
 EXPORTED = "model.safetensors"  # the same file in an exported folder, where others look for it
 NEEDED = ("network", "network_options", "num_classes")  # in every description
 VALID: dict[str, Callable[[Any], bool]] = {
@@ -69,7 +70,8 @@ def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict
     """Loads a policy and its description.
 
     Args:
-        path: a run folder (its newest checkpoint), a checkpoint folder, a ``.safetensors`` file, or an exported folder.
+        path: a run folder (its best policy if it keeps one, otherwise its newest checkpoint), a checkpoint folder, a
+            ``.safetensors`` file, or an exported folder.
         device: where the policy goes.
 
     Raises:
@@ -144,12 +146,15 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def find_weights(path: Path) -> Path:
-    """The ``.safetensors`` file of a run (its newest checkpoint), of a checkpoint or exported folder, or itself.
+    """The ``.safetensors`` file of a run (best or newest), of a checkpoint or exported folder, or itself.
 
     Raises:
         CheckpointError: there is none.
     """
     if path.is_dir():
+        best = path / "checkpoints" / BEST / WEIGHTS
+        if best.is_file():
+            return best
         checkpoints = find_checkpoints(path)
         if checkpoints:
             return checkpoints[-1] / WEIGHTS

@@ -9,6 +9,7 @@
     RUN_DIR/checkpoints/step-00000200/memory-0.pt         what process 0 remembers of earlier visits of the images,
                                                           until the run is finished
     RUN_DIR/checkpoints/step-00000200/SHA256SUMS          checksums of these files
+    RUN_DIR/checkpoints/best/                             weights and checksum of the best policy, where a run keeps it
     RUN_DIR/.lock                                         held by the process that writes the folder
 
 Whatever is replaced is written next to its place and renamed, so a run killed at any moment leaves a folder that
@@ -36,7 +37,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..checksums import add_checksums, check_folder, sync
 from ..errors import CheckpointError, DamagedCheckpointError, RunFolderError
-from ..networks.checkpoints import WEIGHTS, find_checkpoints, save_policy
+from ..networks.checkpoints import BEST, WEIGHTS, find_checkpoints, save_policy
 
 STATE = "state.pt"
 
@@ -179,34 +180,35 @@ class RunFolder:
         Raises:
             RunFolderError: the disk is full, or cannot be written to.
         """
-        parent = self.path / "checkpoints"
-        final = parent / f"step-{step:08d}"
-        temporary, aside = parent / f".writing-{final.name}", parent / f".writing-{final.name}-aside"
-        parent.mkdir(exist_ok=True)
-        try:
-            with _writing(parent):
-                _make_empty(temporary)
-                save_policy(temporary / WEIGHTS, network, description)
-                torch.save(state, temporary / STATE)
-                for memory in memories:
-                    memory.replace(temporary / memory.name[1:])
-                files = sorted(temporary.iterdir())
-                for file in files:
-                    sync(file)
-                add_checksums(files)
-                sync(temporary)
-            if final.exists():  # the same step again: the old one goes when the new one is there
-                _make_empty(aside)
-                final.replace(aside)
-            temporary.replace(final)
-            sync(parent)
-            if aside.exists():
-                shutil.rmtree(aside)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        final = self.path / "checkpoints" / f"step-{step:08d}"
+        with _replacing(final) as temporary:
+            save_policy(temporary / WEIGHTS, network, description)
+            torch.save(state, temporary / STATE)
+            for memory in memories:
+                memory.replace(temporary / memory.name[1:])
         for old in find_checkpoints(self.path)[: -self.keep]:
             shutil.rmtree(old)
         return final
+
+    def save_best(self, network: nn.Module, description: dict[str, Any]) -> Path:
+        """Writes the best policy so far, in place of the one before; what reads the run folder takes it.
+
+        Args:
+            network: the policy.
+            description: see ``save_policy``.
+
+        Raises:
+            RunFolderError: the disk is full, or cannot be written to.
+        """
+        final = self.path / "checkpoints" / BEST
+        with _replacing(final) as temporary:
+            save_policy(temporary / WEIGHTS, network, description)
+        return final
+
+    def best_policy(self) -> Path | None:
+        """The folder of the best policy, or None if the run keeps none."""
+        final = self.path / "checkpoints" / BEST
+        return final if final.is_dir() else None
 
     def write_memory(self, rank: int, memory: dict[str, torch.Tensor]) -> Path | None:
         """Writes what only process ``rank`` remembers, for the next ``save_checkpoint``.
@@ -359,6 +361,32 @@ def _write_atomically(path: Path, text: str) -> None:
 def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left
     folder.mkdir()
+
+
+@contextmanager
+def _replacing(final: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``final``, with checksums of its files, when the block has ended."""
+    parent = final.parent
+    temporary, aside = parent / f".writing-{final.name}", parent / f".writing-{final.name}-aside"
+    parent.mkdir(exist_ok=True)
+    try:
+        with _writing(parent):
+            _make_empty(temporary)
+            yield temporary
+            files = sorted(temporary.iterdir())
+            for file in files:
+                sync(file)
+            add_checksums(files)
+            sync(temporary)
+        if final.exists():  # the old one goes when the new one is there
+            _make_empty(aside)
+            final.replace(aside)
+        temporary.replace(final)
+        sync(parent)
+        if aside.exists():
+            shutil.rmtree(aside)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

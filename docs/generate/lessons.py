@@ -1,4 +1,4 @@
-"""How the lessons of docs/tutorials are run, and how their formulas are shown."""
+"""How the lessons of docs/tutorials are ordered and run, and how their formulas are shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any, NoReturn
 
 from docutils import nodes
 from latex2mathml.converter import convert
+
+from docs.slides import number as by_number
+
+__all__ = ["by_number", "formula", "warnings_are_errors"]  # conf.py names them
 
 _while_running = contextlib.ExitStack()
 

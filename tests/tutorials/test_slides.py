@@ -59,6 +59,21 @@ def test_a_lesson_that_fails_leaves_the_pictures_as_they_were(
     assert len(slides.pictures(lesson, tmp_path / "course")) == 2
 
 
+def test_the_tenth_lesson_comes_after_the_ninth(lesson: Path) -> None:
+    for number in (10, 9):
+        (lesson.parent / f"lesson_{number}_another.py").touch()
+    assert [slides.number(path) for path in slides.lessons()] == [1, 9, 10]
+
+
+def test_every_exercise_is_checked(lesson: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with lesson.open("a", encoding="utf-8") as file:
+        file.write("\n\ndef check_2(solution):\n    assert solution() == 3\n")
+    with (lesson.parent / "solutions" / "lesson_1.py").open("a", encoding="utf-8") as file:
+        file.write("\n\ndef solution_2():\n    return 2\n")
+    assert slides.main() == 1
+    assert "lesson_1_small.py failed" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     words = [sys.executable, "-m", "docs.slides", "--out", tmp_path / "file" / "course"]

@@ -156,22 +156,65 @@ def test_a_policy_trained_from_a_log_is_used_as_any_other(
     assert row["time/answers"] == 8
 
 
-def test_with_masks_the_policy_is_measured(
-    serve: Callable[..., Served], photos: Path, command: Callable[..., Any], tmp_path: Path
-) -> None:
+def write_masks(photos: Path) -> None:
+    """Masks of bright and dark."""
     (photos / "masks").mkdir()
     for path in (photos / "images").iterdir():
         bright = np.asarray(Image.open(path)).mean(axis=2) > 128
         Image.fromarray(bright.astype(np.uint8)).save(photos / "masks" / path.name)
+
+
+def test_with_masks_the_policy_is_measured(
+    serve: Callable[..., Served], photos: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_masks(photos)
     served = serve(learn=True, checks=None)
     sit(served, 2)
     wait(lambda: len(served.session.curve) > 0)
     served.session.stop()
-    miou = served.session.curve[-1]["val/miou"]
+    miou = max(point["val/miou"] for point in served.session.curve)
     assert 0 <= miou <= 1
     assert served.session.checks == 0
     measured = command(evaluate.main, tmp_path / "run", "--json")
     assert json.loads(measured.out)["miou"] == pytest.approx(miou, abs=1e-6)
+
+
+def test_the_best_policy_is_kept_next_to_the_last(
+    arguments: Callable[..., RateArguments],
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_masks(photos)
+    rating = Rating(arguments())
+    rating.open_folder()
+    weight = next(rating.learner.policy.parameters())
+    for updates, miou in ((1, 0.5), (2, 0.7), (3, 0.6)):
+        rating.learner.updates = updates
+        weight.data.fill_(updates)
+        rating.save({"val/miou": miou})
+    rating.save({"train/loss": 1.0})  # not measured
+    rating.report()
+    rating.folder.close()
+    assert "best: miou 0.700, the best" in capsys.readouterr().out
+    run = Path(rating.args.run_dir)
+    assert load(run).description["training"]["step"] == 2
+    assert next(load(run).network.parameters()).unique().tolist() == [2]
+    assert load(run / "checkpoints" / "step-00000003").description["training"]["step"] == 3
+
+    again = Rating(arguments(resume=True))
+    again.open_folder()
+    assert next(again.learner.policy.parameters()).unique().tolist() == [3]  # it goes on from the last one
+    again.learner.updates = 4
+    for miou, best in ((0.65, 2), (0.8, 4)):
+        again.save({"val/miou": miou})
+        assert load(run).description["training"]["step"] == best
+    again.folder.close()
+    other = Rating(arguments(resume=True, network_options={"width": 16}))
+    other.open_folder()
+    other.save({"val/miou": 0.1})
+    other.folder.close()
+    assert load(run).description["network_options"] == {"width": 16}
+    assert load(run / "before-1").description["training"]["step"] == 4
 
 
 class Running:
