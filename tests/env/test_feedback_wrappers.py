@@ -191,7 +191,7 @@ def test_a_drift_moves_in_equal_steps_and_then_stays(array: Any):
     drift = channel(Drift(offset=-0.6, gain=0.4, episodes=3), 0)
     scores = np.array([[0.0, 0.5], [1.0, 0.25]])
     for gain, offset in ((0.8, -0.2), (0.6, -0.4), (0.4, -0.6), (0.4, -0.6)):
-        np.testing.assert_allclose(np.asarray(drift(array(scores))), gain * scores + offset)
+        np.testing.assert_allclose(np.asarray(drift(array(scores))), gain * scores + offset, atol=1e-12)
     drift.restart(0)
     np.testing.assert_allclose(np.asarray(drift(array(scores))), 0.8 * scores - 0.2)
 
