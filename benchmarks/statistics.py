@@ -7,18 +7,17 @@ compare only after ``normalise``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from rss_env.errors import OptionError
 
-Scores = Sequence[float] | np.ndarray
 
-
-def normalise(scores: Scores, zero: Scores, one: Scores) -> np.ndarray:
+def normalise(scores: ArrayLike, zero: ArrayLike, one: ArrayLike) -> np.ndarray:
     """Scores on a scale that all tasks share: (score − zero) / (one − zero).
 
     Args:
@@ -39,7 +38,7 @@ def normalise(scores: Scores, zero: Scores, one: Scores) -> np.ndarray:
     return (np.asarray(scores, float) - low) / (high - low)
 
 
-def interquartile_mean(scores: Scores) -> Any:
+def interquartile_mean(scores: ArrayLike) -> Any:
     """Mean of the middle half of all runs on all tasks: a quarter of the values, rounded down, is left out at each end.
 
     With fewer than four values nothing is left out.
@@ -47,22 +46,22 @@ def interquartile_mean(scores: Scores) -> Any:
     return stats.trim_mean(_flat(scores), 0.25, axis=-1)
 
 
-def mean(scores: Scores) -> Any:
+def mean(scores: ArrayLike) -> Any:
     """Mean over tasks of the mean over runs; one task far above the others carries it."""
     return _flat(scores).mean(-1)
 
 
-def median(scores: Scores) -> Any:
+def median(scores: ArrayLike) -> Any:
     """Median over tasks of the mean over runs; half of the tasks could be at 0 unnoticed."""
     return np.median(_matrix(scores).mean(-2), -1)
 
 
-def optimality_gap(scores: Scores, target: float = 1.0) -> Any:
+def optimality_gap(scores: ArrayLike, target: float = 1.0) -> Any:
     """How much is missing to ``target`` in the mean; what is above it on one task makes up for nothing on another."""
     return target - np.minimum(_flat(scores), target).mean(-1)
 
 
-def probability_of_improvement(x: Scores, y: Scores) -> Any:
+def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> Any:
     """Probability that a run of X is better than one of Y on the same task, the mean over tasks; a tie counts one half.
 
     On each task it is the Mann-Whitney statistic U / (n·m).
@@ -80,14 +79,14 @@ def probability_of_improvement(x: Scores, y: Scores) -> Any:
     return ((first > second).mean((-3, -2)) + 0.5 * (first == second).mean((-3, -2))).mean(-1)
 
 
-def performance_profile(scores: Scores, thresholds: Scores) -> np.ndarray:
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     """Share of all runs on all tasks whose score is above each threshold: (…, thresholds)."""
     flat = _flat(scores)
     return np.stack([(flat > threshold).mean(-1) for threshold in np.asarray(thresholds, float)], -1)
 
 
 def bootstrap_interval(
-    *scores: Scores,
+    *scores: ArrayLike,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -119,7 +118,7 @@ def bootstrap_interval(
     return (low, high) if low.ndim else (float(low), float(high))
 
 
-def _matrix(scores: Scores) -> np.ndarray:
+def _matrix(scores: ArrayLike) -> np.ndarray:
     """(…, runs, tasks), float64; a list of numbers is one task.
 
     Raises:
@@ -131,7 +130,7 @@ def _matrix(scores: Scores) -> np.ndarray:
     return array[:, None] if array.ndim == 1 else array
 
 
-def _flat(scores: Scores) -> np.ndarray:
+def _flat(scores: ArrayLike) -> np.ndarray:
     """(…, runs·tasks)."""
     array = _matrix(scores)
     return array.reshape(*array.shape[:-2], -1)
