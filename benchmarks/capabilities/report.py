@@ -69,7 +69,8 @@ def read(path: Path) -> Results:
     An agent is left out if it lacks a run that the others have, as while its runs are being made.
 
     Raises:
-        OptionError: the file holds no results, or no agent with all its runs and the bound of each.
+        OptionError: the file holds no results, or no agent with all its runs and the bound of each, or a bound is no
+            better than what needs no learning.
     """
     rows = results_of(path, "benchmarks.capabilities", COLUMNS)
     size = "full" if any(row["size"] == "full" for row in rows) else "quick"
@@ -94,9 +95,14 @@ def read(path: Path) -> Results:
             for row in own:
                 if row["status"] != "ok":
                     refused[agent][setting] = row["status"]
-            zero = float(own[0]["zero"])
+            zero, one = float(own[0]["zero"]), float(np.mean(bound))
+            if one <= zero:
+                raise OptionError(
+                    f"{path}: there is no scale where {BOUND} reaches {one:.3f} and nothing {zero:.3f}: train longer "
+                    f"in {setting}."
+                )
             reached = [float(row["val_miou"]) if row["status"] == "ok" else zero for row in own]
-            scores[agent][setting] = normalise(reached, zero, float(np.mean(bound))).tolist()
+            scores[agent][setting] = normalise(reached, zero, one).tolist()
     whole = {agent: each for agent, each in scores.items() if len(each) == len(settings(chosen))}
     if not whole:
         raise OptionError(f"{path} holds no agent with all its runs; python -m benchmarks.capabilities goes on.")
