@@ -110,7 +110,7 @@ def read(path: Path) -> Results:
 
 
 def summary_table(results: Results) -> Table:
-    """Every experiment's score and 95 % interval of every agent, and the interquartile mean over all settings."""
+    """Every experiment's score of every agent with its 95 % interval, and the interquartile mean over all settings."""
     lines = [["experiment", *results.scores]]
     for experiment in results.experiments:
         cells = [_with_interval(results.experiment(agent, experiment), mean) for agent in results.scores]
@@ -122,16 +122,15 @@ def summary_table(results: Results) -> Table:
 def agent_table(results: Results, agent: str) -> Table:
     """The score of an agent at every difficulty of every experiment; the mean over the seeds."""
     most = max(len(experiment.difficulties) for experiment in results.experiments)
-    lines = [["experiment", "difficulty", *[""] * (most - 1), "score", "95 % interval", "what it tests"]]
+    lines = [["experiment", "difficulty", *[""] * (most - 1), "score", "what it tests"]]
     for experiment in results.experiments:
         matrix = results.experiment(agent, experiment)
-        low, high = bootstrap_interval(matrix, statistic=mean)
         cells = []
         for (title, setting), values in zip(experiment.difficulties, matrix.T, strict=True):
             refused = " (refused)" if setting in results.refused.get(agent, {}) else ""
             cells.append(f"{title}: {values.mean():.2f}{refused}")
         about = f"{experiment.name}, {experiment.unit}"
-        lines.append([about, *cells, f"**{mean(matrix):.2f}**", f"{low:.2f}–{high:.2f}", experiment.tests])
+        lines.append([about, *cells, _with_interval(matrix, mean), experiment.tests])
     return lines
 
 
@@ -254,6 +253,9 @@ def write(path: Path = DEFAULT) -> list[Path]:
 
 
 def _with_interval(matrix: np.ndarray, statistic: Callable[[Any], Any]) -> str:
+    """The statistic, and its interval if there are several seeds."""
+    if len(matrix) < 2:
+        return f"{float(statistic(matrix)):.2f}"
     low, high = bootstrap_interval(matrix, statistic=statistic)
     return f"{float(statistic(matrix)):.2f} ({low:.2f}–{high:.2f})"
 
