@@ -64,7 +64,7 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """The results of a file: of the full size if it holds any, else of the quick one.
+    """The results of a file: of the full size if it holds an agent with all its runs, else of the quick one.
 
     An agent is left out if it lacks a run that the others have, as while its runs are being made.
 
@@ -73,21 +73,29 @@ def read(path: Path) -> Results:
             better than what needs no learning.
     """
     rows = results_of(path, "benchmarks.capabilities", COLUMNS)
-    size = "full" if any(row["size"] == "full" for row in rows) else "quick"
+    for size in ("full", "quick"):
+        results = _read_size([row for row in rows if row["size"] == size], size, path)
+        if results.scores:
+            return results
+    raise OptionError(f"{path} holds no agent with all its runs; python -m benchmarks.capabilities goes on.")
+
+
+def _read_size(rows: list[Row], size: str, path: Path) -> Results:
+    """The results of one size; of the agents that have all their runs."""
     chosen = suite(quick=size == "quick")
     by_key = {tuple(row[name] for name in KEY): row for row in rows}
-    seeds = sorted({int(row["seed"]) for row in rows if row["size"] == size})
+    seeds = sorted({int(row["seed"]) for row in rows})
 
     def found(agent: str, setting: Setting) -> list[Row]:
         """The rows over the seeds."""
         keys = [Run(size, agent, "", setting, seed).key for seed in seeds]
         return [by_key[key] for key in keys if key in by_key]
 
-    agents = list(dict.fromkeys(row["agent"] for row in rows if row["size"] == size and row["agent"] != BOUND))
+    agents = list(dict.fromkeys(row["agent"] for row in rows if row["agent"] != BOUND))
     scores: dict[str, dict[Setting, list[float]]] = defaultdict(dict)
     refused: dict[str, dict[Setting, str]] = defaultdict(dict)
     for setting in settings(chosen):
-        bound = [float(row["val_miou"]) for row in found(BOUND, setting.of_bound)]
+        bound = [float(row["val_miou"]) for row in found(BOUND, setting.of_bound) if row["status"] == "ok"]
         for agent in agents:
             own = found(agent, setting)
             if len(own) < len(seeds) or len(bound) < len(seeds):
@@ -104,9 +112,7 @@ def read(path: Path) -> Results:
             reached = [float(row["val_miou"]) if row["status"] == "ok" else zero for row in own]
             scores[agent][setting] = normalise(reached, zero, one).tolist()
     whole = {agent: each for agent, each in scores.items() if len(each) == len(settings(chosen))}
-    if not whole:
-        raise OptionError(f"{path} holds no agent with all its runs; python -m benchmarks.capabilities goes on.")
-    return Results(size, chosen, whole, dict(refused), [row for row in rows if row["size"] == size])
+    return Results(size, chosen, whole, dict(refused), rows)
 
 
 def summary_table(results: Results) -> Table:

@@ -282,9 +282,20 @@ def test_an_agent_that_lacks_runs_is_left_out_and_none_is_an_error(tmp_path: Pat
         tmp_path / "rows.csv", lambda rows: [row for row in rows if (row["agent"], row["side"]) != ("bad", "8")]
     )
     assert list(report.read(tmp_path / "rows.csv").scores) == ["good"]
+    begun = [row | {"size": "full"} for row in read_rows(tmp_path / "rows.csv")[:9]]
+    update_rows(tmp_path / "rows.csv", lambda rows: [*rows, *begun])  # the full size is not done yet
+    assert report.read(tmp_path / "rows.csv").size == "quick"
+
     write_rows(tmp_path / "none.csv", without=BOUND)
     with pytest.raises(OptionError, match="holds no agent with all its runs"):
         report.read(tmp_path / "none.csv")
+
+
+def test_a_yardstick_that_was_refused_is_none(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv")
+    update_rows(tmp_path / "rows.csv", lambda rows: [row | {"status": "no", "val_miou": ""} for row in rows])
+    with pytest.raises(OptionError, match="holds no agent with all its runs"):
+        report.read(tmp_path / "rows.csv")
 
 
 def test_a_yardstick_that_has_learned_nothing_is_none(tmp_path: Path) -> None:
