@@ -50,10 +50,13 @@ def draw_intervals(scores: Mapping[str, np.ndarray], path: Path) -> Path:
     for axis, (title, statistic) in zip(axes, AGGREGATES.items(), strict=True):
         for place, (name, matrix) in enumerate(scores.items()):
             low, high = bootstrap_interval(matrix, statistic=statistic)
+            middle = float(statistic(matrix))
             axis.barh(place, high - low, left=low, height=0.6, color=colours[name], alpha=0.75)
-            axis.plot([statistic(matrix)] * 2, [place - 0.3, place + 0.3], color="black", linewidth=2)
+            axis.plot([middle] * 2, [place - 0.3, place + 0.3], color=colours[name], linewidth=3)
+            axis.text(high, place, f"  {middle:.2f}", va="center", fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
+        axis.margins(x=0.3)
     axes[0].set_yticks(range(len(scores)), list(scores), fontsize=9)
     axes[0].invert_yaxis()
     return _save(figure, path)
@@ -67,7 +70,7 @@ def draw_profiles(scores: Mapping[str, np.ndarray], path: Path) -> Path:
         path: PNG file to write.
     """
     least, most = (f([f(matrix) for matrix in scores.values()]) for f in (np.min, np.max))
-    thresholds = np.linspace(min(0.0, least), max(1.0, most), 101)
+    thresholds = np.linspace(min(0.0, least) - 0.02, max(1.0, most), 101)  # from where all runs are above
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, colour in colours_of(scores).items():
         matrix = scores[name]

@@ -96,13 +96,13 @@ def experiments(base: Setting = Setting()) -> list[Experiment]:
     return [
         vary(
             "pixels",
-            "pixels",
+            "height × width",
             "One score has to be credited to ever more pixels.",
             [(f"{s}×{s}", {"side": s}) for s in (side // 2, side, side * 4 // 3, side * 2)],
         ),
         vary(
             "classes",
-            "classes",
+            "background included",
             "The right class of a pixel has to be found among more and more.",
             [(str(c), {"classes": c}) for c in (2, 4, 6, 9)],
         ),
@@ -132,7 +132,7 @@ def experiments(base: Setting = Setting()) -> list[Experiment]:
         ),
         vary(
             "stars",
-            "stars",
+            "levels",
             "Scores are rounded to a few levels.",
             [(str(n), {"wrap": f"stars:{n}"}) for n in (11, 5, 3, 2)],
         ),

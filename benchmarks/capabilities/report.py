@@ -135,8 +135,7 @@ def agent_table(results: Results, agent: str) -> Table:
         for (title, setting), values in zip(experiment.difficulties, matrix.T, strict=True):
             refused = " (refused)" if setting in results.refused.get(agent, {}) else ""
             cells.append(f"{title}: {values.mean():.2f}{refused}")
-        about = f"{experiment.name}, {experiment.unit}"
-        lines.append([about, *cells, _with_interval(matrix, mean), experiment.tests])
+        lines.append([f"{experiment.name} ({experiment.unit})", *cells, _with_interval(matrix, mean), experiment.tests])
     return lines
 
 
@@ -181,6 +180,7 @@ def draw_radar(results: Results, path: Path, agents: Sequence[str] | None = None
     axis.set_ylim(0, 1.05 * most)
     axis.set_yticks([0.25, 0.5, 0.75, 1.0])
     axis.set_rlabel_position(180 / len(names))
+    axis.tick_params(axis="x", pad=12)
     axis.tick_params(axis="y", labelsize=7)
     axis.legend(loc="center left", bbox_to_anchor=(1.12, 0.5), fontsize=9)
     with replacing(path) as file:

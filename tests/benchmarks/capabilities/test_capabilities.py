@@ -262,7 +262,7 @@ def test_tables_and_pages_say_so(tmp_path: Path) -> None:
     assert summary["drift"] == ["0.75 (0.70–0.80)", "-0.20 (-0.20–-0.20)"]
     lines = report.agent_table(results, "bad")
     assert len({len(line) for line in lines}) == 1
-    assert lines[8][:2] == ["preference, temperature", "0.0: 0.00 (refused)"]
+    assert lines[8][:2] == ["preference (temperature)", "0.0: 0.00 (refused)"]
     files = report.write(tmp_path / "rows.csv")
     text = (tmp_path / "rows.bad.md").read_text()
     assert "# What bad can do" in text
