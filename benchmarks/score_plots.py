@@ -56,6 +56,7 @@ def draw_intervals(scores: Mapping[str, np.ndarray], path: Path) -> Path:
             axis.text(high, place, f"  {middle:.2f}", va="center", fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
+        axis.use_sticky_edges = False  # room for the numbers, though bars would have none
         axis.margins(x=0.3)
     axes[0].set_yticks(range(len(scores)), list(scores), fontsize=9)
     axes[0].invert_yaxis()
