@@ -28,6 +28,7 @@ from benchmarks import (
     throughput_stages,
     unknown_formula,
 )
+from benchmarks.capabilities.report import table as capabilities_table
 from benchmarks.convergence.records import record_table, search_table
 from benchmarks.convergence.results import final_table, headline_table
 from benchmarks.convergence.suites import LEVELS, SUITES
@@ -76,6 +77,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "throughput_stages": throughput_stages.stages_table,
     "agent_step": agent_step.step_table,
     "agent_step_cuda": lambda: agent_step.step_table("agent_step_cuda.csv"),
+    "capabilities": capabilities_table("summary"),
+    "capabilities_likelihood": capabilities_table("likelihood"),
     "leaderboard_shapes": ranking_table("shapes"),
     "leaderboard_camvid": ranking_table("camvid"),
 }

@@ -7,6 +7,7 @@ They ask for the type that is meant, because Python's own conversions say yes to
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,6 +25,12 @@ def is_count(value: Any, least: int = 1) -> bool:
 def is_integer(value: Any) -> bool:
     """Whether ``value`` is an integer of Python or NumPy, and no bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite real number of Python or NumPy, and no bool."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return real and math.isfinite(value)
 
 
 def check_flag(name: str, value: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rss_env.arguments import is_count, is_integer
+from rss_env.arguments import is_count, is_integer, is_number
 from rss_env.datasets.cache import drawn_pairs
 from rss_env.datasets.dataset import SegmentationDataset, check_split
 from rss_env.datasets.info import DatasetInfo
@@ -37,6 +37,7 @@ class Difficulty:
             0.5 makes colour carry no information.
         noise: standard deviation of the pixel noise, in grey levels (0..255).
         clutter: number of thin background lines (labelled background).
+        imbalance: how many times as often the first class of figures is drawn as the last.
     """
 
     objects: tuple[int, int]
@@ -44,6 +45,7 @@ class Difficulty:
     hue_jitter: float
     noise: float
     clutter: int
+    imbalance: float = 1.0
 
 
 DIFFICULTIES = {
@@ -66,6 +68,7 @@ def load(
     *,
     num_classes: int = 5,
     difficulty: str = "medium",
+    imbalance: float = 1.0,
     dataset_seed: int = 0,
     num_images: int | None = None,
 ) -> SegmentationDataset:
@@ -81,6 +84,8 @@ def load(
         num_classes: background and the first ``num_classes - 1`` of the figures in ``KINDS``; 2 to 9.
         difficulty: ``"easy"`` (colour gives the class away), ``"medium"`` (colour helps) or ``"hard"`` (only the
             outline helps; more and smaller figures, clutter and noise).
+        imbalance: how many times as often a figure is of the first class of figures as of the last, from 1 (all are
+            equally frequent) to 1,000; from each class to the next the frequency falls by the same factor.
         dataset_seed: seed of the generator, at least 0.
         num_images: how many images of the split to generate instead of its full size.
 
@@ -98,22 +103,25 @@ def load(
         raise DatasetError(f"Shapes has 2 to {len(KINDS) + 1} classes, got num_classes={num_classes!r}.")
     if difficulty not in DIFFICULTIES:
         raise DatasetError(f"Unknown Shapes difficulty {difficulty!r}; valid: {', '.join(DIFFICULTIES)}.")
+    if not is_number(imbalance) or not 1 <= imbalance <= 1000:
+        raise DatasetError(f"imbalance must be a number from 1 to 1,000, got {imbalance!r}.")
     if not is_integer(dataset_seed) or dataset_seed < 0:
         raise DatasetError(f"dataset_seed must be an integer of at least 0, got {dataset_seed!r}.")
+    scene = dataclasses.replace(DIFFICULTIES[difficulty], imbalance=float(imbalance))
     count = SPLIT_SIZES[split] if num_images is None else num_images
     if not is_count(count) or count > 1 << 30:
         raise DatasetError(f"num_images must be an integer between 1 and 2**30, got {num_images!r}.")
 
     def draw(i: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([dataset_seed, SPLIT_STARTS[split] + i])
-        return draw_scene(rng, image_size, num_classes, DIFFICULTIES[difficulty])
+        return draw_scene(rng, image_size, num_classes, scene)
 
     ingredients = {
         "generator": GENERATOR,
         "numpy": np.__version__,  # its random streams and rounding may change with the version
         "start": SPLIT_STARTS[split],
         "num_classes": int(num_classes),
-        "difficulty": dataclasses.asdict(DIFFICULTIES[difficulty]),
+        "difficulty": dataclasses.asdict(scene),
         "dataset_seed": int(dataset_seed),
     }
     keep = count * (height * width + WORK_PER_IMAGE) > LITTLE_WORK
@@ -148,7 +156,7 @@ def draw_scene(
         image[np.abs(distance) < 0.012 * side + 0.5] = rng.uniform(40, 215, 3)
 
     for _ in range(rng.integers(difficulty.objects[0], difficulty.objects[1], endpoint=True)):
-        label = int(rng.integers(1, num_classes))
+        label = _draw_label(rng, num_classes, difficulty.imbalance)
         radius = rng.uniform(*difficulty.radius) * side
         centre_x, centre_y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height
         angle = rng.uniform(0, 2 * np.pi)
@@ -162,6 +170,14 @@ def draw_scene(
 
     image += rng.normal(0.0, difficulty.noise, image.shape)
     return np.clip(np.round(image), 0, 255).astype(np.uint8), target
+
+
+def _draw_label(rng: np.random.Generator, num_classes: int, imbalance: float) -> int:
+    """A class of figures, 1 to C − 1."""
+    if imbalance == 1:
+        return int(rng.integers(1, num_classes))
+    frequencies = imbalance ** -np.linspace(0, 1, num_classes - 1)
+    return 1 + int(rng.choice(num_classes - 1, p=frequencies / frequencies.sum()))
 
 
 def _hue(label: int, num_classes: int) -> float:

@@ -5,6 +5,7 @@ from rss_env.wrappers.draws import Draws
 from rss_env.wrappers.feedback import (
     Baseline,
     Delay,
+    Drift,
     Feedback,
     Noise,
     Preference,
@@ -20,6 +21,7 @@ __all__ = [
     "CoarseAction",
     "Delay",
     "Draws",
+    "Drift",
     "Feedback",
     "FeedbackReward",
     "FlattenAction",

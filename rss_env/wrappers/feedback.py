@@ -37,7 +37,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rss_env.arguments import check_choice, is_count
+from rss_env.arguments import check_choice, is_count, is_number
 from rss_env.errors import OptionError
 from rss_env.rewards.arrays import Array, namespace, tree_sum
 from rss_env.wrappers.draws import Draws
@@ -190,6 +190,37 @@ class Baseline(Feedback):
 
 
 @dataclass
+class Drift(Feedback):
+    """A rater whose standard moves: r = g·s + b, g from 1 to ``gain`` and b from 0 to ``offset`` in equal steps.
+
+    The standard begins to move in the first episode and stays where it is after ``episodes`` of them. All
+    sub-environments of a vector environment have the same rater.
+
+    Attributes:
+        offset: b at the end; below 0 the rater grows stricter.
+        gain: g at the end; between 0 and 1 the rater tells label maps apart less and less, below 0 the worse ones come
+            to be preferred.
+        episodes: how long it takes, at least 1.
+    """
+
+    offset: float = -0.5
+    gain: float = 1.0
+    episodes: int = 1000
+
+    def __post_init__(self) -> None:
+        self.offset = _number("offset", self.offset)
+        self.gain = _number("gain", self.gain)
+        if not is_count(self.episodes):
+            raise OptionError(f"episodes must be an integer of at least 1, got {self.episodes!r}.")
+        self.episodes = int(self.episodes)
+
+    def __call__(self, scores: Array, memory: dict[str, Any], draws: Draws) -> Array:
+        memory["episode"] = memory.get("episode", 0) + 1
+        share = min(1.0, memory["episode"] / self.episodes)
+        return (1 + (self.gain - 1) * share) * scores + self.offset * share
+
+
+@dataclass
 class Preference(Feedback):
     """Comparisons instead of numbers: r of a sample is the share of the image's other samples that it is preferred to.
 
@@ -277,6 +308,7 @@ KINDS: dict[str, type[Feedback]] = {
     "threshold": Threshold,
     "delay": Delay,
     "baseline": Baseline,
+    "drift": Drift,
     "preference": Preference,
     "shaping": Shaping,
 }
@@ -293,8 +325,7 @@ def _zeros(scores: Array) -> Array:
 
 
 def _number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= most:
+    if not is_number(value) or not least <= value <= most:
         limits = f" from {least:g} to {most:g}" if most < math.inf else f" of at least {least:g}" * (least > -math.inf)
         raise OptionError(f"{name} must be a finite number{limits}, got {value!r}.")
     return float(value)

@@ -11,6 +11,8 @@ import tyro
 from agents import sb3
 from agents.training.command import run_command
 from benchmarks import agent_step, demo, kernels, sb3_update, throughput, throughput_stages
+from benchmarks.capabilities import __main__ as capabilities
+from benchmarks.capabilities import report as capabilities_report
 from benchmarks.convergence import __main__ as convergence
 from benchmarks.convergence import plots
 from benchmarks.leaderboard import report
@@ -42,6 +44,8 @@ def run(
         (sb3.main, ["--resume", "no.zip"], "--resume no.zip: there is no such file."),
         (agent_step.main, ["--steps", 0], "steps must be at least 1, got 0."),
         (agent_step.main, ["--samples-per-image", 8, 1], "samples_per_image must be at least 2, got 1."),
+        (capabilities.main, ["--parallel", 0], "parallel must be at least 1, got 0."),
+        (capabilities.main, ["--seeds", -1], "seeds must be at least 0, got -1."),
         (convergence.main, ["--parallel", 0], "parallel must be at least 1, got 0."),
         (convergence.main, ["--seeds"], "seeds must be at least 0, got none."),
         (demo.main, ["--steps", 0], "steps must be at least 1, got 0."),
@@ -76,6 +80,7 @@ def test_results_that_cannot_be_written_end_a_benchmark_before_it_begins(
     ("draw", "module"),
     [
         (plots.main, "benchmarks.convergence"),
+        (capabilities_report.main, "benchmarks.capabilities"),
         (report.main, "benchmarks.leaderboard"),
         (throughput_plot.plot, "benchmarks.throughput"),
     ],
@@ -93,7 +98,7 @@ def test_a_picture_of_no_or_of_other_results_is_refused(
         (tmp_path / "bytes.csv", "cannot be read as CSV"),
         (RESULTS / "kernels.csv", "holds other results: it has no column"),
     ):
-        words = [path] if draw is plots.main else ["--results", path]
+        words = [path] if draw in (plots.main, capabilities_report.main) else ["--results", path]
         code, error = run(lambda: print(tyro.cli(draw)), words, monkeypatch, capsys)
         assert code == 2
         assert error.startswith(f"error: {path} {said}")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from rss_env.datasets import cache as cache_module
 from rss_env.datasets import load_dataset, shapes
@@ -78,6 +79,25 @@ def test_every_class_appears_and_no_other_label_does(num_classes: int, difficult
     assert data.class_names == ("background", *shapes.KINDS[: num_classes - 1])
 
 
+@pytest.mark.parametrize(("num_classes", "imbalance"), [(4, 16), (6, 81), (3, 7.5), (4, 1)])
+def test_figures_are_as_frequent_as_the_imbalance_says(num_classes: int, imbalance: float):
+    rng = np.random.default_rng(0)
+    drawn = [shapes._draw_label(rng, num_classes, imbalance) for _ in range(4000)]
+    factor = imbalance ** (1 / (num_classes - 2))
+    expected = factor ** -np.arange(num_classes - 1.0)  # each class by the same factor rarer than the one before
+    counts = np.bincount(drawn, minlength=num_classes)
+    assert counts[0] == 0
+    assert chisquare(counts[1:], 4000 * expected / expected.sum()).pvalue > 1e-3  # deterministic: the seed is fixed
+
+
+def test_an_imbalance_reaches_the_scenes():
+    even, uneven = (shapes.load("train", SIZE, imbalance=i, num_images=64).targets for i in (1, 1000))
+    pixels = [np.bincount(targets.ravel(), minlength=5) for targets in (even, uneven)]
+    assert pixels[0][4] > 0.05 * pixels[0][1:].sum()
+    assert pixels[1][4] < 0.02 * pixels[1][1:].sum()
+    np.testing.assert_array_equal(even, shapes.load("train", SIZE, num_images=64).targets)
+
+
 def test_harder_scenes_are_noisier():
     noise = []
     for difficulty in ("easy", "medium", "hard"):
@@ -126,6 +146,9 @@ def test_arrays_are_read_only():
         ({"num_classes": "5"}, "2 to 9 classes, got num_classes='5'"),
         ({"num_classes": 2.5}, "2 to 9 classes, got num_classes=2.5"),
         ({"difficulty": "insane"}, "Unknown Shapes difficulty 'insane'; valid: easy, medium, hard"),
+        ({"imbalance": 0.5}, "imbalance must be a number from 1 to 1,000, got 0.5"),
+        ({"imbalance": float("nan")}, "imbalance must be a number from 1 to 1,000, got nan"),
+        ({"imbalance": "2"}, "imbalance must be a number from 1 to 1,000, got '2'"),
         ({"dataset_seed": -1}, "dataset_seed must be an integer of at least 0, got -1"),
         ({"dataset_seed": 0.5}, "dataset_seed must be an integer of at least 0, got 0.5"),
         ({"num_images": 0}, r"num_images must be an integer between 1 and 2\*\*30, got 0"),
@@ -140,7 +163,9 @@ def test_an_option_out_of_range_is_refused_with_the_valid_values(option: dict, m
 
 
 def test_an_unknown_option_is_refused_with_the_valid_ones():
-    with pytest.raises(OptionError, match=r"'colour'.*Shapes.*num_classes, difficulty, dataset_seed, num_images"):
+    with pytest.raises(
+        OptionError, match=r"'colour'.*Shapes.*num_classes, difficulty, imbalance, dataset_seed, num_images"
+    ):
         load_dataset("Shapes", colour=True)
 
 

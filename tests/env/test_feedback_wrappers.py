@@ -26,6 +26,7 @@ from rss_env.wrappers import (
     Baseline,
     Delay,
     Draws,
+    Drift,
     Feedback,
     FeedbackReward,
     Noise,
@@ -62,6 +63,7 @@ KINDS_IN_ENVS: dict[str, Feedback] = {
     "threshold": Threshold(0.2),
     "delay": Delay(3),
     "baseline": Baseline(0.5, 0.1),
+    "drift": Drift(-0.2, 0.5, 4),
     "preference": Preference(0.05),
     "shaping": Shaping("log", scale=2.0, shift=1.0, epsilon=0.01),
     "own": Fatigue(0.7),
@@ -111,6 +113,7 @@ SCORES = np.array([[0.0, 0.1, 0.25, 0.6, 1.0]])
         (Shaping("logit", 1.0, 0.0, 1.0, 0.2), [math.log(s / (1 - s)) for s in (0.2, 0.2, 0.25, 0.6, 0.8)]),
         (Noise(0.0), SCORES[0]),
         (Baseline(1.0, 0.0), SCORES[0]),
+        (Drift(-0.5, 0.5, 10), 0.95 * SCORES[0] - 0.05),  # a tenth of the way
         (Delay(1), [0.39] * 5),
     ],
     ids=lambda kind: type(kind).__name__,
@@ -150,6 +153,7 @@ VARIANTS = [
     Threshold(0.5),
     Delay(2),
     Baseline(0.9, 0.0),
+    Drift(1.0, 0.0, 1),
     Preference(0.0),
     Preference(0.1),
     *[Shaping(shape, 2.0, 1.0, 0.5, 0.1) for shape in SHAPES],
@@ -180,6 +184,16 @@ def test_a_baseline_follows_each_environments_own_scores():
     np.testing.assert_allclose(baseline(second), second - [[0.75 * 0.5 + 0.25 * 0.3], [0.75 * 0.5 + 0.25 * 1.0]])
     baseline.restart(0)
     np.testing.assert_allclose(baseline(first), first - 0.5)
+
+
+@pytest.mark.parametrize("array", [np.asarray, tensor])
+def test_a_drift_moves_in_equal_steps_and_then_stays(array: Any):
+    drift = channel(Drift(offset=-0.6, gain=0.4, episodes=3), 0)
+    scores = np.array([[0.0, 0.5], [1.0, 0.25]])
+    for gain, offset in ((0.8, -0.2), (0.6, -0.4), (0.4, -0.6), (0.4, -0.6)):
+        np.testing.assert_allclose(np.asarray(drift(array(scores))), gain * scores + offset, atol=1e-12)
+    drift.restart(0)
+    np.testing.assert_allclose(np.asarray(drift(array(scores))), 0.8 * scores - 0.2, atol=1e-12)
 
 
 @pytest.mark.parametrize("array", [np.asarray, tensor])
@@ -535,6 +549,7 @@ def test_environments_that_share_a_kind_share_neither_memory_nor_draws():
         (Threshold(1), {"kind": "threshold", "threshold": 1.0}, "threshold:1"),
         (Delay(2), {"kind": "delay", "episodes": 2}, "delay:2"),
         (Baseline(0.5, -1), {"kind": "baseline", "decay": 0.5, "initial": -1.0}, "baseline:0.5,initial=-1"),
+        (Drift(1, 0.5), {"kind": "drift", "offset": 1.0, "gain": 0.5, "episodes": 1000}, "drift:1,gain=0.5"),
         (Preference(1e-2), {"kind": "preference", "temperature": 0.01}, "preference:1e-2"),
         (
             Shaping("log", epsilon=0.1),

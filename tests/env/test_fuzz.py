@@ -66,6 +66,7 @@ FEEDBACK: dict[str, tuple[str, ...]] = {
     "Threshold": ("threshold",),
     "Delay": ("episodes",),
     "Baseline": ("decay", "initial"),
+    "Drift": ("offset", "gain", "episodes"),
     "Preference": ("temperature",),
     "Shaping": ("shape", "scale", "shift", "exponent", "epsilon"),
 }

@@ -1,0 +1,1 @@
+"""What an agent can do: experiments that each test one ability at growing difficulty."""
