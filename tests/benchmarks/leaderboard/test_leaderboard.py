@@ -12,22 +12,21 @@ import pytest
 from agents.training.command import run_command
 from benchmarks.leaderboard import __main__ as leaderboard
 from benchmarks.leaderboard import own_entries
-from benchmarks.leaderboard.arenas import Arena
 from benchmarks.processes import ROOT
 from benchmarks.results_file import read_rows
 from rss_env.errors import OptionError
 from tests.benchmarks.alive import is_alive
-
-ARENA = Arena("shapes", "RSS-Shapes-ImageReward-v0", (16, 16), 96, {"num_images": 8, "num_classes": 3})
+from tests.benchmarks.leaderboard.trials import SETTING, TASK
 
 
 def test_every_command_of_the_projects_own_entries_fits_its_budget() -> None:
     for name, (words, samples) in own_entries.COMMANDS.items():
-        command = own_entries.command_of(name, ARENA, 3)
+        command = own_entries.command_of(name, SETTING, 3)
         if "agents.sb3" in words:
-            assert command[command.index("--reward-queries") + 1] == str(ARENA.budget)
+            assert command[command.index("--reward-queries") + 1] == str(SETTING.queries)
         else:
-            assert int(command[command.index("--steps") + 1]) * own_entries.BATCH * samples <= ARENA.budget
+            samples = samples or int(command[command.index("--samples-per-image") + 1])
+            assert int(command[command.index("--steps") + 1]) * own_entries.BATCH * samples <= SETTING.queries
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def run_leaderboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
     """Runs the command on a small environment; gives its exit code and what it wrote to stderr."""
-    monkeypatch.setattr(leaderboard, "arenas", lambda camvid: [ARENA])
+    monkeypatch.setattr(leaderboard, "find_tasks", lambda names, camvid, voc: ([TASK], []))
 
     def run(*words: object) -> tuple[int, str]:
         command = ["leaderboard", "--seeds", 1, "--run-dir", tmp_path / "runs", "--out", tmp_path / "out.csv", *words]
@@ -71,7 +70,7 @@ def test_others_go_on_after_an_entry_that_fails_and_only_missing_runs_are_run(
         "bad": "raised ValueError: no (bad.py, line 4)",
         "good": "ok",
     }
-    log = (tmp_path / "runs" / "logs" / "bad-shapes-1.txt").read_text()
+    log = (tmp_path / "runs" / "logs" / "bad-shapes-32-revisited-small-1.txt").read_text()
     assert "hello" in log
     assert "Traceback" in log
     assert "raised ValueError: no" in (tmp_path / "out.md").read_text()
@@ -141,7 +140,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_and_no_row(tmp_path: Path) -> 
     (entry,) = write_entries(
         tmp_path / "mine", hangs="import os, time; print(os.getpid(), flush=True); time.sleep(1000)"
     )
-    log = tmp_path / "runs" / "logs" / "hangs-shapes-1.txt"
+    log = tmp_path / "runs" / "logs" / "hangs-shapes-32-revisited-small-1.txt"
     words = ["--entry", entry, "--seeds", 1, "--run-dir", tmp_path / "runs", "--out", tmp_path / "out.csv"]
     run = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.leaderboard", *map(str, words)],
