@@ -76,7 +76,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "throughput_stages": throughput_stages.stages_table,
     "agent_step": agent_step.step_table,
     "agent_step_cuda": lambda: agent_step.step_table("agent_step_cuda.csv"),
-    "leaderboard_shapes": ranking_table("shapes"),
+    "leaderboard_shapes": ranking_table("shapes-32"),
     "leaderboard_camvid": ranking_table("camvid"),
 }
 
