@@ -103,12 +103,12 @@ def locate(
             in which the classes cannot be counted.
         OptionError: options that do not go together, or a pattern without ``*``.
     """
-    pairs = _find_pairs(root, images, masks, manifest, huggingface)
-    described = class_file(root, classes, manifest)
     if splits is not None and (root is None or manifest or huggingface):
         raise OptionError(
             "splits goes with root=, not with manifest= or huggingface=, which say the splits themselves."
         )
+    pairs = _find_pairs(root, images, masks, manifest, huggingface)
+    described = class_file(root, classes, manifest)
     lists = None if root is None or manifest or huggingface else split_folder(root_path(root), splits, "splits")
     every_mask: Iterable[Path]
     if pairs is not None:

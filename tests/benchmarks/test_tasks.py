@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 import rss_env  # noqa: F401  (registers the ids)
 from benchmarks import tasks
 from benchmarks.tasks import TASKS, find_tasks
+from rss_env.datasets import load_dataset
 from rss_env.datasets.split_files import read_split
 from rss_env.errors import DatasetError, OptionError
 
@@ -141,3 +143,19 @@ def test_in_epochs_every_image_comes_once_before_one_comes_again(num_envs: int) 
     assert len(set(map(tuple, epochs))) == 4
     assert [*envs.reset(seed=5, options={"episode": 24 // num_envs})[1]["index"]] == shown[24 : 24 + num_envs]
     assert [*envs.reset(seed=6)[1]["index"]] != shown[:num_envs] or num_envs == 1
+
+
+def test_the_option_splits_names_a_folder_of_lists_and_says_what_is_wrong(tmp_path: Path, camvid: Path) -> None:
+    write_lists(tmp_path / "lists", mine=["0006R0_00001"])
+    for lists in (str(tmp_path / "lists"), "../lists"):
+        data = load_dataset("Folder", root=camvid, split="mine", image_size=(8, 8), splits=lists)
+        assert len(data) == 1
+    (tmp_path / "m.csv").write_text("image\n")
+    for options, said in (
+        ({"root": camvid, "splits": "no"}, f"splits='no': there is no folder {camvid / 'no'}"),
+        ({"root": camvid, "splits": 3}, "splits must be a path, got 3"),
+        ({"manifest": str(tmp_path / "m.csv"), "splits": "x"}, "splits goes with root="),
+        ({"root": camvid, "split": "val", "splits": lists}, "valid: mine, all"),
+    ):
+        with pytest.raises((DatasetError, OptionError), match=re.escape(said)):
+            load_dataset("Folder", **options)  # type: ignore[arg-type]
