@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -315,3 +316,37 @@ def test_peak_memory_is_that_of_the_whole_tree(tmp_path: Path) -> None:
     processes.end(process)
     assert peak.mebibytes is not None
     assert 300 < peak.mebibytes < 400
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RSS_TEST_VISITS", "6"))))
+def test_visits_are_counted_whatever_is_called(tmp_path: Path, seed: int) -> None:
+    """Random environments, resets and steps; ``RSS_TEST_VISITS`` is their number."""
+    rng = np.random.default_rng(seed)
+    images = int(rng.integers(2, 20))
+    task = Task("shapes-32", TASK.env_id, (16, 16), {"small": 10**6}, {"num_images": images, "num_classes": 3})
+    judge = judging.Judge(tmp_path, Setting(task, FEW_VISITS), 1, 60, Processes(), tmp_path / "log.txt")
+    seen: Counter[bytes] = Counter()
+    shown = 0
+    for _ in range(12):
+        num_envs = int(rng.integers(1, 8))
+        judge._make({"num_envs": num_envs, "augment": "flip"})
+        kind, value = judge._reset((int(rng.integers(100)), None))
+        for _ in range(int(rng.integers(1, 9))):
+            if kind == "spent":
+                break
+            batch, left = value[0], value[-1]
+            if batch.any():
+                seen.update(min(image.tobytes(), image[:, ::-1].tobytes()) for image in batch)
+                shown += num_envs
+            assert left == max(0, VISITS * images - judge.place)
+            if rng.random() < 0.2:
+                kind, value = judge._reset((None, None))
+            else:
+                kind, value = judge._step(np.zeros((num_envs, 16, 16), np.uint8))
+        else:
+            if kind != "spent" and value[0].any():
+                seen.update(min(image.tobytes(), image[:, ::-1].tobytes()) for image in value[0])
+                shown += num_envs
+    assert max(seen.values()) <= VISITS
+    assert sorted(seen.values()) == sorted(judge.visits[judge.visits > 0])
+    assert judge.visits.sum() == shown <= VISITS * images
