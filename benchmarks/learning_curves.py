@@ -62,7 +62,8 @@ def draw_learning_curves(
                 axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
             axis.grid(alpha=0.3)
             axis.set_title(title, fontsize=10)
-        row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if curves:
+            row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     with replacing(path) as file:
         figure.savefig(file, dpi=110)
     plt.close(figure)
