@@ -35,7 +35,9 @@ class Curve:
     rows: Sequence[Mapping[str, str]]
 
 
-def draw_learning_curves(panels: Mapping[str, Sequence[Curve]], path: Path) -> Path:
+def draw_learning_curves(
+    panels: Mapping[str, Sequence[Curve]], path: Path, names: Mapping[str, str] | None = None
+) -> Path:
     """Draws one row of panels each: interquartile mean over the seeds, and its bootstrap interval as a band.
 
     A method without reward queries is dashed, and level where the axis counts queries.
@@ -43,6 +45,7 @@ def draw_learning_curves(panels: Mapping[str, Sequence[Curve]], path: Path) -> P
     Args:
         panels: curves by the title of their panel.
         path: PNG file to write.
+        names: what the column val_miou holds, by the title of the panel, where it is not mIoU.
     """
     figure, axes = plt.subplots(
         len(panels), len(QUANTITIES), figsize=(11, 3.6 * len(panels) + 0.3), squeeze=False, layout="constrained"
@@ -52,14 +55,15 @@ def draw_learning_curves(panels: Mapping[str, Sequence[Curve]], path: Path) -> P
             for curve in curves:
                 _draw(axis, curve, quantity)
             axis.set_xlabel(QUANTITIES[quantity])
-            axis.set_ylabel("mIoU, validation")
+            axis.set_ylabel(f"{(names or {}).get(title, 'mIoU')}, validation")
             axis.set_ylim(bottom=0)
             axis.xaxis.set_major_locator(MaxNLocator(6))
             if quantity == "reward_queries":
                 axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
             axis.grid(alpha=0.3)
             axis.set_title(title, fontsize=10)
-        row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if curves:
+            row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     with replacing(path) as file:
         figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -79,7 +79,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "agent_step_cuda": lambda: agent_step.step_table("agent_step_cuda.csv"),
     "capabilities": capabilities_table("summary"),
     "capabilities_likelihood": capabilities_table("likelihood"),
-    "leaderboard_shapes": ranking_table("shapes"),
+    "leaderboard_shapes": ranking_table("shapes-32"),
     "leaderboard_camvid": ranking_table("camvid"),
 }
 

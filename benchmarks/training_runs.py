@@ -12,14 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from agents.training.run_folder import RunFolder
+from benchmarks.memory import PeakMemory
 from benchmarks.processes import Processes
 from benchmarks.results_file import locked
+from rss_env.evaluation import METRICS
 
 POLL = 1.0  # seconds between looks at the runs of other processes
 
@@ -84,7 +87,13 @@ def run_all(
             raise
 
 
-def train(command: Sequence[str], folder: Path, processes: Processes, seconds: float | None = None) -> None:
+def train(
+    command: Sequence[str],
+    folder: Path,
+    processes: Processes,
+    seconds: float | None = None,
+    memory: PeakMemory | None = None,
+) -> None:
     """Runs a training command to its end, from its last checkpoint if the run folder holds an interrupted run.
 
     Args:
@@ -92,6 +101,7 @@ def train(command: Sequence[str], folder: Path, processes: Processes, seconds: f
         folder: run folder.
         processes: where its process starts.
         seconds: longest duration; None: no limit.
+        memory: sees the most memory that it takes.
 
     Raises:
         RunFailed: the command stopped with an error.
@@ -104,7 +114,8 @@ def train(command: Sequence[str], folder: Path, processes: Processes, seconds: f
     log = log_file(folder)
     process = processes.start(module, words, log, stop_signal=signal.SIGINT)
     try:
-        process.wait(seconds)
+        with nullcontext() if memory is None else memory.watching(process.pid):
+            process.wait(seconds)
     finally:
         code = processes.end(process)
     if code != 0:
@@ -119,7 +130,8 @@ def log_file(folder: Path) -> Path:
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, oldest first: step, reward queries, seconds, mIoU and pixel accuracy.
+    """The evaluations of a run, oldest first: step, reward queries, seconds, and what there is of mIoU, pixel accuracy
+    and mean score.
 
     One whose queries are not known, as the rows before it are damaged, is left out.
     """
@@ -127,12 +139,12 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     last: dict[str, Any] = {}
     for row in RunFolder(folder).read_metrics():
         last |= row
-        if "val/miou" in row and "time/reward_queries" in last:
+        evaluated = {f"val_{name}": round(row[f"val/{name}"], 5) for name in METRICS if f"val/{name}" in row}
+        if evaluated and "time/reward_queries" in last:
             curve[last["step"]] = {
                 "step": last["step"],
                 "reward_queries": int(last["time/reward_queries"]),
                 "seconds": round(last["time/seconds"], 1),
-                "val_miou": round(last["val/miou"], 5),
-                "val_pixel_accuracy": round(last["val/pixel_accuracy"], 5),
+                **evaluated,
             }
     return list(curve.values())

@@ -10,8 +10,9 @@ import numpy as np
 
 from rss_env.arguments import check_choice
 
-ORDERS = ("random", "sequential")
+ORDERS = ("random", "sequential", "epochs")
 AHEAD = 64  # episodes computed at once: the hash of one costs as much as that of many
+EPOCHS = 8  # orders that are remembered
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -25,7 +26,8 @@ class EpisodeStream:
 
     Args:
         order: ``"random"``: environment b shows independent uniform draws decided by its key; ``"sequential"``:
-            together the B environments walk the data set in order, again and again.
+            together the B environments walk the data set in order, again and again; ``"epochs"``: together they walk it
+            again and again, every time in another order, which the key of the first environment decides.
         num_images: n, the size of the data set.
         num_envs: B.
     """
@@ -38,6 +40,7 @@ class EpisodeStream:
         self.keys: np.ndarray = np.zeros(num_envs, np.uint64)
         self.episodes: np.ndarray = np.zeros(num_envs, np.uint64)  # episodes begun so far
         self._ahead: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # the next draws of all, last first
+        self._permutations: dict[tuple[int, int], np.ndarray] = {}  # of the last epochs, by key and number
 
     def restart(self, keys: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Starts the environments in ``mask``, bool (B,), at episode 0 with the new keys, uint64 (B,); None: all."""
@@ -76,9 +79,24 @@ class EpisodeStream:
         if self.order == "random":
             indices = (bits & np.uint64((1 << 62) - 1)) % np.uint64(self.num_images)
         else:
-            place = np.arange(self.num_envs, dtype=np.uint64)
-            indices = (episodes * np.uint64(self.num_envs) + place) % np.uint64(self.num_images)
+            place = episodes * np.uint64(self.num_envs) + np.arange(self.num_envs, dtype=np.uint64)
+            epochs, indices = np.divmod(place, np.uint64(self.num_images))
+            if self.order == "epochs":
+                for epoch in np.unique(epochs):
+                    within = epochs == epoch
+                    indices[within] = self._permutation(int(epoch))[indices[within]]
         return indices.astype(np.int64), coins, mix(bits + GOLDEN)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        """The order of the images in an epoch, uint64 (n,), that of their hashes under the first key."""
+        key = int(self.keys[0]), epoch
+        if key not in self._permutations:
+            salt = mix(mix(self.keys[:1]) + np.array([epoch], np.uint64) * GOLDEN)
+            hashes = mix(salt + np.arange(1, self.num_images + 1, dtype=np.uint64) * GOLDEN)
+            if len(self._permutations) >= EPOCHS:
+                self._permutations.clear()
+            self._permutations[key] = np.argsort(hashes, kind="stable").astype(np.uint64)
+        return self._permutations[key]
 
 
 def mix(x: np.ndarray) -> np.ndarray:

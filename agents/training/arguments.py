@@ -71,6 +71,8 @@ class TrainArguments:
     """the data set's own options, such as '{"num_classes": 3}'"""
     split: str = "train"
     """split to train on"""
+    order: Literal["random", "epochs"] = "random"
+    """of the training images. random: independent draws; epochs: each once, then each once again in another order"""
     val_split: str = "val"
     """split to evaluate on while training; it decides nothing"""
     val_images: int | None = None

@@ -18,7 +18,7 @@ from rss_env.wrappers import vector as twins
 
 from .arguments import ENV_ARGUMENTS, TrainArguments
 
-CARRIED = ENV_ARGUMENTS & {known.name for known in fields(TrainArguments)}
+CARRIED = ENV_ARGUMENTS & {known.name for known in fields(TrainArguments)} - {"order"}
 
 
 def arguments_of(env: gym.Env | VectorEnv) -> tuple[dict[str, Any], int | None]:

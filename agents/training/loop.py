@@ -202,7 +202,7 @@ class _Trainer:
     def _make_envs(self) -> gym.vector.VectorEnv:
         """The training environment, with what becomes of its scores."""
         run = self.run
-        options = run.env_options() | {"split": run.split} | run.augmentation()
+        options = run.env_options() | {"split": run.split, "order": run.order} | run.augmentation()
         options |= {"reward": run.reward, "reward_options": run.reward_options}
         if self.device.type != "cpu":  # images, label maps and scores stay there
             options["device"] = str(self.device)

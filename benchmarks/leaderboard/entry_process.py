@@ -1,6 +1,9 @@
 """The process of an entry: runs its file and reports everything that goes wrong to the judge.
 
-    python -m benchmarks.leaderboard.entry_process DESCRIPTOR FILE FACTS     started by the judge
+    python -m benchmarks.leaderboard.entry_process DESCRIPTOR DESCRIPTOR FILE FACTS     started by the judge
+
+There are two sockets: one for training, and one for what follows. On the second the judge says that training is over,
+also to an entry that is late and does not listen, and then sends the test images.
 
 What the entry prints, and the traceback of what it raises, is in the log of the run.
 """
@@ -12,8 +15,10 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,7 +30,7 @@ from typing import Any
 
 import rss_env.datasets
 import rss_env.task
-from benchmarks.leaderboard.messages import HEAD
+from benchmarks.leaderboard.messages import HEAD, Channel
 from benchmarks.leaderboard.trial import BudgetSpent, Trial, TrialEnded
 
 NAME = "entry"  # of the entry's module, whatever its file is called
@@ -51,27 +56,71 @@ class EntryFinder:
         return spec_from_file_location(NAME, self.path, loader=SourceFileLoader(NAME, str(self.path)))
 
 
-def run_entry(stream: socket.socket, path: Path, facts: dict[str, Any]) -> None:
+class Curfew:
+    """Ends the training of an entry when the judge says so, wherever its main thread is.
+
+    Args:
+        stream: to the judge, whose first message this is.
+    """
+
+    def __init__(self, stream: Channel) -> None:
+        self.stream = stream
+        self.training = True
+        signal.signal(signal.SIGUSR1, self._interrupt)
+        self._waiting = threading.Thread(target=self._wait, daemon=True)
+        self._waiting.start()
+
+    def wait(self) -> None:
+        """Returns when the judge has spoken; training has ended."""
+        self.training = False
+        self._waiting.join()
+
+    def _wait(self) -> None:
+        with suppress(ConnectionError):
+            self.stream.receive()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _interrupt(self, *_: object) -> None:
+        if self.training:
+            self.training = False
+            raise TrialEnded("The judge has ended the training.")
+
+
+def run_entry(stream: socket.socket, after: socket.socket, path: Path, facts: dict[str, Any]) -> None:
     """Runs an entry's file in this process.
 
     Args:
         stream: socket to the judge.
+        after: socket to the judge for what follows the training.
         path: the file.
         facts: arguments of ``Trial``.
     """
-    trial = Trial(stream, facts)
+    trial, answers = Trial(stream, facts), Channel(after)
     close_the_wall(lambda what: trial.ask("forbidden", what))
     trial.tell("ready")
+    curfew = Curfew(answers)
     message: tuple[str, str | None] = ("done", None)
     try:
         load_train(path)(trial)
     except (BudgetSpent, TrialEnded):
         pass
     except BaseException as error:  # sys.exit too: an entry that leaves early has failed
-        traceback.print_exc()
-        message = ("raised", describe(error, path)[: HEAD // 16])
-    with suppress(TrialEnded):
-        trial.tell(*message)
+        message = said_of(error, path)
+    if curfew.training:  # else the judge has spoken first and does not listen
+        with suppress(TrialEnded):
+            trial.tell(*message)
+    curfew.wait()
+    try:
+        trial.answer_tests(answers)
+    except BaseException as error:
+        with suppress(ConnectionError):
+            answers.send(*said_of(error, path))
+
+
+def said_of(error: BaseException, path: Path) -> tuple[str, str]:
+    """The message about an error, whose traceback is printed."""
+    traceback.print_exception(error)
+    return "raised", describe(error, path)[: HEAD // 16]
 
 
 def load_train(path: Path) -> Callable[[Trial], Any]:
@@ -128,8 +177,9 @@ def close_the_wall(refuse: Callable[[str], Any]) -> None:
 
 
 if __name__ == "__main__":
-    descriptor, file, facts = sys.argv[1:]
-    run_entry(socket.socket(fileno=int(descriptor)), Path(file), json.loads(facts))
+    *descriptors, file, facts = sys.argv[1:]
+    first, second = (socket.socket(fileno=int(descriptor)) for descriptor in descriptors)
+    run_entry(first, second, Path(file), json.loads(facts))
 elif __name__ == "__mp_main__":  # a worker that the entry spawned; it has the entry's sys.path
 
     def refuse_quietly(what: str) -> None:

@@ -1,4 +1,4 @@
-"""The report of the leaderboard: a ranking per environment, learning curves and label maps, in Markdown.
+"""The report of the leaderboard: a ranking per setting, learning curves and label maps, in Markdown.
 
 python -m benchmarks.leaderboard.report
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,93 +17,194 @@ import tyro
 
 import rss_env  # noqa: F401  (registers the ids)
 from agents.training.command import run_command
+from benchmarks.leaderboard.judge import succeeded
 from benchmarks.learning_curves import Curve, draw_learning_curves
 from benchmarks.picture_grid import draw_picture_grid
 from benchmarks.results_file import RESULTS, Row, Table, read_rows, replacing, results_of
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
+from benchmarks.tasks import REVISITED, TASKS
 from rss_env.rendering import colourise
 
-KEY = ("entry", "environment", "seed")  # of the rows of one run
-COLUMNS = ("entry", "environment", "budget", "seed", "status", "final", "val_miou")  # that a report needs
+KEY = ("entry", "task", "track", "budget", "seed")  # of the rows of one run
+COLUMNS = ("entry", "seed", "status", "final", "val_miou")  # that a report needs
 BOUNDS = ("cross-entropy", "image tags")  # they see no score: pixel labels, image tags
-HEAD = ["", "entry", "mIoU", "95 % interval", "seeds", "reward queries", "seconds", "regret", "status"]
+COMMITTED = RESULTS / "leaderboard.csv"
+NAMES = {"miou": "mIoU", "score": "score"}  # of what a task is ranked by
+HEAD = [
+    "",
+    "entry",
+    "test METRIC",
+    "95 % interval",
+    "val METRIC",
+    "seeds",
+    "reward queries",
+    "seconds",
+    "MiB",
+    "regret",
+]
+HEAD += ["status"]
+OLD_TASKS = {"shapes": "shapes-32"}  # names of tasks in rows from before there were tracks
 NOTE = (
-    "mIoU on the validation split at the last report: interquartile mean over seeds and its bootstrap interval. "
-    "Regret: one minus the mean score of all label maps that were tried while training. Cross-entropy sees pixel "
-    "labels, and image tags sees which classes an image has: both are bounds, not entries, and tags are other "
-    "information than scores, not more or less of it."
+    "Metrics on the test split, evaluated once when training has ended, with those on the validation split at the last "
+    "report next to them: interquartile mean over seeds, and its bootstrap interval on test. MiB: peak memory of the "
+    "process tree, the mean over seeds. Regret: one minus the mean score of all label maps that were tried while "
+    "training. Cross-entropy sees pixel labels, and image tags sees which classes an image has: both are bounds, not "
+    "entries, and tags are other information than scores, not more or less of it."
 )
 
 
 def ranking(rows: list[Row]) -> Table:
-    """Lines of the table of one environment, best first; entries that failed come last with what went wrong."""
-    groups: dict[str, list[Row]] = defaultdict(list)
+    """Lines of the table of one setting, best first; then, without a place, entries without a test and failed ones.
+
+    Rows from another results file, which ``with_committed`` marks, are entries of their own.
+    """
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if row["final"] == "1":
-            groups[row["entry"]].append(row)
-    ranked, failed = [], []
-    for name, finals in groups.items():
-        good = [row for row in finals if row["status"] == "ok"]
+            groups[row["entry"], row.get("where", "")].append(row)
+    ranked: list[tuple[float, str, list[str]]] = []
+    untested: list[tuple[float, str, list[str]]] = []
+    failed: Table = []
+    for (entry, where), finals in groups.items():
+        name, metric = f"{entry} ({where})" if where else entry, metric_of(finals[0]["task"])
+        good = [row for row in finals if succeeded(row["status"])]
+        tested = [row for row in good if row.get(f"test_{metric}")]
         if not good:
-            failed.append(["–", name, "", "", "0", "", "", "", finals[0]["status"]])
+            failed.append(["–", name, *[""] * (len(HEAD) - 3), finals[0]["status"]])
             continue
-        values = [float(row["val_miou"]) for row in good]
-        low, high = bootstrap_interval(values)
-        tried = [1 - float(row["mean_score"]) for row in good if row["mean_score"]]
+        shown = tested or good
         line = [
             name,
-            f"{float(interquartile_mean(values)):.3f}",
-            f"{low:.3f}–{high:.3f}",
-            str(len(good)),
-            f"{int(good[0]['reward_queries']):,}",
-            f"{sum(float(row['seconds']) for row in good) / len(good):.0f}",
-            f"{sum(tried) / len(tried):.3f}" if tried else "",
-            "ok" if len(good) == len(finals) else f"{len(finals) - len(good)} of {len(finals)} seeds failed",
+            *cells_of([float(row[f"test_{metric}"]) for row in tested]),
+            f"{float(interquartile_mean([float(row[f'val_{metric}']) for row in shown])):.3f}",
+            str(len(shown)),
+            f"{int(shown[0]['reward_queries']):,}",
+            mean_of([float(row["seconds"]) for row in shown], 0),
+            mean_of([float(row["peak_mib"]) for row in shown if row.get("peak_mib")], 0),
+            mean_of([1 - float(row["mean_score"]) for row in shown if row["mean_score"]], 3),
+            "; ".join(remarks(finals, shown, bool(tested))) or "ok",
         ]
-        ranked.append((float(interquartile_mean(values)), line))
-    ranked.sort(key=lambda item: -item[0])
+        value = float(line[1] or line[3])
+        (ranked if tested else untested).append((value, entry, line))
+    for lines in (ranked, untested):
+        lines.sort(key=lambda item: -item[0])
     places = itertools.count(1)
-    return [["bound" if line[0] in BOUNDS else str(next(places)), *line] for _, line in ranked] + failed
+    placed = [["bound" if entry in BOUNDS else str(next(places)), *line] for _, entry, line in ranked]
+    return placed + [["–", *line] for _, _, line in untested] + failed
 
 
-def ranking_table(environment: str) -> Callable[[], Table]:
-    """The ranking of one environment of the committed results."""
+def cells_of(values: list[float]) -> tuple[str, str]:
+    """The interquartile mean and its interval as a table shows them; empty without values."""
+    if not values:
+        return "", ""
+    low, high = bootstrap_interval(values)
+    return f"{float(interquartile_mean(values)):.3f}", f"{low:.3f}–{high:.3f}"
+
+
+def mean_of(values: list[float], digits: int) -> str:
+    """The mean, empty without values."""
+    return f"{sum(values) / len(values):.{digits}f}" if values else ""
+
+
+def remarks(finals: list[Row], shown: list[Row], tested: bool) -> list[str]:
+    """What a reader must know about the runs of an entry."""
+    said = [] if tested else ["no test"]
+    late = [row for row in shown if row["status"] != "ok"]
+    if late:
+        many = f"{len(late)} of {len(shown)} seeds " if len(late) < len(shown) else ""
+        said.append(many + late[0]["status"].removeprefix("ok, "))
+    if len(shown) < len(finals):
+        said.append(f"{len(finals) - len(shown)} of {len(finals)} seeds failed")
+    return said
+
+
+def metric_of(task: str) -> str:
+    """What a task is ranked by."""
+    return TASKS[task].metric if task in TASKS else "miou"
+
+
+def heading(task: str) -> list[str]:
+    """The heading of the table of a task."""
+    return [word.replace("METRIC", NAMES[metric_of(task)]) for word in HEAD]
+
+
+def ranking_table(task: str, track: str = REVISITED, budget: str = "small") -> Callable[[], Table]:
+    """The ranking of one setting of the committed results."""
 
     def table() -> Table:
-        rows = [row for row in read_rows(RESULTS / "leaderboard.csv") if row["environment"] == environment]
-        return [HEAD, *ranking(rows)]
+        rows = [row for row in read_results(COMMITTED) if setting_of(row) == (task, track, budget)]
+        return [heading(task), *ranking(rows)]
 
     return table
 
 
-def key_of(row: Row) -> tuple[str, str, str]:
-    """Entry, environment and seed of a row."""
-    entry, environment, seed = (row[name] for name in KEY)
-    return entry, environment, seed
+def read_results(path: Path) -> list[Row]:
+    """The rows of a results file of the leaderboard; those from before there were tracks as they would be now.
+
+    Raises:
+        OptionError: the file is not one of the leaderboard.
+    """
+    return [upgraded(row) for row in read_rows(path, COLUMNS)]
 
 
-def file_name(entry: str, environment: str, seed: str) -> str:
+def upgraded(row: Row) -> Row:
+    """A row with task, track and the name of its budget, also if it is from before there were tracks."""
+    if row.get("task"):
+        return row
+    task = row.get("environment", "")
+    return row | {"task": OLD_TASKS.get(task, task), "track": REVISITED, "budget": "small"}
+
+
+def with_committed(rows: list[Row], path: Path) -> list[Row]:
+    """Rows of a results file, and of the committed one those in the same settings, marked so."""
+    if path.resolve() == COMMITTED.resolve():
+        return rows
+    settings = set(map(setting_of, rows))
+    others = [row | {"where": "committed"} for row in read_results(COMMITTED) if setting_of(row) in settings]
+    return rows + others
+
+
+def setting_of(row: Row) -> tuple[str, str, str]:
+    """Task, track and budget of a row."""
+    return row["task"], row["track"], row["budget"]
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """Entry, task, track, budget and seed of a row."""
+    return tuple(row[name] for name in KEY)
+
+
+def file_name(key: Iterable[str]) -> str:
     """The name that the files of a run have."""
-    return f"{entry}-{environment}-{seed}".replace(" ", "_").replace(",", "")
+    return "-".join(key).replace(" ", "_").replace(",", "")
 
 
-def label_maps_file(run_dir: Path, entry: str, environment: str, seed: str) -> Path:
+def label_maps_file(run_dir: Path, key: Iterable[str]) -> Path:
     """Where the label maps of the last report of a run are kept."""
-    return run_dir / "label_maps" / f"{file_name(entry, environment, seed)}.npy"
+    return run_dir / "label_maps" / f"{file_name(key)}.npy"
+
+
+def title_of(setting: tuple[str, str, str]) -> str:
+    """A setting as headings name it."""
+    task, track, budget = setting
+    queries = f", {TASKS[task].budgets[budget]:,} reward queries" if task in TASKS else ""
+    return f"{task}, {track.replace('_', ' ')}, {budget} budget{queries}"
 
 
 def draw_curves(rows: list[Row], path: Path) -> Path:
-    """Draws learning curves, one row of panels an environment."""
+    """Draws learning curves on the validation split, one row of panels a setting."""
     names = list(dict.fromkeys(row["entry"] for row in rows))
     scale = matplotlib.colormaps["tab20"]
     panels: dict[str, list[Curve]] = {}
-    for environment in dict.fromkeys(row["environment"] for row in rows):
-        ok = [row for row in rows if (row["environment"], row["status"]) == (environment, "ok")]
-        by_entry = {name: [row for row in ok if row["entry"] == name] for name in names}
-        panels[environment] = [
+    for setting in dict.fromkeys(map(setting_of, rows)):
+        metric = f"val_{metric_of(setting[0])}"
+        good = [row for row in rows if setting_of(row) == setting and succeeded(row["status"])]
+        by_entry = {name: [row | {"val_miou": row[metric]} for row in good if row["entry"] == name] for name in names}
+        panels[title_of(setting)] = [
             Curve(name, scale(names.index(name) % 20), of_it) for name, of_it in by_entry.items() if of_it
         ]
-    return draw_learning_curves(panels, path)
+    metrics = {title_of(setting): NAMES[metric_of(setting[0])] for setting in map(setting_of, rows)}
+    return draw_learning_curves(panels, path, metrics)
 
 
 def draw_label_maps(rows: list[Row], run_dir: Path, path: Path) -> Path | None:
@@ -114,10 +215,10 @@ def draw_label_maps(rows: list[Row], run_dir: Path, path: Path) -> Path | None:
     Returns:
         The file; None if no label maps of the procedural environment are there.
     """
-    ok = [row for row in rows if row["environment"] == "shapes" and row["status"] == "ok" and row["final"] == "1"]
+    of_it = [row for row in rows if setting_of(row) == ("shapes-32", REVISITED, "small") and row["final"] == "1"]
     found: dict[str, np.ndarray] = {}
-    for row in sorted(ok, key=lambda row: -float(row["val_miou"])):
-        file = label_maps_file(run_dir, *key_of(row))
+    for row in sorted((row for row in of_it if succeeded(row["status"])), key=lambda row: -float(row["val_miou"])):
+        file = label_maps_file(run_dir, key_of(row))
         if row["entry"] not in found and file.exists():
             found[row["entry"]] = np.load(file)
     if not found:
@@ -134,8 +235,8 @@ def draw_label_maps(rows: list[Row], run_dir: Path, path: Path) -> Path | None:
     return path
 
 
-def write(results: Path = RESULTS / "leaderboard.csv", run_dir: Path = Path("runs/leaderboard")) -> Path:
-    """Writes the report next to a results file, as ``.md`` and ``.png``.
+def write(results: Path = COMMITTED, run_dir: Path = Path("runs/leaderboard")) -> Path:
+    """Writes the report next to a results file, as ``.md`` and ``.png``; committed results are ranked with its own.
 
     Args:
         results: CSV file of ``benchmarks.leaderboard``.
@@ -147,16 +248,18 @@ def write(results: Path = RESULTS / "leaderboard.csv", run_dir: Path = Path("run
     Raises:
         OptionError: there are no results.
     """
-    rows = results_of(results, "benchmarks.leaderboard", COLUMNS)
+    own = [upgraded(row) for row in results_of(results, "benchmarks.leaderboard", COLUMNS)]
+    rows = with_committed(own, results)
     text = ["# Leaderboard", "", NOTE, ""]
-    for environment in dict.fromkeys(row["environment"] for row in rows):
-        of_it = [row for row in rows if row["environment"] == environment]
-        text += [f"## {environment}: {int(of_it[0]['budget']):,} reward queries", ""]
-        text += [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
-        text += [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in ranking(of_it)] + [""]
-    pictures = {"learning curves": draw_curves(rows, results.with_suffix(".png"))}
+    if len(rows) > len(own):
+        text += ["Entries marked (committed) come with the project; compare their seconds only on the same device.", ""]
+    for setting in dict.fromkeys(map(setting_of, rows)):
+        head, lines = heading(setting[0]), ranking([row for row in rows if setting_of(row) == setting])
+        text += [f"## {title_of(setting)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        text += [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines] + [""]
+    pictures = {"learning curves on validation": draw_curves(own, results.with_suffix(".png"))}
     maps = results.with_suffix(".label_maps.png")
-    if draw_label_maps(rows, run_dir, maps) or maps.exists():
+    if draw_label_maps(own, run_dir, maps) or maps.exists():
         pictures["label maps of procedural validation images, the best seed of each entry"] = maps
     for title, file in pictures.items():
         text += [f"![{title}]({file.name})", ""]
@@ -165,7 +268,7 @@ def write(results: Path = RESULTS / "leaderboard.csv", run_dir: Path = Path("run
     return results.with_suffix(".md")
 
 
-def main(results: Path = RESULTS / "leaderboard.csv") -> None:
+def main(results: Path = COMMITTED) -> None:
     """Write the report of the leaderboard.
 
     Args:

@@ -12,6 +12,8 @@ An entry is a Python file with a function ``train(trial)``:
             trial.report(predict)                                # whenever a point of the learning curve is due
         trial.report(predict)                                    # the last report is the result
 
+When ``train`` has returned, the judge asks the predict of the last report for label maps of the test images, once.
+
 It runs in its own process (``benchmarks.leaderboard.entry_process``). The environments and the data sets live in the
 process of the judge, and images, label maps and scores are all that goes to and fro, so there are no targets here to
 read; asking for them ends the trial with a row that says so.
@@ -23,6 +25,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -36,7 +39,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class BudgetSpent(RuntimeError):
-    """The step asks for more reward queries than are left. An entry that does not catch it ends in good order."""
+    """More reward queries or visits are asked for than are left. An entry that does not catch it ends in good order."""
 
 
 class TrialEnded(RuntimeError):
@@ -53,17 +56,22 @@ class Trial:
         facts: the attributes below, as the judge sends them.
 
     Attributes:
-        environment: name of the environment.
+        task: name of the task.
+        track: ``"revisited"``, or ``"few_visits"``: images come a few times only and have no index.
         num_classes: C.
         image_size: height and width in pixels.
         budget: reward queries in all.
         seconds: training time in all, evaluation not counted.
         seed: of everything random.
         queries_left: reward queries that are left.
+        visits: how many images may be shown in all, the same one again counted again; None: no limit.
+        visits_left: of these, how many are left.
+        reported: predict of the last report; None before the first.
     """
 
     def __init__(self, stream: socket.socket, facts: dict[str, Any]) -> None:
-        self.environment: str = facts["environment"]
+        self.task: str = facts["task"]
+        self.track: str = facts["track"]
         self.num_classes: int = facts["num_classes"]
         height, width = facts["image_size"]
         self.image_size: tuple[int, int] = (height, width)
@@ -71,6 +79,9 @@ class Trial:
         self.seconds: float = facts["seconds"]
         self.seed: int = facts["seed"]
         self.queries_left = self.budget
+        self.visits: int | None = facts["visits"]
+        self.visits_left = self.visits
+        self.reported: Predict | None = None
         self._channel = Channel(stream)
         self._process = os.getpid()
         self._lock = threading.RLock()  # held from a question to its answer
@@ -78,6 +89,8 @@ class Trial:
 
     def make_envs(self, num_envs: int = 8, samples_per_image: int | None = None, augment: str = "none") -> TrialEnvs:
         """The training images as a vector environment; a second call replaces the first environment.
+
+        In the track few_visits the images of a second environment follow on those of the first.
 
         Args:
             num_envs: images a step.
@@ -87,14 +100,20 @@ class Trial:
         options = {"num_envs": num_envs, "samples_per_image": samples_per_image, "augment": augment}
         return TrialEnvs(self, num_envs, self.ask("make", options))
 
+    def steps_left(self, num_envs: int, samples_per_image: int = 1) -> int:
+        """How many steps of so many images and label maps an image the queries and visits that are left pay for."""
+        steps = self.queries_left // (num_envs * samples_per_image)
+        return steps if self.visits_left is None else min(steps, self.visits_left // num_envs)
+
     def report(self, predict: Predict) -> float:
-        """Evaluates label maps of the validation images; the clock is stopped meanwhile.
+        """Evaluates label maps of the validation images; the clock is stopped meanwhile. The last report is the result.
 
         Args:
             predict: uint8 images (B, H, W, 3) -> integer label maps (B, H, W); it may not use the trial.
 
         Returns:
-            mIoU, 0..1: only for monitoring; nothing may be learned from it.
+            mIoU on the validation split, 0..1, or the mean score where the task is ranked by that; for choosing, such
+            as when to stop. The test split stays with the judge.
         """
         with self._lock:
             kind, value = self._exchange("report", None)
@@ -105,7 +124,17 @@ class Trial:
                 finally:
                     self._predicting = False
                 kind, value = self._exchange("label maps", label_maps)
+            self.reported = predict
             return value
+
+    def answer_tests(self, stream: Channel) -> None:
+        """Gives label maps by the predict of the last report for the images that the judge sends, until it closes."""
+        assert self.reported is not None
+        self._predicting = True
+        with suppress(ConnectionError):
+            while True:
+                _, images = stream.receive()
+                stream.send("label maps", as_label_maps(self.reported(images)))
 
     def ask(self, kind: str, value: Any = None) -> Any:
         """Sends a message to the judge and returns the answer.
@@ -143,7 +172,7 @@ class Trial:
         except ConnectionError:
             raise TrialEnded("The judge has ended the trial.") from None
         if kind == "spent":
-            raise BudgetSpent(f"{value} reward queries are left; this step needs more.")
+            raise BudgetSpent(value)
         return kind, value
 
     __reduce_ex__ = uncopied
@@ -167,14 +196,24 @@ class TrialEnvs(gym.vector.VectorEnv):
         self.action_space = batched_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """The next images, uint8 (num_envs, H, W, 3)."""
-        images, infos = self._trial.ask("reset", (seed, options))
+        """The next images, uint8 (num_envs, H, W, 3).
+
+        Raises:
+            BudgetSpent: in the track few_visits, fewer visits are left than images.
+        """
+        images, infos, self._trial.visits_left = self._trial.ask("reset", (seed, options))
         return images, infos
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Scores label maps, integers (num_envs, H, W) or (num_envs, K, H, W); every one costs a reward query."""
+        """Scores label maps, integers (num_envs, H, W) or (num_envs, K, H, W); every one costs a reward query.
+
+        In the track few_visits the images that follow are black when fewer visits are left than images.
+
+        Raises:
+            BudgetSpent: fewer queries are left than label maps, or the images are the black ones.
+        """
         answer = self._trial.ask("step", as_label_maps(actions))
-        images, rewards, terminated, truncated, infos, self._trial.queries_left = answer
+        images, rewards, terminated, truncated, infos, self._trial.queries_left, self._trial.visits_left = answer
         final = np.empty(self.num_envs, object)  # as Gymnasium passes on the last observations of episodes
         for b, image in enumerate(infos["final_obs"]):
             final[b] = image

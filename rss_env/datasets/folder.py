@@ -48,7 +48,7 @@ from rss_env.datasets.manifest import read_manifest
 from rss_env.datasets.pairs import Pairs
 from rss_env.datasets.patterns import Pattern, match_patterns
 from rss_env.datasets.photos import Colour, Colours, PhotoSource, bit_palette
-from rss_env.datasets.split_files import and_more, list_splits, read_split
+from rss_env.datasets.split_files import and_more, list_splits, read_split, split_folder
 from rss_env.errors import DatasetError, EmptySplitError, OptionError
 
 LAYOUT = """\
@@ -77,6 +77,7 @@ def locate(
     masks: str | None = None,
     manifest: str | None = None,
     huggingface: str | None = None,
+    splits: str | None = None,
 ) -> PhotoSource:
     """Finds the files of one split.
 
@@ -94,6 +95,7 @@ def locate(
         manifest: path of a file of JSON lines or a ``.csv`` with the columns image, mask and split, of which the last
             two may be left out; paths in it start from its own folder.
         huggingface: name of a data set of the library ``datasets``, or the path of one on disk.
+        splits: folder of the split files where it is not ``splits/``, from ``root``.
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
@@ -101,9 +103,13 @@ def locate(
             in which the classes cannot be counted.
         OptionError: options that do not go together, or a pattern without ``*``.
     """
+    if splits is not None and (root is None or manifest or huggingface):
+        raise OptionError(
+            "splits goes with root=, not with manifest= or huggingface=, which say the splits themselves."
+        )
     pairs = _find_pairs(root, images, masks, manifest, huggingface)
     described = class_file(root, classes, manifest)
-    lists = None if root is None or manifest or huggingface else root_path(root) / "splits"
+    lists = None if root is None or manifest or huggingface else split_folder(root_path(root), splits, "splits")
     every_mask: Iterable[Path]
     if pairs is not None:
         found, every_mask = pairs.found, pairs.masks

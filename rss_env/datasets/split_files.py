@@ -7,7 +7,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from rss_env.datasets.dataset import check_split
 from rss_env.datasets.files import has_folder, read_text, scan
-from rss_env.errors import DatasetError
+from rss_env.errors import DatasetError, OptionError
 
 
 def read_devkit_split(dataset: str, lists: Path, split: str) -> list[str]:
@@ -18,6 +18,27 @@ def read_devkit_split(dataset: str, lists: Path, split: str) -> list[str]:
     """
     check_split(dataset, split, list_splits(lists))
     return read_split(lists / f"{split}.txt")
+
+
+def split_folder(root: Path, splits: object, usual: str) -> Path:
+    """The folder of the split files.
+
+    Args:
+        root: of the data set.
+        splits: the option of that name, a path from ``root``; None for the usual place.
+        usual: that place, from ``root``.
+
+    Raises:
+        OptionError: ``splits`` is not a path.
+        DatasetError: there is no such folder.
+    """
+    if splits is None:
+        return root / usual
+    if not isinstance(splits, str) or not splits or "\0" in splits:
+        raise OptionError(f"splits must be a path, got {splits!r}.")
+    if not has_folder(root / splits):
+        raise DatasetError(f"splits={splits!r}: there is no folder {root / splits}.")
+    return root / splits
 
 
 def list_splits(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rss_env.datasets.info import Archive, DatasetInfo, split_names
 from rss_env.datasets.layout import find_home, pair_files
 from rss_env.datasets.photos import PhotoSource, bit_palette
-from rss_env.datasets.split_files import read_devkit_split
+from rss_env.datasets.split_files import read_devkit_split, split_folder
 
 CLASSES = split_names("""
     background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
@@ -59,15 +59,21 @@ INFO = DatasetInfo(
 )
 
 
-def locate(root: str | Path | None, split: str) -> PhotoSource:
+def locate(root: str | Path | None, split: str, *, splits: str | None = None) -> PhotoSource:
     """Finds the files of one split.
+
+    Args:
+        root: the folder that holds the layout.
+        split: a file in ``ImageSets/Segmentation/``, or in ``splits``.
+        splits: folder of other split files, from ``root``, that are read instead; for masks of the augmented split its
+            name ends in ``aug`` as well.
 
     Raises:
         DatasetNotFoundError: the layout is not below ``root``.
         DatasetError: unknown split, or a bad split file.
     """
     home = find_home("VOC", root, ("VOCdevkit/VOC2012", "VOC2012", ""), LISTS, INFO)
-    ids = read_devkit_split("VOC", home / LISTS, split)
+    ids = read_devkit_split("VOC", split_folder(home, splits, LISTS), split)
     labels = home / ("SegmentationClassAug" if split.endswith("aug") else "SegmentationClass")
     images, masks = pair_files(ids, home / "JPEGImages", labels)
     return PhotoSource("VOC", split, tuple(ids), images, masks, CLASSES, PALETTE)

@@ -23,9 +23,9 @@ from benchmarks.convergence import __main__ as convergence
 from benchmarks.convergence.suites import SUITES, Spec
 from benchmarks.leaderboard import __main__ as leaderboard
 from benchmarks.leaderboard import report
-from benchmarks.leaderboard.arenas import Arena
 from benchmarks.leaderboard.judge import Verdict
 from benchmarks.results_file import add_rows, read_rows, replacing
+from benchmarks.tasks import Setting, Task
 from tests.benchmarks.alive import is_alive
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -204,7 +204,7 @@ def test_a_run_of_a_suite_that_is_killed_is_done_by_the_other(tmp_path: Path) ->
 class Judge:
     """Takes the place of the judge, whose entries are processes."""
 
-    def __init__(self, path: Path, arena: Arena, seed: int, seconds: float, processes: object, log: Path) -> None:
+    def __init__(self, path: Path, setting: Setting, seed: int, seconds: float, processes: object, log: Path) -> None:
         self.folder = log.parent.parent / log.stem
 
     def run(self) -> Verdict:
@@ -214,8 +214,9 @@ class Judge:
 
 
 def run_leaderboard(folder: Path, words: list[str]) -> None:
-    arena = Arena("shapes", "RSS-Shapes-ImageReward-v0", (16, 16), 96, {"num_images": 8, "num_classes": 3})
-    leaderboard.arenas = lambda camvid: [arena]  # type: ignore[assignment]
+    options = {"num_images": 8, "num_classes": 3}
+    task = Task("shapes-32", "RSS-Shapes-ImageReward-v0", (16, 16), {"small": 96}, options)
+    leaderboard.find_tasks = lambda names, camvid, voc: ([task], [])  # type: ignore[assignment]
     leaderboard.Judge = Judge  # type: ignore[misc,assignment]
     report.draw_curves = lambda rows, path: path  # which takes longer than all of the rest
     entries = [str(folder / f"{name}.py") for name in "abc"]
@@ -226,7 +227,7 @@ def test_leaderboards_at_once_keep_all_rows_and_share_the_runs(tmp_path: Path) -
     for name in "abc":
         (tmp_path / f"{name}.py").touch()
     old = [dict.fromkeys(report.COLUMNS, "1") | {"entry": "other", "environment": "shapes", "status": "failed"}]
-    add_rows(tmp_path / "out.csv", old, report.KEY)
+    add_rows(tmp_path / "out.csv", old, ("entry", "seed"))
 
     def keys() -> Counter[tuple[str, ...]]:
         return Counter((row["entry"], row["seed"], row["final"]) for row in read_rows(tmp_path / "out.csv"))
@@ -237,7 +238,7 @@ def test_leaderboards_at_once_keep_all_rows_and_share_the_runs(tmp_path: Path) -
     with started(run_leaderboard, (tmp_path, words), (tmp_path, words)) as processes:
         assert join(processes) == [0, 0]
     assert keys() == all_keys
-    assert done(tmp_path) == Counter(f"{name}-shapes-{seed}" for name in "abc" for seed in "12")
+    assert done(tmp_path) == Counter(f"{name}-shapes-32-revisited-small-{seed}" for name in "abc" for seed in "12")
     text = (tmp_path / "out.md").read_text()
     assert all(f"| {name} |" in text for name in ("a", "b", "c", "other"))
 

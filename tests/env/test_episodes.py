@@ -129,7 +129,7 @@ def test_the_hash_is_splitmix64():
 
 def test_unknown_orders_and_augmentations_list_the_valid_ones():
     for call in (lambda: check_order("x"), lambda: EpisodeStream("x", 4, 1)):
-        with pytest.raises(OptionError, match="Unknown order 'x'; valid: random, sequential"):
+        with pytest.raises(OptionError, match="Unknown order 'x'; valid: random, sequential, epochs"):
             call()
     with pytest.raises(OptionError, match="Unknown augment 'x'; valid: none, flip"):
         read_augment("x")

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"image_size": (40, 48), "num_images": 4}
         ({"level": None}, "Unknown reward level None; valid: image, pixel"),
         ({"reward": "dice"}, "Unknown image-level reward 'dice'; valid: mean_iou, frequency_weighted_iou, mean_dice, "),
         ({"level": "pixel", "reward": "mean_iou"}, "Unknown pixel-level reward 'mean_iou'; valid: pixel_accuracy"),
-        ({"order": "shuffled"}, "Unknown order 'shuffled'; valid: random, sequential"),
+        ({"order": "shuffled"}, "Unknown order 'shuffled'; valid: random, sequential, epochs"),
         ({"augment": "rotate"}, "Unknown augment 'rotate'; valid: none, flip"),
         ({"augment": None}, "Unknown augment None; valid: none, flip"),
         ({"resize": "squash"}, "'squash'; valid: pad, crop, stretch"),
@@ -60,9 +60,9 @@ def test_an_unknown_autoreset_mode_is_an_error_that_lists_the_valid_ones(mode: A
 
 
 def test_errors_come_through_gym_make():
-    with pytest.raises(OptionError, match="Unknown order 'shuffled'; valid: random, sequential"):
+    with pytest.raises(OptionError, match="Unknown order 'shuffled'; valid: random, sequential, epochs"):
         gym.make("RSS-Shapes-ImageReward-v0", order="shuffled")
-    with pytest.raises(OptionError, match="Unknown order 'shuffled'; valid: random, sequential"):
+    with pytest.raises(OptionError, match="Unknown order 'shuffled'; valid: random, sequential, epochs"):
         gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, order="shuffled")
 
 

@@ -132,7 +132,7 @@ def train(trial: Any) -> None:
 
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.num_samples)
     images, _ = envs.reset(seed=trial.seed)
-    iterations = trial.budget // (settings.num_envs * settings.num_samples * settings.num_steps)
+    iterations = trial.steps_left(settings.num_envs, settings.num_samples) // settings.num_steps
     for iteration in range(iterations):
         if iteration % max(1, iterations // settings.num_reports) == 0:
             trial.report(predict)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.leaderboard import judge as judging
-from benchmarks.leaderboard.arenas import Arena
 from benchmarks.leaderboard.own_entries import ENTRIES as OWN_ENTRIES
-from tests.benchmarks.leaderboard.trials import ARENA, REPORT, judge_body, judge_file
+from benchmarks.tasks import Setting, Task
+from tests.benchmarks.leaderboard.trials import OPTIONS, REPORT, TASK, judge_body, judge_file
 
 
 def test_an_entry_that_works_is_evaluated_at_every_report_and_its_queries_and_scores_are_counted(
@@ -62,7 +62,7 @@ def test_an_entry_gets_what_the_environment_gives(tmp_path: Path) -> None:
     """
     )
     assert judge_body(tmp_path, body).status == "ok"
-    envs = gym.make_vec(ARENA.env_id, num_envs=2, samples_per_image=4, augment="flip", **ARENA.env_options)
+    envs = gym.make_vec(TASK.env_id, num_envs=2, samples_per_image=4, augment="flip", **TASK.env_options)
     scope: dict = {"np": np, "trial": type("Trial", (), {"seed": 1})}
     exec("if True:" + SEEN, scope)
     given, known, samples, spaces = pickle.loads((tmp_path / "my_entry.pickle").read_bytes())
@@ -216,8 +216,8 @@ def test_what_an_entry_is_told_does_not_name_the_data(tmp_path: Path, monkeypatc
     """
     shown = []
     for seed in (987654321, 0):
-        arena = Arena("shapes", ARENA.env_id, (16, 16), 96, ARENA.options | {"dataset_seed": seed})
-        assert judge_body(tmp_path, body, arena).status == "ok"
+        task = Task("shapes-32", TASK.env_id, (16, 16), TASK.budgets, OPTIONS | {"dataset_seed": seed})
+        assert judge_body(tmp_path, body, Setting(task)).status == "ok"
         told, images = json.loads((tmp_path / "my_entry.json").read_text())
         assert "987654321" not in json.dumps(told)
         assert "cache-of-the-judge" not in json.dumps(told)
@@ -235,8 +235,7 @@ def test_an_entry_that_removes_its_log_does_not_stop_the_judge(tmp_path: Path) -
 
 @pytest.mark.parametrize("file", ["template.py", "cleanrl_ppo.py"])
 def test_the_example_entries_spend_their_budget(tmp_path: Path, file: str) -> None:
-    arena = Arena("shapes", "RSS-Shapes-ImageReward-v0", (16, 16), 512, {"num_images": 8, "num_classes": 3})
-    verdict = judge_file(OWN_ENTRIES / file, tmp_path / "log.txt", arena)
+    verdict = judge_file(OWN_ENTRIES / file, tmp_path / "log.txt", Setting(TASK, budget="large"))
     assert (verdict.status, verdict.queries) == ("ok", 512)
     assert len(verdict.curve) >= 3
     assert verdict.curve[-1]["reward_queries"] == 512

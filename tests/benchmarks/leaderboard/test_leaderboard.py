@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import signal
 import subprocess
 import sys
@@ -7,27 +9,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agents.training.command import run_command
 from benchmarks.leaderboard import __main__ as leaderboard
-from benchmarks.leaderboard import own_entries
-from benchmarks.leaderboard.arenas import Arena
+from benchmarks.leaderboard import own_entries, submission
+from benchmarks.leaderboard.judge import Verdict
 from benchmarks.processes import ROOT
-from benchmarks.results_file import read_rows
+from benchmarks.results_file import RESULTS, read_rows
+from benchmarks.tasks import TRACKS
 from rss_env.errors import OptionError
 from tests.benchmarks.alive import is_alive
-
-ARENA = Arena("shapes", "RSS-Shapes-ImageReward-v0", (16, 16), 96, {"num_images": 8, "num_classes": 3})
+from tests.benchmarks.leaderboard.trials import SETTING, TASK
 
 
 def test_every_command_of_the_projects_own_entries_fits_its_budget() -> None:
     for name, (words, samples) in own_entries.COMMANDS.items():
-        command = own_entries.command_of(name, ARENA, 3)
+        command = own_entries.command_of(name, SETTING, 3)
         if "agents.sb3" in words:
-            assert command[command.index("--reward-queries") + 1] == str(ARENA.budget)
+            assert command[command.index("--reward-queries") + 1] == str(SETTING.queries)
         else:
-            assert int(command[command.index("--steps") + 1]) * own_entries.BATCH * samples <= ARENA.budget
+            samples = samples or int(command[command.index("--samples-per-image") + 1])
+            assert int(command[command.index("--steps") + 1]) * own_entries.BATCH * samples <= SETTING.queries
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def run_leaderboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
     """Runs the command on a small environment; gives its exit code and what it wrote to stderr."""
-    monkeypatch.setattr(leaderboard, "arenas", lambda camvid: [ARENA])
+    monkeypatch.setattr(leaderboard, "find_tasks", lambda names, camvid, voc: ([TASK], []))
 
     def run(*words: object) -> tuple[int, str]:
         command = ["leaderboard", "--seeds", 1, "--run-dir", tmp_path / "runs", "--out", tmp_path / "out.csv", *words]
@@ -71,7 +75,7 @@ def test_others_go_on_after_an_entry_that_fails_and_only_missing_runs_are_run(
         "bad": "raised ValueError: no (bad.py, line 4)",
         "good": "ok",
     }
-    log = (tmp_path / "runs" / "logs" / "bad-shapes-1.txt").read_text()
+    log = (tmp_path / "runs" / "logs" / "bad-shapes-32-revisited-small-1.txt").read_text()
     assert "hello" in log
     assert "Traceback" in log
     assert "raised ValueError: no" in (tmp_path / "out.md").read_text()
@@ -141,7 +145,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_and_no_row(tmp_path: Path) -> 
     (entry,) = write_entries(
         tmp_path / "mine", hangs="import os, time; print(os.getpid(), flush=True); time.sleep(1000)"
     )
-    log = tmp_path / "runs" / "logs" / "hangs-shapes-1.txt"
+    log = tmp_path / "runs" / "logs" / "hangs-shapes-32-revisited-small-1.txt"
     words = ["--entry", entry, "--seeds", 1, "--run-dir", tmp_path / "runs", "--out", tmp_path / "out.csv"]
     run = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.leaderboard", *map(str, words)],
@@ -169,3 +173,105 @@ def test_unknown_entries_and_missing_files_are_named(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("sys.argv", ["leaderboard", *words])
         with pytest.raises(OptionError, match=said):
             leaderboard.main()
+
+
+def test_results_go_outside_of_the_committed_ones_unless_one_says_so() -> None:
+    args = leaderboard.LeaderboardArguments()
+    assert RESULTS.resolve() not in Path(args.out).resolve().parents
+    assert (args.tasks, args.tracks, args.budget, args.seeds) == (("shapes-32",), ("revisited",), "small", (1, 2, 3))
+
+
+def test_a_new_entry_is_written_once_and_runs(tmp_path: Path, run_leaderboard: Callable[..., tuple[int, str]]) -> None:
+    path = tmp_path / "my_agent.py"
+    assert run_leaderboard("--new", path) == (0, "")
+    text = path.read_text()
+    assert f"--entry {path} --quick" in text
+    assert len([line for line in text.splitlines() if line.lstrip().startswith("#")]) >= 4
+    code, said = run_leaderboard("--new", path)
+    assert (code, said) == (2, f"error: --new {path}: there is a file already; choose another name.\n")
+    assert path.read_text() == text
+    assert "must be a .py file" in run_leaderboard("--new", tmp_path / "agent")[1]
+
+
+def test_quick_is_one_seed_of_few_entries_with_the_small_budget(tmp_path: Path) -> None:
+    args = leaderboard.LeaderboardArguments(quick=True)
+    runs = leaderboard.find_runs(args, leaderboard.choose(args)[1])
+    assert {run.entry for run in runs} == {"one class", "PPO template", "RSS"}
+    assert {(run.setting.names, run.seed) for run in runs} == {(("shapes-32", "revisited", "small"), 1)}
+    (entry,) = write_entries(tmp_path, mine=REPORT)
+    args = leaderboard.LeaderboardArguments(entry=(str(entry),), quick=True)
+    assert [run.entry for run in leaderboard.find_runs(args, leaderboard.choose(args)[1])] == ["mine"]
+
+
+def test_tasks_tracks_and_budgets_are_chosen_and_the_run_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(TASK, name="other")
+    monkeypatch.setattr(leaderboard, "find_tasks", lambda names, camvid, voc: ([TASK, other], []))
+    args = leaderboard.LeaderboardArguments(only=("RSS", "SB3 A2C, dense"), tracks=TRACKS, budget="large", seeds=(4,))
+    keys = [run.key for run in leaderboard.find_runs(args, leaderboard.choose(args)[1])]
+    assert keys == [
+        ("RSS", "shapes-32", "revisited", "large", "4"),
+        ("SB3 A2C, dense", "shapes-32", "revisited", "large", "4"),
+        ("RSS", "shapes-32", "few_visits", "large", "4"),
+        ("RSS", "other", "revisited", "large", "4"),
+        ("SB3 A2C, dense", "other", "revisited", "large", "4"),
+        ("RSS", "other", "few_visits", "large", "4"),
+    ]
+
+
+def test_work_can_be_sent_to_another_process() -> None:
+    run = leaderboard.Run("mine", SETTING, 1)
+    work = leaderboard.Work({"mine": Path("mine.py")}, "runs", 9.0)
+    assert pickle.loads(pickle.dumps((work, run, Verdict(label_maps=np.zeros((1, 2, 2))))))[:2] == (work, run)
+
+
+def test_a_submission_is_written_checked_and_run_again(
+    tmp_path: Path, run_leaderboard: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (entry,) = write_entries(tmp_path / "mine", good=REPORT)
+    file = tmp_path / "good.json"
+    assert run_leaderboard("--entry", entry, "--submission", file)[0] == 0
+    problems = submission.check(file, entry)
+    assert problems == ["shapes-32, revisited, small: no result of seed 2, 3."]
+
+    words = ["leaderboard", "--check", file, "--entry", entry]
+
+    def check(*more: object) -> tuple[int, str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", list(map(str, [*words, "--run-dir", tmp_path / "runs", *more])))
+            capsys.readouterr()
+            code = leaderboard.main()
+        return code, capsys.readouterr().out
+
+    assert check() == (1, f"{file}: {problems[0]}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submission, "SEEDS", (1,))
+        patch.setattr(submission, "find_tasks", lambda names, camvid, voc: ([TASK], []))
+        assert check() == (0, f"{file}: no problem was found.\n")
+        code, said = check("--rerun")
+        assert code == 0
+        assert "seed 1, again: test_miou " in said
+        entry.write_text(entry.read_text() + "\n")
+        code, said = check("--rerun")
+        assert (code, said) == (1, f"{file}: code: good.py differs from what was submitted.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tasks", "moon"], "Unknown task 'moon'; valid: shapes-32"),
+        (["--tasks", "camvid"], "--tasks camvid needs --camvid FOLDER"),
+        (["--camvid", "data"], "--camvid is for --tasks camvid or camvid-sequences"),
+        (["--tasks"], "--tasks must name at least one"),
+        (["--submission", "x.json"], "--submission is of one entry"),
+        (["--rerun"], "--rerun goes with --check FILE"),
+        (["--check", "x.json", "--rerun"], "--check takes the file of the entry by --entry, which --rerun needs"),
+        (["--quick", "--budget", "large"], "--quick has the small budget"),
+    ],
+)
+def test_words_that_do_not_go_together_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    run_dir = ["--run-dir", str(tmp_path), "--out", str(tmp_path / "out.csv")]
+    monkeypatch.setattr("sys.argv", ["leaderboard", *run_dir, *words])
+    with pytest.raises(OptionError, match=said):
+        leaderboard.main()
