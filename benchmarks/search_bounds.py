@@ -4,7 +4,7 @@
     python -m benchmarks.search_bounds --camvid ../shared/data/camvid --seeds 1 2 3
     python -m benchmarks.search_bounds --splits 'train[:64]' 'train[:256]' --losses cross-entropy --learning-rates 2e-3
 
-Images, sizes, steps and batch are those of the leaderboard's runs of cross-entropy. What is best on the validation split
+Images, steps and batch are those of the leaderboard's runs of cross-entropy. What is best on the validation split
 is chosen; no test split is looked at. Runs that the results file holds are not run again.
 """
 
@@ -81,7 +81,7 @@ def case_of(arena: Arena, loss: str, learning_rate: float, split: str, seed: int
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
-    """mIoU and pixel accuracy on the validation split at the last step."""
+    """How good the run ended on the validation split at the last step."""
     last = read_curve(folder)[-1]
     return {name: last[name] for name in ("val_miou", "val_pixel_accuracy")}
 
