@@ -93,9 +93,9 @@ class Supervised(Algorithm):
 def lovasz_softmax(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The Lovász-Softmax loss (Berman et al., CVPR 2018, equations 9 to 12): 1 - IoU of each class, made convex.
 
-    For a class c, pixel i is wrong by m_i = |[target is c] - p_i(c)|. The loss is the Lovász extension of the set function
-    that gives 1 - IoU to a set of wrong pixels: m sorted, falling, times the increments of that function along the way.
-    It is the mean over the classes that the targets of the whole batch have.
+    For a class c, pixel i is wrong by m_i = |[target is c] - p_i(c)|. The loss is the Lovász extension of the set
+    function that gives 1 - IoU to a set of wrong pixels: m sorted, falling, times the increments of that function along
+    the way. It is the mean over the classes that the targets of the whole batch have.
 
     Args:
         probabilities: (B, C, H, W).

@@ -37,7 +37,7 @@ def counted_pixels(p: torch.Tensor, target: torch.Tensor) -> tuple[np.ndarray, n
 
 
 def convex_closure(wrong: np.ndarray, members: np.ndarray) -> float:
-    """The least mean of 1 - IoU over all mixtures of sets of wrong pixels in which pixel i is with probability wrong[i].
+    """The least mean of 1 - IoU over mixtures of sets of wrong pixels that hold pixel i with probability wrong[i].
 
     The Lovász extension of a submodular set function is its convex closure (Lovász, 1983), which is this linear program
     over all sets; it knows nothing of sorting.
