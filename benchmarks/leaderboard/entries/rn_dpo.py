@@ -19,8 +19,6 @@ What differs:
 - Their judge is noisy, and how pairs are mined from its ranking matters to them. Here the scores rank the samples of
   an image, and the best is paired with the worst, the second best with the second worst and so on. Scores decide who
   wins and nothing else; equal ones make no pair.
-- Without labels the policy starts from nothing, and preferences alone leave it with one class everywhere: a small
-  entropy bonus prevents that.
 """
 
 from __future__ import annotations
@@ -45,7 +43,6 @@ class Settings:
     num_samples: int = 16  # label maps for each image, an even number
     epochs: int = 4  # updates on one rollout
     beta: float = 1.0
-    entropy: float = 0.003  # coefficient of the bonus
     learning_rate: float = 1e-3
     max_grad_norm: float = 1.0
     num_reports: int = 10
@@ -127,10 +124,9 @@ def train(trial: Any) -> None:
         images, _, _, _, infos = envs.step(label_maps.transpose(0, 1).numpy())
         scores = torch.as_tensor(infos["final_info"]["scores"], dtype=torch.float32).T
         for _ in range(settings.epochs):
-            policy = policy_of(network, shown)
-            loss = rn_dpo_loss(policy.log_prob(label_maps) - reference, label_maps, scores, settings.beta)
+            log_ratios = policy_of(network, shown).log_prob(label_maps) - reference
             optimiser.zero_grad()
-            (loss - settings.entropy * policy.entropy().mean()).backward()
+            rn_dpo_loss(log_ratios, label_maps, scores, settings.beta).backward()
             nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
             optimiser.step()
     trial.report(predict)
