@@ -28,6 +28,9 @@ FILES = {
     "one class": "constant.py",
     "PPO template": "template.py",
     "PPO, actor and critic": "cleanrl_ppo.py",
+    "RL4Seg": "rl4seg.py",
+    "GRPO": "grpo.py",
+    "RN-DPO": "rn_dpo.py",
 }
 BATCH = 8  # images a step of the commands
 COMMANDS: dict[str, tuple[str, int]] = {
@@ -41,6 +44,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "SB3 PPO, dense, pixel ratio": ("agents.sb3 --algo ppo --ratio pixel", 16),
     "SB3 PPO, dense, image ratio": ("agents.sb3 --algo ppo --ratio image", 16),
     "SB3 A2C, dense": ("agents.sb3 --algo a2c", 16),
+    "reward tuning": ("agents.reward_tuning --label-steps 500 --samples-per-image 8", 8),  # sees labels: a bound
 }
 
 
