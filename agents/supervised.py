@@ -58,6 +58,8 @@ class Supervised(Algorithm):
         check_numbers(self, {}, ("learning_rate",))
         if self.loss_name not in ("cross_entropy", "lovasz", "soft_iou"):
             raise OptionError(f"Unknown loss {self.loss_name!r}; valid: cross_entropy, lovasz, soft_iou.")
+        if not 0 <= self.cross_entropy_share <= 1:
+            raise OptionError(f"cross_entropy_share must be between 0 and 1, got {self.cross_entropy_share}.")
         self.pixels = 1.0  # counted pixels, the mean over the micro-batches and processes of the update
 
     def env_options(self) -> dict[str, Any]:

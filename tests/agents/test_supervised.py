@@ -98,10 +98,16 @@ def test_the_algorithm_takes_the_loss_that_is_asked_for(name: Any, loss: Any) ->
     feedback = Feedback(target[:, None], torch.zeros(2, 1), None, [0, 1], [False] * 2, {"target": target})
     lesson = algorithm.observe(p.log(), feedback)
     algorithm.synchronise([lesson])
-    torch.testing.assert_close(algorithm.loss(p.log(), lesson, 0.0)[0], loss(p, target))
+    alone = algorithm.loss(p.log(), lesson, 0.0)[0]
+    torch.testing.assert_close(alone, loss(p, target))
+    algorithm.cross_entropy_share = 0.25
+    mixed = 0.25 * F.cross_entropy(p.log(), target, ignore_index=255) + 0.75 * alone
+    torch.testing.assert_close(algorithm.loss(p.log(), lesson, 0.0)[0], mixed)
 
 
-def test_an_unknown_loss_is_refused() -> None:
+def test_an_unknown_loss_or_share_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"cross_entropy_share must be between 0 and 1, got 1\.5"):
+        Supervised(loss_name="lovasz", cross_entropy_share=1.5)
     with pytest.raises(OptionError, match="Unknown loss 'dice'; valid: cross_entropy, lovasz, soft_iou"):
         Supervised(loss_name="dice")  # type: ignore[arg-type]
 
