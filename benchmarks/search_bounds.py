@@ -108,16 +108,16 @@ def main() -> None:
 
 def bounds_table(file: Path = RESULTS / "records" / "search_bounds.csv") -> Table:
     """Mean validation mIoU over the seeds: a line for a loss and labelled images, a column for a learning rate."""
-    groups: dict[tuple[str, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in read_rows(file, ["data", "loss", "labelled", "learning_rate", "seed", "val_miou"]):
-        key = row["data"], row["labelled"], row["loss"]
-        groups[key][float(row["learning_rate"])].append(float(row["val_miou"]))
+        group = row["data"], row["labelled"], row["loss"]
+        groups[group][float(row["learning_rate"])].append(float(row["val_miou"]))
     rates = sorted({rate for found in groups.values() for rate in found})
     lines = [["data", "labelled", "loss", "seeds", *(f"{rate:g}" for rate in rates)]]
-    for key, found in groups.items():
+    for group, found in groups.items():
         seeds = sorted({len(values) for values in found.values()})
         means = [f"{mean(found[rate]):.3f}" if rate in found else "" for rate in rates]
-        lines.append([*key, "–".join(map(str, seeds)), *means])
+        lines.append([*group, "–".join(map(str, seeds)), *means])
     return lines
 
 

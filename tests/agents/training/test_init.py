@@ -54,8 +54,7 @@ def start_of(run_dir: Path, **arguments: Any) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_starts_with_the_weights_of_another(first: Path, tmp_path: Path) -> None:
-    places = first, find_checkpoints(first)[-1], find_checkpoints(first)[-1] / "weights.safetensors"
-    for number, place in enumerate(places):
+    for number, place in enumerate((first, find_checkpoints(first)[-1] / "weights.safetensors")):
         found = start_of(tmp_path / str(number), init=place)
         for name, weights in weights_of(first).items():
             torch.testing.assert_close(found[name], weights, atol=1e-9, rtol=0)
