@@ -2,23 +2,27 @@
 
     python -m agents.weak_labels --env-id RSS-Shapes-ImageReward-v0
 
-Multiple-instance learning: an image is a bag of pixels, and it has a class if one of them does. The pixels' logits of a
-class are pooled by a smooth maximum (log-sum-exp, Pinheiro and Collobert, CVPR 2015), and the pooled logits are trained
-with binary cross-entropy on the tags. Tags and scores are different information: tags are C bits an image, once, and
-say what is there but never where; a score says how good a given label map is, as often as one asks. So this bound says
-what image-level supervision without any feedback on label maps is worth on the same images, network and steps.
+Multiple-instance learning: an image is a bag of pixels, and it has a class if one of them does. A pixel has one
+class, so the policy's probabilities p_i(c), which compete for it, are what both halves of the loss are about:
+
+- no pixel has a class that its image lacks: minus the mean over the pixels of log Σ_{c in tags} p_i(c);
+- every class that the image has is somewhere: minus the mean over the tags of log of a smooth maximum of p_i(c) over
+  the pixels, (mean_i p_i(c)^r)^(1/r), which is the log-sum-exp pooling of Pinheiro and Collobert (CVPR 2015) of log
+  p.
+
+The first is what constrained networks call suppression (Pathak et al., ICCV 2015), the second their lower bound on a
+size. Tags and scores are different information: tags are C bits an image, once, and say what is there but never
+where; a score says how good a given label map is, as often as one asks. So this bound says what image-level
+supervision without any feedback on label maps is worth on the same images, network and steps.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch.nn import functional as F
-
-from rss_env.errors import OptionError
 
 from .training.algorithm import Algorithm, score_metrics
 from .training.arguments import check_numbers
@@ -45,15 +49,11 @@ class WeakLabels(Algorithm):
 
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
-    pooling: Literal["log_sum_exp", "max", "mean"] = "log_sum_exp"
-    """how the logits of an image's pixels become one a class"""
     sharpness: float = 4.0
-    """log_sum_exp: 0 tends to the mean over the pixels, infinity to their maximum"""
+    """exponent of the smooth maximum over the pixels: 1 is their mean, infinity their maximum"""
 
     def __post_init__(self) -> None:
         check_numbers(self, {}, ("learning_rate", "sharpness"))
-        if self.pooling not in ("log_sum_exp", "max", "mean"):
-            raise OptionError(f"Unknown pooling {self.pooling!r}; valid: log_sum_exp, max, mean.")
 
     def env_options(self) -> dict[str, Any]:
         return {"samples_per_image": 1, "expose_target": True}
@@ -70,11 +70,11 @@ class WeakLabels(Algorithm):
     def loss(
         self, logits: torch.Tensor, lesson: Tags, progress: float
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
-        """Binary cross-entropy between the pooled logits and the tags."""
-        pooled = pool(logits, self.pooling, self.sharpness)
-        right = ((pooled > 0) == (lesson.tags > 0.5)).float().mean()
-        loss = F.binary_cross_entropy_with_logits(pooled, lesson.tags)
-        return loss, score_metrics(lesson.feedback) | {"train/tag_accuracy": right}
+        """Minus the log-likelihood of the tags, pixel by pixel and class by class."""
+        tags = lesson.tags
+        found = image_tags(logits.argmax(dim=1), logits.shape[1])
+        metrics = score_metrics(lesson.feedback) | {"train/tag_accuracy": (found == tags).float().mean()}
+        return tag_loss(logits, tags, self.sharpness), metrics
 
 
 def image_tags(targets: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -83,20 +83,23 @@ def image_tags(targets: torch.Tensor, num_classes: int) -> torch.Tensor:
     return torch.stack([torch.isin(classes, target) for target in targets]).float()
 
 
-def pool(logits: torch.Tensor, pooling: str, sharpness: float) -> torch.Tensor:
-    """One logit a class and image: (B, C, H, W) -> (B, C).
+def tag_loss(logits: torch.Tensor, tags: torch.Tensor, sharpness: float) -> torch.Tensor:
+    """The two halves of the module's loss, in equal parts.
 
     Args:
-        logits: of the pixels.
-        pooling: ``"max"``, ``"mean"``, or ``"log_sum_exp"``, log(mean(exp(r·z))) / r.
+        logits: (B, C, H, W).
+        tags: (B, C), 1 where an image has a class, else 0; an image without any, all of it ignored, teaches nothing.
         sharpness: r.
+
+    Returns:
+        Scalar, at least 0: in nats.
     """
-    flat = logits.flatten(2)
-    if pooling == "max":
-        return flat.amax(dim=2)
-    if pooling == "mean":
-        return flat.mean(dim=2)
-    return (torch.logsumexp(sharpness * flat, dim=2) - math.log(flat.shape[2])) / sharpness
+    log_p = logits.flatten(2).log_softmax(dim=1)  # (B, C, N)
+    known = tags.any(dim=1)
+    possible = log_p.masked_fill((tags == 0)[:, :, None], -1e9).logsumexp(dim=1).mean(dim=1)  # (B,)
+    somewhere = (torch.logsumexp(sharpness * log_p, dim=2) - math.log(log_p.shape[2])) / sharpness  # (B, C)
+    outside = -(possible * known).sum() / known.sum().clamp(min=1)
+    return outside - (somewhere * tags).sum() / tags.sum().clamp(min=1)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         dataset: name of the data set, such as ``"Shapes"``.
         level: ``"image"`` or ``"pixel"``: what the reward is given for; ``"outcome"`` in a world.
         root: folder of the data set; procedural ones take none.
-        split: name of the split.
+        split: name of the split, or part of it as Python slices, such as ``"train[:64]"`` or ``"train[::8]"``.
         image_size: (H, W) in pixels; None for the data set's default.
         resize: how photos reach that size: ``"pad"``, ``"crop"`` or ``"stretch"``.
         augment: ``"none"``, or some of these as a sequence or joined by commas, such as ``"flip,crop"``: ``"flip"``

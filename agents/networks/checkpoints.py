@@ -88,6 +88,24 @@ def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict
     return network.to(device), description
 
 
+def load_start(network: nn.Module, path: str | Path, num_classes: int, class_names: Sequence[str]) -> None:
+    """Puts the weights of another run into a network.
+
+    Args:
+        network: of the same kind as the one that was saved.
+        path: as for ``load_policy``.
+        num_classes: C of the environment.
+        class_names: its classes.
+
+    Raises:
+        CheckpointError: nothing there, damaged, or the weights of other classes or of another network.
+    """
+    file = find_weights(Path(path))
+    check_file(file, required=Path(path).is_dir())
+    check_classes(read_description(file), num_classes, path, class_names)
+    load_weights(network, file)
+
+
 def read_description(file: Path) -> dict[str, Any]:
     """The description that ``save_policy`` stored with the weights.
 

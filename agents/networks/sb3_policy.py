@@ -7,6 +7,8 @@ through SB3's extension points (a policy class, a distribution, a rollout buffer
 PPO's probability ratio of a whole label map is a product over H·W pixels: a small change of every pixel makes it huge
 or tiny, and clipping stops all learning. With ``pixel_ratio`` the log-probabilities stay one a pixel, (B, H·W), through
 the rollout buffer and the loss, so each pixel has a ratio, a clip and a share of the loss of its own.
+
+Where several environments show the same image, as with ``agents.sb3 --samples-per-image``, the network sees it once.
 """
 
 from __future__ import annotations
@@ -31,14 +33,16 @@ class PixelCategorical(Distribution):
     """Independent categorical distributions over the pixels of label maps.
 
     Args:
-        logits: (B, C, H, W).
+        logits: (U, C, H, W).
         pixel_ratio: keep log-probabilities apart, (B, H·W), instead of summing them over the pixels, (B,).
+        rows: int64 (B,), which of the U rows of the logits is whose; default: B = U, each its own.
     """
 
-    def __init__(self, logits: torch.Tensor, pixel_ratio: bool = False) -> None:
+    def __init__(self, logits: torch.Tensor, pixel_ratio: bool = False, rows: torch.Tensor | None = None) -> None:
         super().__init__()
-        self.log_probabilities = logits.flatten(2).log_softmax(dim=1)  # (B, C, H·W)
+        self.log_probabilities = logits.flatten(2).log_softmax(dim=1)  # (U, C, H·W)
         self.pixel_ratio = pixel_ratio
+        self.rows = torch.arange(len(logits), device=logits.device) if rows is None else rows
 
     def proba_distribution_net(self, *args: Any, **kwargs: Any) -> nn.Module:
         """Not needed: the logits come from the policy's network."""
@@ -50,21 +54,23 @@ class PixelCategorical(Distribution):
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Log-probability of flat label maps (B, H·W): (B,), or (B, H·W) with ``pixel_ratio``."""
-        chosen = self.log_probabilities.gather(1, x.long()[:, None])[:, 0]
+        _, classes, pixels = self.log_probabilities.shape
+        places = (self.rows[:, None] * classes + x.long()) * pixels + torch.arange(pixels, device=x.device)
+        chosen = self.log_probabilities.flatten().take(places)  # (B, H·W)
         return chosen if self.pixel_ratio else chosen.sum(dim=1)
 
     def entropy(self) -> torch.Tensor:
         """Mean entropy of the pixels in nats, (B,): a coefficient then means the same at every image size."""
-        return -(self.log_probabilities.exp() * self.log_probabilities).sum(dim=1).mean(dim=1)
+        return -(self.log_probabilities.exp() * self.log_probabilities).sum(dim=1).mean(dim=1)[self.rows]
 
     def sample(self) -> torch.Tensor:
         """Flat label maps, int64 (B, H·W); their seed is a number of torch's own generator."""
         seed = torch.randint(2**63 - 1, (1,), device=self.log_probabilities.device)
-        return sample_label_maps(self.log_probabilities[..., None], 1, seed).flatten(1).long()
+        return sample_label_maps(self.log_probabilities[self.rows, ..., None], 1, seed).flatten(1).long()
 
     def mode(self) -> torch.Tensor:
         """The most probable flat label maps, int64 (B, H·W)."""
-        return self.log_probabilities.argmax(dim=1)
+        return self.log_probabilities.argmax(dim=1)[self.rows]
 
     def actions_from_params(self, logits: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
         """Flat label maps of the distribution with these logits."""
@@ -117,6 +123,9 @@ class DensePolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.network = make_network(self.network_name, self.num_classes, self.network_options)
+        # What draws at random or mixes the images of a batch gives two copies of one image different logits.
+        apart = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+        self.once = not any(isinstance(module, apart) for module in self.network.modules())
         self.value_net = nn.Linear(2 * self.num_classes, 1)
         options: dict[str, Any] = {"lr": lr_schedule(1)} | self.optimizer_kwargs
         self.optimizer = self.optimizer_class(self.parameters(), **options)
@@ -132,12 +141,15 @@ class DensePolicy(ActorCriticPolicy):
     def _evaluate(self, obs: torch.Tensor) -> tuple[PixelCategorical, torch.Tensor]:
         """The distribution of the label maps and the value (B, 1)."""
         images = obs.permute(0, 2, 3, 1) if self.channels_first else obs
-        logits = self.network(images)  # (B, C, H, W)
-        distribution = PixelCategorical(logits, self.pixel_ratio)
+        rows = None
+        if self.once:
+            images, rows = distinct(images)
+        logits = self.network(images)  # (U, C, H, W)
+        distribution = PixelCategorical(logits, self.pixel_ratio, rows)
         with torch.no_grad():  # the critic looks at the actor's output and leaves its weights alone
             probabilities = logits.softmax(dim=1)
             features = torch.cat([probabilities.mean(dim=(2, 3)), probabilities.square().mean(dim=(2, 3))], dim=1)
-        return distribution, self.value_net(features)
+        return distribution, self.value_net(features if rows is None else features[rows])
 
     def forward(
         self, obs: torch.Tensor, deterministic: bool = False
@@ -164,6 +176,15 @@ class DensePolicy(ActorCriticPolicy):
 
     def _predict(self, observation: torch.Tensor, deterministic: bool = False) -> torch.Tensor:  # type: ignore[override]
         return self.get_distribution(observation).get_actions(deterministic=deterministic)
+
+
+def distinct(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The different images among (B, H, W, 3), and which of them each is, int64 (B,)."""
+    known: dict[bytes, int] = {}  # torch.unique would sort the images by their pixels
+    rows = [known.setdefault(image.tobytes(), len(known)) for image in images.cpu().numpy()]
+    first = dict(zip(reversed(rows), reversed(range(len(rows))), strict=True))  # of each row, its first image
+    places = torch.tensor([first[row] for row in range(len(known))], device=images.device)
+    return images[places], torch.tensor(rows, device=images.device)
 
 
 class PixelRolloutBuffer(RolloutBuffer):

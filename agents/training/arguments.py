@@ -95,6 +95,9 @@ class TrainArguments:
     network_options: JsonObject = field(default_factory=dict)
     """the network's own options, such as '{"width": 32}'"""
 
+    init: str | None = None
+    """run folder, checkpoint or .safetensors file whose weights the policy starts with; the network must be the same"""
+
     steps: int = 1000
     """optimiser steps"""
     batch_size: int = 8
@@ -130,7 +133,7 @@ class TrainArguments:
             self.reward = importable_name("reward", self.reward)
         if isinstance(self.augment, (tuple, list)):
             self.augment = ",".join(read_augment(self.augment)) or "none"
-        self.root, self.run_dir = (path and os.fspath(path) for path in (self.root, self.run_dir))
+        self.root, self.init, self.run_dir = (path and os.fspath(path) for path in (self.root, self.init, self.run_dir))
 
     def env_options(self) -> dict[str, Any]:
         """Keyword arguments of the environment, but for the split, the reward and what an algorithm adds."""

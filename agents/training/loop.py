@@ -25,7 +25,7 @@ from rss_env.wrappers.vector import FeedbackReward
 
 from ..errors import CheckpointError, JobError, RunFolderError
 from ..networks import Factory, check_network, make_network, name_of
-from ..networks.checkpoints import WEIGHTS, check_classes, load_weights, read_description
+from ..networks.checkpoints import WEIGHTS, check_classes, load_start, load_weights, read_description
 from ..networks.fine_tuning import make_optimiser
 from ..networks.policy import Policy
 from .algorithm import Algorithm
@@ -223,16 +223,19 @@ class _Trainer:
         return network.train()
 
     def _open_folder(self) -> None:
-        """A new run folder, or the one of the run that is resumed, whose last checkpoint is loaded."""
+        """A new run folder, or that of the run that is resumed, whose last checkpoint goes before ``init``."""
         run, job, folder = self.run, self.job, self.folder
         config = to_config(run, self.algorithm)
+        checkpoint: Path | None = None
         if run.resume:
             job.on_main(folder.lock)
             checkpoint, said = job.broadcast(job.on_main(folder.latest_whole_checkpoint)) or (None, None)
             if said and job.is_main:
                 print(said, file=sys.stderr)
-            if checkpoint is not None:
-                self._load(checkpoint)
+        if checkpoint is not None:
+            self._load(checkpoint)
+        elif run.init is not None:
+            load_start(self.network, run.init, self.num_classes, self.envs.metadata["class_names"])
         job.on_main(lambda: folder.write_config(config) if run.resume else folder.create(config))
         job.on_main(lambda: folder.rewind(self.step))
 

@@ -27,7 +27,7 @@ from rss_env.rendering import colourise
 
 KEY = ("entry", "task", "track", "budget", "seed")  # of the rows of one run
 COLUMNS = ("entry", "seed", "status", "final", "val_miou")  # that a report needs
-BOUNDS = ("cross-entropy", "image tags")  # they see no score: pixel labels, image tags
+BOUNDS = ("cross-entropy", "image tags", "reward tuning")  # they see labels, of pixels or of images
 COMMITTED = RESULTS / "leaderboard.csv"
 NAMES = {"miou": "mIoU", "score": "score"}  # of what a task is ranked by
 HEAD = [
@@ -48,8 +48,8 @@ NOTE = (
     "Metrics on the test split, evaluated once when training has ended, with those on the validation split at the last "
     "report next to them: interquartile mean over seeds, and its bootstrap interval on test. MiB: peak memory of the "
     "process tree, the mean over seeds. Regret: one minus the mean score of all label maps that were tried while "
-    "training. Cross-entropy sees pixel labels, and image tags sees which classes an image has: both are bounds, not "
-    "entries, and tags are other information than scores, not more or less of it."
+    "training. Cross-entropy sees pixel labels, reward tuning sees them before it sees scores, and image tags sees which "
+    "classes an image has: they are bounds, not entries, and tags are other information than scores, not more or less."
 )
 
 

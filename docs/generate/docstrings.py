@@ -43,8 +43,8 @@ def arguments_of(thing: Callable[..., object]) -> dict[str, Argument]:
 
     Example:
         >>> from rss_env.env import SegmentationEnv
-        >>> arguments_of(SegmentationEnv)["split"]
-        Argument(name='split', default='"train"', meaning='name of the split.')
+        >>> arguments_of(SegmentationEnv)["order"].default
+        '"random"'
     """
     meanings = {argument.arg_name: _line(argument.description) for argument in _parsed(thing).params}
     return {

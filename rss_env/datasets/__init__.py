@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from rss_env.datasets.photos import PhotoSource
 from rss_env.errors import DatasetError, OptionError
 
 __all__ = ["DATASETS", "IGNORE_INDEX", "DatasetInfo", "SegmentationDataset", "find_dataset", "load_dataset"]
+
+PART = re.compile(r"(?P<name>.+)\[(?P<part>\d*:\d*(?::\d*)?)\]")  # of a split, such as train[:64]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def load_dataset(
         name: a key of ``DATASETS``.
         root: folder of the data set; procedural data sets take none. ``~`` at its start is the user's home folder and
             ``~name`` that of another user, as in a shell; variables such as ``$HOME`` are not replaced.
-        split: name of the split.
+        split: name of the split, or part of it as Python slices: ``"train[:64]"`` its first 64 images, ``"train[::8]"``
+            every eighth.
         image_size: (H, W) in pixels; None for the data set's default.
         resize: how photos reach that size: ``"pad"`` (keep proportions, ignored border), ``"crop"`` (keep proportions,
             cut the centre) or ``"stretch"``.
@@ -137,7 +141,11 @@ def load_dataset(
     if unknown:
         valid = ", ".join(entry.options) or "(none)"
         raise OptionError(f"Unknown option {unknown[0]!r} for data set {name}; its own options: {valid}.")
-    if entry.generate is not None:
+    whole = PART.fullmatch(split)
+    if whole is not None:
+        data = load_dataset(name, root=root, split=whole["name"], image_size=size, resize=resize, **options)
+        data = part_of(data, split, whole["part"])
+    elif entry.generate is not None:
         if root is not None:
             raise DatasetError(f"{name} is procedural and takes no root, got root={str(root)!r}.")
         data = entry.generate(split, size, **options)
@@ -147,3 +155,22 @@ def load_dataset(
         data = load_cached(source, size, resize)
     recipe = functools.partial(load_dataset, name, root=root, split=split, image_size=size, resize=resize, **options)
     return dataclasses.replace(data, recipe=recipe)
+
+
+def part_of(data: SegmentationDataset, split: str, part: str) -> SegmentationDataset:
+    """Some images of a split.
+
+    Args:
+        data: the whole split.
+        split: what the part is called.
+        part: ``start:stop`` or ``start:stop:step``, each a number or empty.
+
+    Raises:
+        DatasetError: there is no image in it.
+    """
+    start, stop, step = (int(word) if word else None for word in (part + ":").split(":")[:3])
+    chosen = slice(start, stop, step)
+    if step == 0 or not data.ids[chosen]:
+        raise DatasetError(f"{split!r} holds no image: the split of {data.name} has {len(data):,}.")
+    targets = None if data.targets is None else data.targets[chosen]
+    return dataclasses.replace(data, split=split, images=data.images[chosen], targets=targets, ids=data.ids[chosen])

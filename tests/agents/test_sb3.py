@@ -15,7 +15,7 @@ from stable_baselines3 import A2C, PPO
 
 from agents.checksums import check_folder
 from agents.errors import CheckpointError
-from agents.networks.sb3_policy import DensePolicy, PixelCategorical, PixelRolloutBuffer
+from agents.networks.sb3_policy import DensePolicy, PixelCategorical, PixelRolloutBuffer, distinct
 from agents.sb3 import GroupBaseline, SB3Arguments, make_envs, predict_label_maps, train_sb3
 from rss_env.errors import OptionError
 from rss_env.integrations.sb3 import SegmentationVecEnv
@@ -54,6 +54,63 @@ def test_label_maps_follow_the_distribution() -> None:
     drawn = torch.nn.functional.one_hot(distribution.sample(), 4).float().mean(dim=0)  # (15, 4)
     p = logits.flatten(2).softmax(dim=1)[0].T
     assert ((drawn - p).abs() <= 6 * (p * (1 - p) / 20_000).sqrt()).all()
+
+
+def test_the_different_images_of_a_batch_and_whose_each_is() -> None:
+    images = torch.randint(0, 256, (3, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    batch = images[torch.tensor([1, 0, 1, 2, 0, 1])]
+    found, rows = distinct(batch.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1))  # in any memory format
+    assert rows.tolist() == [0, 1, 0, 2, 1, 0]
+    assert torch.equal(found, images[torch.tensor([1, 0, 2])])
+
+
+def dense_policy(ratio: str, **options: Any) -> DensePolicy:
+    """A policy for images of 4×5 pixels and 3 classes."""
+    torch.manual_seed(0)
+    images, label_maps = spaces.Box(0, 255, (4, 5, 3), np.uint8), spaces.MultiDiscrete([3] * 20)
+    return DensePolicy(images, label_maps, lambda _: 1e-3, pixel_ratio=ratio == "pixel", **options)
+
+
+@pytest.mark.parametrize("ratio", ["image", "pixel"])
+def test_an_image_that_is_shown_several_times_is_seen_once_and_nothing_else_changes(ratio: str) -> None:
+    once, apart = dense_policy(ratio), dense_policy(ratio)
+    apart.once = False
+    seen: list[int] = []
+    once.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    images = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    batch = images[torch.tensor([0, 1, 0, 0, 1])]
+    outputs = []
+    for policy in (once, apart):
+        torch.manual_seed(2)
+        label_maps, values, log_probs = policy(batch)
+        again, log_probs_again, entropy = policy.evaluate_actions(batch, label_maps)
+        most_probable = policy(batch, deterministic=True)[0]
+        weights = torch.arange(1.0, 6.0)  # each copy pulls at the weights by itself
+        pull = log_probs_again.reshape(5, -1).sum(1) + entropy + again[:, 0]
+        (weights * pull).sum().backward()
+        gradients = [weight.grad for weight in policy.parameters()]
+        outputs.append([label_maps, values, log_probs, again, log_probs_again, entropy, most_probable, *gradients])
+    assert seen == [2, 2, 2]
+    assert torch.equal(outputs[0][0], outputs[1][0])  # the draws, bit by bit
+    assert (outputs[0][0][0] != outputs[0][0][2]).any()  # copies of an image have draws of their own
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_whose_copies_of_an_image_differ_sees_all_of_them() -> None:
+    policy = dense_policy("pixel", network="tests.agents.test_sb3:WithDropout")
+    seen: list[int] = []
+    policy.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    policy(torch.zeros((3, 4, 5, 3), dtype=torch.uint8))
+    assert seen == [3]
+
+
+class WithDropout(torch.nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head, self.dropout = torch.nn.Conv2d(3, num_classes, 1), torch.nn.Dropout()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropout(images.permute(0, 3, 1, 2).float()))
 
 
 @pytest.mark.parametrize("algo", [PPO, A2C])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.training import Feedback, train
-from agents.weak_labels import WeakLabels, image_tags, pool
+from agents.weak_labels import WeakLabels, image_tags, tag_loss
 from rss_env.errors import OptionError
 
 
@@ -28,17 +28,48 @@ def test_tags_are_the_classes_that_occur_and_ignored_pixels_are_none(classes: in
     assert tags.shape == (3, classes)
 
 
-def test_pooling_lies_between_mean_and_maximum_and_tends_to_them() -> None:
-    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mean, largest = pool(logits, "mean", 1.0), pool(logits, "max", 1.0)
-    torch.testing.assert_close(mean, logits.mean(dim=(2, 3)))
-    torch.testing.assert_close(largest, logits.amax(dim=(2, 3)))
-    smooth = pool(logits, "log_sum_exp", 4.0)
-    expected = [[math.log(np.exp(4 * plane).mean()) / 4 for plane in image] for image in logits.numpy()]
-    np.testing.assert_allclose(smooth.numpy(), expected)
-    assert ((mean < smooth) & (smooth < largest)).all()
-    torch.testing.assert_close(pool(logits, "log_sum_exp", 1e-6), mean, atol=1e-5, rtol=0)
-    torch.testing.assert_close(pool(logits, "log_sum_exp", 1e4), largest, atol=1e-3, rtol=0)
+def by_hand(logits: np.ndarray, tags: np.ndarray, r: float) -> float:
+    """The loss from its definition, pixel by pixel; logits (B, C, N)."""
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    outside, somewhere = [], []
+    for b in range(len(p)):
+        has = [c for c in range(p.shape[1]) if tags[b, c]]
+        if has:
+            outside.append(np.mean([-math.log(sum(p[b, c, i] for c in has)) for i in range(p.shape[2])]))
+        somewhere += [-math.log(np.mean([p[b, c, i] ** r for i in range(p.shape[2])]) ** (1 / r)) for c in has]
+    return (np.mean(outside) if outside else 0.0) + (np.mean(somewhere) if somewhere else 0.0)
+
+
+@given(st.lists(st.booleans(), min_size=6, max_size=6), st.floats(0.5, 8), st.integers(0, 2**31))
+def test_the_loss_is_minus_the_log_likelihood_of_the_tags(tags: list[bool], sharpness: float, seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(0, 2, (2, 3, 2, 4))
+    told = np.array(tags, float).reshape(2, 3)
+    found = tag_loss(torch.from_numpy(logits), torch.from_numpy(told), sharpness)
+    assert found.item() == pytest.approx(by_hand(logits.reshape(2, 3, 8), told, sharpness), abs=1e-9)
+
+
+def test_label_maps_that_have_the_classes_of_the_tags_cost_little_and_others_much() -> None:
+    tags = torch.tensor([[1.0, 0.0, 1.0]])
+
+    def loss(label_map: list[int]) -> float:
+        logits = 50 * torch.nn.functional.one_hot(torch.tensor([[label_map]]), 3).permute(0, 3, 1, 2).float()
+        return tag_loss(logits, tags, 4.0).item()
+
+    one_of_four = math.log(4) / 4  # a class of one pixel: -log of (1/4)^(1/4), and half of the mean over two tags
+    full = -math.log(3 / 4) / 4
+    assert loss([0, 0, 0, 2]) == pytest.approx((one_of_four + full) / 2, abs=1e-5)
+    assert loss([0, 0, 2, 2]) < 1
+    assert loss([0, 0, 0, 0]) > 10  # a class is missing
+    assert loss([0, 1, 2, 2]) > 10  # a pixel has a class that the image lacks
+
+
+def test_its_gradient_is_finite_where_all_pixels_are_ignored_or_certain() -> None:
+    logits = torch.tensor([100.0, 0, 0]).view(1, 3, 1, 1).repeat(2, 1, 2, 2).requires_grad_()
+    tag_loss(logits, torch.tensor([[0.0, 0, 0], [0, 1, 0]]), 4.0).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[0] == 0).all()
+    assert (logits.grad[1, 1] < 0).all()
 
 
 def earn(target: torch.Tensor, score: float) -> Feedback:
@@ -51,14 +82,13 @@ def earn(target: torch.Tensor, score: float) -> Feedback:
 def test_it_learns_from_the_tags_only_and_logs_the_scores() -> None:
     target = torch.tensor([[[0, 0, 2]], [[1, 255, 1]]], dtype=torch.uint8)
     logits = torch.randn(2, 4, 1, 3, generator=torch.Generator().manual_seed(0))
-    algorithm = WeakLabels(pooling="max")
+    algorithm = WeakLabels(sharpness=2.0)
     lesson = algorithm.observe(logits, earn(target, 0.25))
     assert lesson.tags.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0]]
     loss, metrics = algorithm.loss(logits, lesson, 0.0)
-    p = logits.double().amax(dim=(2, 3)).sigmoid().numpy()
-    tags = lesson.tags.numpy()
-    assert loss.item() == pytest.approx(-np.log(np.where(tags == 1, p, 1 - p)).mean(), rel=1e-5)
-    assert float(metrics["train/tag_accuracy"]) == ((p > 0.5) == (tags == 1)).mean()
+    assert loss.item() == pytest.approx(by_hand(logits.double().flatten(2).numpy(), lesson.tags.numpy(), 2), rel=1e-5)
+    found = [[float(c in drawn) for c in range(4)] for drawn in logits.argmax(dim=1).flatten(1).tolist()]
+    assert float(metrics["train/tag_accuracy"]) == (np.array(found) == lesson.tags.numpy()).mean()
     assert metrics["reward/mean"] == 0.25
 
     moved = algorithm.observe(logits, earn(target.flip(2), 0.75))  # the same tags, other places and scores
@@ -74,11 +104,10 @@ def test_arguments_that_are_out_of_range_are_rejected(arguments: dict[str, Any])
         WeakLabels(**arguments)
 
 
-@pytest.mark.parametrize("pooling", ["log_sum_exp", "max", "mean"])
-def test_it_trains_and_its_own_label_maps_are_the_only_ones_scored(pooling: Any, tmp_path: Path) -> None:
+def test_it_trains_and_its_own_label_maps_are_the_only_ones_scored(tmp_path: Path) -> None:
     result = train(
         "RSS-Shapes-ImageReward-v0",
-        WeakLabels(pooling=pooling),
+        WeakLabels(),
         network_options={"width": 8},
         image_size=(16, 16),
         env_kwargs={"num_images": 8},
