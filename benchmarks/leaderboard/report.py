@@ -48,8 +48,9 @@ NOTE = (
     "Metrics on the test split, evaluated once when training has ended, with those on the validation split at the last "
     "report next to them: interquartile mean over seeds, and its bootstrap interval on test. MiB: peak memory of the "
     "process tree, the mean over seeds. Regret: one minus the mean score of all label maps that were tried while "
-    "training. Cross-entropy sees pixel labels, reward tuning sees them before it sees scores, and image tags sees which "
-    "classes an image has: they are bounds, not entries, and tags are other information than scores, not more or less."
+    "training. Cross-entropy sees pixel labels, reward tuning sees them before it sees scores, and image tags sees "
+    "which classes an image has: they are bounds, not entries, and tags are other information than scores, not more or "
+    "less of it."
 )
 
 
