@@ -1,8 +1,8 @@
 """The search for the strongest bound: losses on pixel labels, learning rates and numbers of labelled images.
 
     python -m benchmarks.search_bounds
-    python -m benchmarks.search_bounds --camvid ../shared/data/camvid --seeds 1 2 3
-    python -m benchmarks.search_bounds --splits 'train[:64]' 'train[:256]' --losses cross-entropy --learning-rates 2e-3
+    python -m benchmarks.search_bounds --tasks camvid --camvid ../shared/data/camvid --seeds 1 2 3
+    python -m benchmarks.search_bounds --splits '[:64]' '[:256]' --losses cross-entropy --learning-rates 2e-3
 
 Images, steps and batch are those of the leaderboard's runs of cross-entropy. What is best on the validation split
 is chosen; no test split is looked at. Runs that the results file holds are not run again.
@@ -21,8 +21,9 @@ import tyro
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks.comparison import Case, run_cases
-from benchmarks.leaderboard.arenas import Arena, arenas
+from benchmarks.leaderboard.own_entries import command_of
 from benchmarks.results_file import RESULTS, Table, read_rows
+from benchmarks.tasks import Setting, find_tasks
 from benchmarks.training_runs import read_curve
 from rss_env.errors import OptionError
 
@@ -33,8 +34,6 @@ LOSSES = {
     "soft IoU": ["--loss", "soft_iou"],
     "soft IoU + cross-entropy": ["--loss", "soft_iou", "--cross-entropy-share", "0.5"],
 }
-BATCH = 8  # images a step
-QUERIES_A_STEP = 8 * BATCH  # of the entry with the most steps, which cross-entropy takes as well
 
 
 @dataclass
@@ -45,12 +44,16 @@ class SearchArguments:
     """losses to run"""
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     """peaks of the one-cycle schedule"""
-    splits: tuple[str, ...] = ("train",)
-    """labelled images, such as train and train[:64]"""
+    splits: tuple[str, ...] = ("",)
+    """labelled images, as a slice of the task's, such as [:64] and [::8]; default: all"""
     seeds: tuple[int, ...] = (1,)
     """seeds to run"""
+    tasks: tuple[str, ...] = ("shapes-32",)
+    """tasks of the leaderboard"""
     camvid: str | None = None
-    """folder of CamVid, which then is run instead of the procedural environment"""
+    """folder of CamVid, for the tasks camvid and camvid-sequences"""
+    voc: str | None = None
+    """folder of PASCAL VOC 2012 with the split trainaug, for the task voc"""
     parallel: int = 1
     """runs at once, one thread each"""
     run_dir: str = "runs/search_bounds"
@@ -59,25 +62,23 @@ class SearchArguments:
     """results file"""
 
 
-def case_of(arena: Arena, loss: str, learning_rate: float, split: str, seed: int) -> Case:
-    """One run."""
-    steps = arena.budget // QUERIES_A_STEP
-    size = tuple(map(str, arena.image_size))
+def case_of(setting: Setting, loss: str, learning_rate: float, labelled: str, seed: int) -> Case:
+    """One run: that of cross-entropy in the leaderboard, but for the loss, its rate and the images."""
+    words = command_of("cross-entropy", setting, seed)
+    split = setting.task.train_split + labelled
     columns = {
-        "data": arena.name,
+        "data": setting.task.name,
         "loss": loss,
         "labelled": split,
         "learning_rate": f"{learning_rate:g}",
         "seed": str(seed),
-        "image_size": "x".join(size),
-        "steps": str(steps),
+        "image_size": "x".join(map(str, setting.task.image_size)),
+        "steps": words[words.index("--steps") + 1],
     }
-    words = ["agents.supervised", "--env-id", arena.env_id, "--image-size", *size, "--split", split]
-    if arena.options.get("root"):
-        words += ["--root", arena.options["root"]]
-    words += ["--steps", str(steps), "--batch-size", str(BATCH), "--seed", str(seed), "--eval-every", "0"]
-    words += ["--learning-rate", f"{learning_rate:g}", *LOSSES[loss]]
-    return Case(columns, words)
+    if "--split" in words:
+        place = words.index("--split")
+        del words[place : place + 2]
+    return Case(columns, [*words, "--split", split, "--learning-rate", f"{learning_rate:g}", *LOSSES[loss]])
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
@@ -93,10 +94,12 @@ def main() -> None:
     unknown = [loss for loss in args.losses if loss not in LOSSES]
     if unknown or not args.losses or not args.splits:
         raise OptionError(f"losses must be some of {', '.join(LOSSES)}, got {', '.join(unknown) or 'none'}.")
-    arena = arenas(args.camvid)[-1]
+    tasks, left_out = find_tasks(args.tasks, args.camvid, args.voc)
+    print(*left_out, sep="\n", end="\n" if left_out else "")
     cases = [
-        case_of(arena, loss, rate, split, seed)
+        case_of(Setting(task), loss, rate, split, seed)
         for seed in args.seeds
+        for task in tasks
         for split in args.splits
         for loss in args.losses
         for rate in args.learning_rates
@@ -108,12 +111,12 @@ def main() -> None:
 
 def bounds_table(file: Path = RESULTS / "records" / "search_bounds.csv") -> Table:
     """Mean validation mIoU over the seeds: a line for a loss and labelled images, a column for a learning rate."""
-    groups: dict[tuple[str, str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_rows(file, ["data", "loss", "labelled", "learning_rate", "seed", "val_miou"]):
-        group = row["data"], row["labelled"], row["loss"]
-        groups[group][float(row["learning_rate"])].append(float(row["val_miou"]))
+    groups: dict[tuple[str, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_rows(file, ["data", "steps", "loss", "labelled", "learning_rate", "seed", "val_miou"]):
+        key = row["data"], row["steps"], row["labelled"], row["loss"]
+        groups[key][float(row["learning_rate"])].append(float(row["val_miou"]))
     rates = sorted({rate for found in groups.values() for rate in found})
-    lines = [["data", "labelled", "loss", "seeds", *(f"{rate:g}" for rate in rates)]]
+    lines = [["data", "steps", "labelled", "loss", "seeds", *(f"{rate:g}" for rate in rates)]]
     for group, found in groups.items():
         seeds = sorted({len(values) for values in found.values()})
         means = [f"{mean(found[rate]):.3f}" if rate in found else "" for rate in rates]

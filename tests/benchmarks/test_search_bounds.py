@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,32 +10,34 @@ import pytest
 from agents.supervised import Supervised
 from agents.training.command import parse_command
 from benchmarks import search_bounds
-from benchmarks.leaderboard.arenas import arenas
 from benchmarks.search_bounds import LOSSES, bounds_table, case_of
+from benchmarks.tasks import CAMVID, SHAPES_32, VOC, Setting
 from rss_env.errors import OptionError
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_case_trains_with_its_loss_as_long_as_the_leaderboard_does(loss: str) -> None:
-    shapes, camvid = arenas("data/camvid")
-    case = case_of(shapes, loss, 4e-3, "train[:64]", 2)
+    case = case_of(Setting(SHAPES_32), loss, 4e-3, "[:64]", 2)
     assert case.columns["learning_rate"] == "0.004"
     command = parse_command(Supervised, [*case.command[1:], "--run-dir", "run"])
     algorithm, run = command.algorithm, command.run
-    assert (algorithm.learning_rate, run.split, run.seed, run.steps) == (4e-3, "train[:64]", 2, 500)
+    assert (algorithm.learning_rate, run.split, run.seed, run.steps) == (4e-3, "train[:64]", 2, 1000)
     assert algorithm.loss_name.replace("soft_iou", "soft IoU").replace("_", "-") == loss.partition(" +")[0]
     assert (algorithm.cross_entropy_share == 0.5) == ("+ cross" in loss)
-    photos = parse_command(Supervised, [*case_of(camvid, loss, 4e-3, "train", 2).command[1:], "--run-dir", "run"]).run
-    assert (photos.root, photos.image_size, photos.steps) == ("data/camvid", (48, 64), 1000)
+    for task, size, split in ((CAMVID, (48, 64), "train"), (VOC, (64, 64), "trainaug")):
+        photos = replace(task, options={"root": "data/photos"})
+        words = case_of(Setting(photos), loss, 4e-3, "", 2).command
+        run = parse_command(Supervised, [*words[1:], "--run-dir", "run"]).run
+        assert (run.root, run.image_size, run.steps, run.split) == ("data/photos", size, 1000, split)
 
 
 def test_the_table_has_the_mean_over_the_seeds(tmp_path: Path) -> None:
-    lines = ["data,loss,labelled,learning_rate,seed,val_miou", "shapes,lovasz,train,0.004,1,0.5"]
-    lines += ["shapes,lovasz,train,0.001,1,0.25", "shapes,lovasz,train,0.001,2,0.5"]
+    lines = ["data,steps,loss,labelled,learning_rate,seed,val_miou", "shapes-32,9,lovasz,train,0.004,1,0.5"]
+    lines += ["shapes-32,9,lovasz,train,0.001,1,0.25", "shapes-32,9,lovasz,train,0.001,2,0.5"]
     (tmp_path / "search.csv").write_text("\n".join([*lines, ""]))
     head, line = bounds_table(tmp_path / "search.csv")
-    assert head == ["data", "labelled", "loss", "seeds", "0.001", "0.004"]
-    assert line == ["shapes", "train", "lovasz", "1–2", "0.375", "0.500"]
+    assert head == ["data", "steps", "labelled", "loss", "seeds", "0.001", "0.004"]
+    assert line == ["shapes-32", "9", "train", "lovasz", "1–2", "0.375", "0.500"]
 
 
 def test_an_unknown_loss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
