@@ -51,6 +51,7 @@ RECORDS = (
     "camvid_176x240",
     "search_formula",
     "search_boundary_f1",
+    "search_region_posterior",
     "replay_crops",
 )
 TABLES: dict[str, Callable[[], Table]] = {
