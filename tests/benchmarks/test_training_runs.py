@@ -129,12 +129,12 @@ def test_ctrl_c_while_runs_are_submitted_ends_those_that_are_running(
 
     class Interrupted(ThreadPoolExecutor):
         def submit(self, *args: Any, **kwargs: Any) -> Any:
-            if args[1] == 1:
+            if args[0].run == 1:
                 assert running.wait(60)
                 signal.raise_signal(signal.SIGINT)
             return super().submit(*args, **kwargs)
 
-    monkeypatch.setattr("benchmarks.training_runs.ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr("benchmarks.executors.threads.ThreadPoolExecutor", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_numbers(tmp_path, 5, work, finished)
     assert ended == [0]  # by Ctrl-C and not after its time
