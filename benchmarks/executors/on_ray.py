@@ -22,11 +22,14 @@ class RayExecutor:
     """Gives the cluster so many tasks at a time; the tasks of a process that dies end with it."""
 
     def __init__(self, parallel: int, options: Mapping[str, Any]) -> None:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        variables = {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "RAY_kill_child_processes_on_worker_exit": "0",  # kills those only that see to the end of all others
+        }
         try:
             ray.init(
                 address=os.environ.get("RAY_ADDRESS", "auto"),
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                runtime_env={"env_vars": variables},
                 log_to_driver=False,
                 logging_level="ERROR",
                 ignore_reinit_error=True,

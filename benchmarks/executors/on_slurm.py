@@ -47,7 +47,7 @@ class SlurmExecutor:
                 folder, cluster=cluster, slurm_max_num_timeout=settings.pop("slurm_max_num_timeout")
             )
             self._executor.update_parameters(**settings)
-        except (NameError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:  # submitit asserts types
             raise OptionError(f"--engine slurm: {error}") from error
         self._most = parallel if cluster == "local" else None  # SLURM itself keeps to it
         self._jobs: dict[submitit.Job[Any], int] = {}
