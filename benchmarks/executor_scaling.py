@@ -24,9 +24,10 @@ from agents.training.arguments import JsonObject, check_numbers, check_object
 from agents.training.command import run_command
 from benchmarks.executors import Engine, make_executor
 from benchmarks.processes import Processes
-from benchmarks.results_file import RESULTS, add_rows, check_writable, provenance
+from benchmarks.results_file import RESULTS, Table, add_rows, check_writable, provenance, results_of
 from benchmarks.training_runs import run_all
 
+OUT = RESULTS / "executors.csv"
 KEY = ["what", "engine", "at_once", "count", "device"]
 
 
@@ -48,7 +49,7 @@ class ScalingArguments:
     """processes that write at once"""
     adds: int = 20
     """times that each of them adds ten rows"""
-    out: str = str(RESULTS / "executors.csv")
+    out: str = str(OUT)
     """results file"""
 
 
@@ -150,6 +151,14 @@ def measure_writers(writers: int, adds: int, rows: int) -> dict[str, Any]:
         "overhead_milliseconds": round(1e3 * seconds / (writers * adds)),
         "cpu_milliseconds": round(1e3 * cpu / (writers * adds)),
     }
+
+
+def scaling_table() -> Table:
+    """The committed measurements."""
+    rows = results_of(OUT, "benchmarks.executor_scaling", KEY)
+    head = ["", "engine", "at once", "runs or writes", "ms beyond the work", "ms of CPU"]
+    names = ("what", "engine", "at_once", "count", "overhead_milliseconds", "cpu_milliseconds")
+    return [head, *([row[name] for name in names] for row in rows)]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Generic
@@ -25,6 +26,7 @@ class OnNode(Generic[Value]):
 
     def __call__(self) -> Value:
         os.chdir(self.folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores it
         self._processes = Processes()
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(self.call, self._processes)
