@@ -27,6 +27,7 @@ class OnNode(Generic[Value]):
     def __call__(self) -> Value:
         os.chdir(self.folder)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it, for processes of the call as well
         self._processes = Processes()
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(self.call, self._processes)
