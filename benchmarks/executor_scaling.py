@@ -156,8 +156,8 @@ def measure_writers(writers: int, adds: int, rows: int) -> dict[str, Any]:
 def scaling_table() -> Table:
     """The committed measurements."""
     rows = results_of(OUT, "benchmarks.executor_scaling", KEY)
-    head = ["", "engine", "at once", "runs or writes", "ms beyond the work", "ms of CPU"]
-    names = ("what", "engine", "at_once", "count", "overhead_milliseconds", "cpu_milliseconds")
+    head = ["", "engine", "at once", "runs or writes", "seconds", "ms beyond the work", "ms of CPU"]
+    names = ("what", "engine", "at_once", "count", "seconds", "overhead_milliseconds", "cpu_milliseconds")
     return [head, *([row[name] for name in names] for row in rows)]
 
 
