@@ -85,7 +85,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "capabilities_likelihood": capabilities_table("likelihood"),
     "leaderboard_shapes": ranking_table("shapes-32"),
     "executors": executor_scaling.scaling_table,
-    "leaderboard_shapes": ranking_table("shapes"),
     "leaderboard_camvid": ranking_table("camvid"),
 }
 

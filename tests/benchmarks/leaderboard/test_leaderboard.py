@@ -83,7 +83,7 @@ def test_others_go_on_after_an_entry_that_fails_and_only_missing_runs_are_run(
     write_entries(tmp_path / "mine", bad=REPORT)
     assert run_leaderboard("--entry", *entries) == (0, "")
     assert (tmp_path / "out.csv").read_bytes() == before
-    result_file(tmp_path / "runs" / "bad-shapes-32-revisited-small-1").write_text("[]")  # of a leaderboard that was killed
+    result_file(tmp_path / "runs" / "bad-shapes-32-revisited-small-1").write_text("[]")  # a killed one left it
     run_leaderboard("--entry", *entries, "--again", "bad")
     assert [row["entry"] for row in read_rows(tmp_path / "out.csv")] == ["good", "bad"]
     assert {row["status"] for row in read_rows(tmp_path / "out.csv")} == {"ok"}
