@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of linux/prctl.h
 PATIENCE = 5.0  # seconds that killed processes may take to be gone
 
 
@@ -27,10 +27,13 @@ def lead(work: Callable[[], None]) -> NoReturn:
     This process adopts what loses its parent. Its exit code, or the signal that ends it, is that of the child. The end
     of its standard input ends everything; the child reads an empty one.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    leader = os.getpid()
     child = os.fork()
     if child == 0:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # this process may be killed and have no time for that
+        if os.getppid() != leader:  # it was, before
+            os.kill(os.getpid(), signal.SIGKILL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
@@ -51,6 +54,12 @@ def lead(work: Callable[[], None]) -> NoReturn:
         reaped, status = os.waitpid(-1, 0)
     kill_descendants(os.getpid())
     end_like(os.waitstatus_to_exitcode(status))
+
+
+def prctl(option: int, value: int) -> None:
+    """Sets an option of this process, where there is such a thing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def end_like(code: int) -> NoReturn:

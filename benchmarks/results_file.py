@@ -13,7 +13,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -155,15 +155,17 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, lock: bool = True) -> Iterator[Path]:
     """Gives a file next to ``path`` to write, which replaces it at the end; after an error ``path`` is as it was.
 
-    Other processes that replace ``path`` wait meanwhile.
+    Args:
+        path: need not exist.
+        lock: let other processes that replace ``path`` wait meanwhile; False where there are none.
 
     Raises:
         OSError: the folder cannot be written or locked; it names ``path``.
     """
-    with locked(path), _replacing(path) as temporary:
+    with locked(path) if lock else nullcontext(), _replacing(path) as temporary:
         yield temporary
 
 

@@ -17,6 +17,7 @@ import tyro
 from agents.training.command import run_command
 from benchmarks import (
     agent_step,
+    executor_scaling,
     kernel_resources,
     kernels,
     outcomes,
@@ -83,6 +84,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "capabilities": capabilities_table("summary"),
     "capabilities_likelihood": capabilities_table("likelihood"),
     "leaderboard_shapes": ranking_table("shapes-32"),
+    "executors": executor_scaling.scaling_table,
     "leaderboard_camvid": ranking_table("camvid"),
 }
 

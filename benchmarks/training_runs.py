@@ -1,27 +1,29 @@
 """The runner of training commands: every run has its own process and run folder and is resumed where it stopped.
 
-A suite calls ``run_all``, the place for an executor other than threads; each of its runs calls ``train`` and then
+A suite calls ``run_all`` with an executor (``benchmarks.executors``); each of its runs calls ``train`` and then
 ``read_curve``.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
 from agents.training.run_folder import RunFolder
+from benchmarks.executors import Executor
+from benchmarks.executors.threads import ThreadExecutor
 from benchmarks.memory import PeakMemory
 from benchmarks.processes import Processes
-from benchmarks.results_file import locked
+from benchmarks.results_file import locked, replacing
 from rss_env.evaluation import METRICS
 
 POLL = 1.0  # seconds between looks at the runs of other processes
@@ -34,6 +36,55 @@ class RunFailed(RuntimeError):
     """A training command stopped with an error; the message holds its exit code and the reason that it gave."""
 
 
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What became of a run that was given to a worker.
+
+    Attributes:
+        claimed: whether the worker had the run folder for itself; if not, another process is doing the run.
+        result: of the work; None if the results held the run already.
+        error: that the work raised.
+    """
+
+    claimed: bool = True
+    result: Result | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Claim(Generic[Run, Result]):
+    """Does a run unless another process is doing it; what a worker gets.
+
+    The result is in a file next to the run folder before the run folder is free for others, and goes when the results
+    hold it: a result whose taker was killed is there for the next.
+    """
+
+    run: Run
+    folder: Path
+    is_done: Callable[[Run], bool]
+    work: Callable[[Run, Processes], Result]
+
+    def __call__(self, processes: Processes) -> Outcome[Result]:
+        try:
+            with locked(self.folder, wait=False) as claimed:
+                if not claimed:
+                    return Outcome(claimed=False)
+                if self.is_done(self.run):
+                    return Outcome()
+                with suppress(FileNotFoundError, ValueError):  # a damaged one is none
+                    return Outcome(result=json.loads(result_file(self.folder).read_text(encoding="utf-8")))
+                result = self.work(self.run, processes)
+                if processes.stopped:  # and what the work gave may come from that
+                    raise KeyboardInterrupt
+                with replacing(result_file(self.folder), lock=False) as file:
+                    file.write_text(json.dumps(result), encoding="utf-8")
+                return Outcome(result=result)
+        except Exception as error:  # an executor may have its own way with those that leave a worker
+            if processes.stopped:
+                raise KeyboardInterrupt from error
+            return Outcome(error=error)
+
+
 def run_all(
     runs: Iterable[Run],
     folder: Callable[[Run], Path],
@@ -41,6 +92,7 @@ def run_all(
     work: Callable[[Run, Processes], Result],
     finished: Callable[[Run, Result | None], None],
     parallel: int,
+    executor: Executor | None = None,
 ) -> None:
     """Does the work of every run, a few at once, and shares it with other processes that use the same run folders.
 
@@ -49,42 +101,49 @@ def run_all(
     An error or Ctrl-C cancels the runs that wait, and ends those that are running, with time for a last checkpoint.
 
     Args:
-        runs: what the functions are called with, most of them in threads.
-        folder: the run folder of a run.
-        is_done: whether the results hold a run, which another process may have added.
-        work: does a run and gives its result; it starts its processes in the ``Processes`` that it gets.
+        runs: what the functions are called with.
+        folder: the run folder of a run, which every worker sees.
+        is_done: whether the results hold a run, which another process may have added; called by workers.
+        work: does a run and gives its result, which JSON can hold; it starts its processes in the ``Processes`` that it
+            gets. Called by workers: for those in other processes runs, ``is_done`` and ``work`` can be pickled.
         finished: adds a result to the results, one at a time; None if another process did the run.
-        parallel: runs at once.
+        parallel: runs at once, of threads.
+        executor: of the workers; None: threads.
     """
-    processes, one_at_a_time = Processes(), threading.Lock()
-
-    def do(run: Run) -> bool:
-        """Does a run unless another process has claimed it; gives whether the results hold it now."""
-        with locked(folder(run), wait=False) as claimed:
-            if not claimed:
-                return False
-            result = None if is_done(run) else work(run, processes)
-            if processes.stopped:  # and what the work gave may come from that
-                raise KeyboardInterrupt
-            with one_at_a_time:
-                finished(run, result)
-            return True
-
+    executor = executor or ThreadExecutor(parallel)
     left = list(runs)
-    announced = False
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            while left:
-                jobs = {pool.submit(do, run): run for run in left}
-                left = [jobs[job] for job in as_completed(jobs) if not job.result()]
-                if left and not announced:
-                    tqdm.write(f"Other processes are doing {len(left)} of the runs; waiting for them.", file=sys.stderr)
-                    announced = True
-                time.sleep(POLL if left else 0.0)
-        except BaseException:  # Ctrl-C, a failed run, or results that cannot be written
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.stop()
-            raise
+    free, announced = list(left), False
+    try:
+        while left:
+            claims = [Claim(run, folder(run), is_done, work) for run in free]
+            for number, outcome in executor.as_completed(claims):
+                if outcome.error is not None:
+                    raise outcome.error
+                if outcome.claimed:
+                    finished(free[number], outcome.result)
+                    result_file(claims[number].folder).unlink(missing_ok=True)
+                    left.remove(free[number])
+            if left and not announced:
+                tqdm.write(f"Other processes are doing {len(left)} of the runs; waiting for them.", file=sys.stderr)
+                announced = True
+            free = []
+            while left and not free:
+                time.sleep(POLL)
+                free = [run for run in left if is_free(folder(run))]
+    except BaseException:  # Ctrl-C, a failed run, or results that cannot be written
+        executor.cancel()
+        raise
+
+
+def result_file(folder: Path) -> Path:
+    """The file for the result of a run that is not among the results yet."""
+    return folder.with_name(f".{folder.name}.result.json")
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no process has claimed a run folder."""
+    with locked(folder, wait=False) as free:
+        return free
 
 
 def train(

@@ -26,6 +26,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "agents/rating": RATE,
     "agents/test_sb3.py": SB3,
     "benchmarks": (*AGENTS, *SB3, "matplotlib"),
+    "benchmarks/executors/test_ray.py": ("ray",),
+    "benchmarks/executors/test_slurm.py": ("submitit",),
     "datasets/test_download.py": CLI,
     "datasets/test_hostile.py": CLI,
     "env/test_fuzz.py": ("torch",),

@@ -9,7 +9,8 @@ import pytest
 
 from tests.extras import AGENTS, CLI, RATE, ROOT, SB3, needed_by
 
-OPTIONAL = {*AGENTS, *CLI, *RATE, *SB3, "matplotlib", "sphinx", "torchmetrics", "torchrl", "triton"} - {"filelock"}
+OPTIONAL = {*AGENTS, *CLI, *RATE, *SB3, "matplotlib", "ray", "sphinx", "submitit", "torchmetrics", "torchrl", "triton"}
+OPTIONAL -= {"filelock"}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("test_*.py"))}
 
 

@@ -13,19 +13,20 @@ resumed, and a suite that is started several times at once shares its runs. Plot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 from tqdm import tqdm
 
-from agents.training.arguments import check_numbers
+from agents.training.arguments import JsonObject, check_numbers, check_object
 from agents.training.command import run_command
 from benchmarks.capabilities import report
 from benchmarks.capabilities.experiments import settings, suite
 from benchmarks.capabilities.runs import AGENTS, BOUND, KEY, Run, Work
-from benchmarks.results_file import add_rows, check_writable, device_name, locked, provenance, read_rows
+from benchmarks.executors import Engine, make_executor
+from benchmarks.results_file import add_rows, check_writable, locked, provenance, read_rows
 from benchmarks.training_runs import run_all
 from rss_env.errors import OptionError
 
@@ -42,6 +43,10 @@ class CapabilitiesArguments:
     """small images, few steps, and only the least and the greatest difficulty of each experiment"""
     parallel: int = 2
     """runs at once, one thread each"""
+    engine: Engine = "local"
+    """where the runs are done: processes of this machine, a Ray cluster, or jobs of a SLURM array"""
+    engine_options: JsonObject = field(default_factory=dict)
+    """ray: of its tasks, such as '{"memory": 2e9}'; slurm: of submitit, such as '{"slurm_partition": "long"}'"""
     run_dir: str = "runs/capabilities"
     """folder for the run folders"""
     out: str | None = None
@@ -79,7 +84,7 @@ def runs_of(args: CapabilitiesArguments) -> list[Run]:
     return list(made)
 
 
-def run_missing(runs: Sequence[Run], out: Path, run_dir: str, parallel: int) -> None:
+def run_missing(args: CapabilitiesArguments, runs: Sequence[Run], out: Path) -> None:
     """Does the runs that the results file does not hold, and adds their rows as they finish.
 
     Raises:
@@ -95,7 +100,8 @@ def run_missing(runs: Sequence[Run], out: Path, run_dir: str, parallel: int) -> 
             raise OptionError(f"{out} holds {row['agent']!r} as {row['command']!r}; give the agent another name.")
     held = done()
     missing = [run for run in runs if run.key not in held]
-    work = Work(run_dir, provenance() | {"device": device_name(threads=1)})  # the code as it is when the runs start
+    work = Work(args.run_dir, provenance())  # the code as it is when the runs start
+    executor = make_executor(args.engine, args.parallel, args.engine_options, Path(args.run_dir)) if missing else None
     with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
 
         def finished(run: Run, row: dict[str, Any] | None) -> None:
@@ -105,18 +111,19 @@ def run_missing(runs: Sequence[Run], out: Path, run_dir: str, parallel: int) -> 
                     tqdm.write(f"{run.name}: {row['status']}")
             bar.update()
 
-        run_all(missing, work.folder, lambda run: run.key in done(), work, finished, parallel)
+        run_all(missing, work.folder, lambda run: run.key in done(), work, finished, args.parallel, executor)
 
 
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(CapabilitiesArguments, prog="python -m benchmarks.capabilities")
     check_numbers(args, {"seeds": 0, "parallel": 1})
+    check_object("engine_options", args.engine_options)
     runs = runs_of(args)
     out = Path(args.out or (Path(args.run_dir) / "quick.csv" if args.quick else report.DEFAULT))
     for path in (out, Path(args.run_dir) / "logs"):
         check_writable(path)
-    run_missing(runs, out, args.run_dir, args.parallel)
+    run_missing(args, runs, out)
     with locked(out):  # the last to write has read all rows
         files = report.write(out)
     for line in report.summary_table(report.read(out)):

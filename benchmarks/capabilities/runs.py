@@ -15,6 +15,7 @@ from agents.training.run_folder import RunFolder
 from benchmarks.capabilities.experiments import ENV_ID, Setting
 from benchmarks.peak_memory import read_peak
 from benchmarks.processes import Processes
+from benchmarks.results_file import device_name
 from benchmarks.training_runs import RunFailed, train
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
@@ -94,7 +95,7 @@ class Work:
 
     Attributes:
         run_dir: folder of the run folders.
-        measured: columns that say what the rows were measured with.
+        measured: columns that say what the rows were measured with; the device is that of the machine that does a run.
     """
 
     run_dir: str
@@ -116,13 +117,14 @@ class Work:
         if run.is_sb3:
             shutil.rmtree(folder, ignore_errors=True)
         nothing = {"status": "", "val_miou": "", "reward_queries": "", "seconds": "", "learning_rate": ""}
+        measured = dict(self.measured) | {"device": device_name(threads=1)}
         about = run.columns | {"command": run.command, "zero": round(zero_of(run.setting), 5)} | nothing
         try:
             train(["benchmarks.peak_memory", "--module", module, *words], folder, processes)
         except RunFailed as failure:
             if not str(failure).startswith("stopped with exit code 2: "):
                 raise OptionError(f"{run.name} {failure}") from failure
-            return about | {"status": str(failure).partition(": ")[2], "peak_mib": ""} | dict(self.measured)
+            return about | {"status": str(failure).partition(": ")[2], "peak_mib": ""} | measured
         last: dict[str, Any] = {}
         for row in RunFolder(folder).read_metrics():
             last |= row
@@ -136,7 +138,7 @@ class Work:
                 "learning_rate": RunFolder(folder).read_config()["learning_rate"],
                 "peak_mib": round(read_peak(folder) or 0.0),
             }
-            | dict(self.measured)
+            | measured
         )
 
 

@@ -14,17 +14,18 @@ at the end. What a run prints is in the folder ``logs`` next to the run folders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 from tqdm import tqdm
 
-from agents.training.arguments import check_numbers
+from agents.training.arguments import JsonObject, check_numbers, check_object
 from agents.training.command import run_command
 from benchmarks.convergence import plots, results
 from benchmarks.convergence.suites import SUITES, Spec, ablation
+from benchmarks.executors import Engine, make_executor
 from benchmarks.processes import Processes
 from benchmarks.results_file import RESULTS, add_rows, check_writable, device_name, locked, provenance, read_rows
 from benchmarks.training_runs import RunFailed, read_curve, run_all, train
@@ -49,6 +50,10 @@ class ConvergenceArguments:
     """ablation only: small images, few steps, one seed; shows in minutes that all of it works"""
     parallel: int = 2
     """runs at once, one thread each"""
+    engine: Engine = "local"
+    """where the runs are done: processes of this machine, a Ray cluster, or jobs of a SLURM array"""
+    engine_options: JsonObject = field(default_factory=dict)
+    """ray: of its tasks, such as '{"memory": 2e9}'; slurm: of submitit, such as '{"slurm_partition": "long"}'"""
     run_dir: str = "runs/convergence"
     """folder for the run folders"""
     out: str | None = None
@@ -73,28 +78,54 @@ def runs_of(args: ConvergenceArguments) -> list[Spec]:
     return chosen
 
 
-def run_missing(args: ConvergenceArguments, specs: list[Spec], out: Path) -> None:
-    """Trains the runs that the results file does not hold to their end, and adds their rows as they finish."""
-    key = list(specs[0].columns)
+@dataclass(frozen=True)
+class Training:
+    """How the runs of a suite are done, here or on another machine.
 
-    def complete() -> set[tuple[str, ...]]:
-        rows = read_rows(out, (*key, "step"))
-        return {tuple(row[name] for name in key) for row in rows if row["step"] == row["steps"]}
+    Attributes:
+        camvid: folder of CamVid.
+        run_dir: folder of the run folders.
+        out: results file.
+        measured: columns that tell with what the runs were done.
+    """
 
-    held = complete()
-    missing = [spec for spec in specs if spec.key not in held]
-    measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
-    total = sum(spec.cost for spec in missing)
+    camvid: str | None
+    run_dir: Path
+    out: Path
+    measured: dict[str, Any]
 
-    def folder(spec: Spec) -> Path:
-        return Path(args.run_dir) / spec.name
+    def folder(self, spec: Spec) -> Path:
+        """The run folder of a run."""
+        return self.run_dir / spec.name
 
-    def work(spec: Spec, processes: Processes) -> Rows:
+    def is_done(self, spec: Spec) -> bool:
+        """Whether the results file holds the whole curve of a run."""
+        return spec.key in complete(self.out, list(spec.columns))
+
+    def work(self, spec: Spec, processes: Processes) -> Rows:
+        """Trains a run to its end; gives its rows."""
+        folder = self.folder(spec)
         try:
-            train(spec.command(args.camvid), folder(spec), processes)
+            train(spec.command(self.camvid), folder, processes)
         except RunFailed as failure:
             raise OptionError(f"{spec.name} {failure}") from failure
-        return [spec.columns | point | measured for point in read_curve(folder(spec))]
+        measured = self.measured | {"device": device_name(threads=1)}
+        return [spec.columns | point | measured for point in read_curve(folder)]
+
+
+def complete(out: Path, key: list[str]) -> set[tuple[str, ...]]:
+    """The keys of the runs whose whole curve is in the results file."""
+    rows = read_rows(out, (*key, "step"))
+    return {tuple(row[name] for name in key) for row in rows if row["step"] == row["steps"]}
+
+
+def run_missing(args: ConvergenceArguments, specs: list[Spec], out: Path) -> None:
+    """Trains the runs that the results file does not hold to their end, and adds their rows as they finish."""
+    how = Training(args.camvid, Path(args.run_dir), out, provenance())  # of the code as it is when the runs start
+    held = complete(out, list(specs[0].columns))
+    missing = [spec for spec in specs if spec.key not in held]
+    total = sum(spec.cost for spec in missing)
+    executor = make_executor(args.engine, args.parallel, args.engine_options, Path(args.run_dir)) if missing else None
 
     with tqdm(total=100.0, unit="%", bar_format="{n:.0f}% |{bar}| {elapsed}, {remaining} left {postfix}") as bar:
         done = 0
@@ -103,17 +134,18 @@ def run_missing(args: ConvergenceArguments, specs: list[Spec], out: Path) -> Non
             nonlocal done
             done += 1
             if curve is not None:
-                add_rows(out, curve, key)
+                add_rows(out, curve, list(spec.columns))
             bar.update(100 * spec.cost / total)
             bar.set_postfix_str(f"run {done} of {len(missing)}")
 
-        run_all(missing, folder, lambda spec: spec.key in complete(), work, finished, args.parallel)
+        run_all(missing, how.folder, how.is_done, how.work, finished, args.parallel, executor)
 
 
 def main() -> None:
     """Runs the command line."""
     args = tyro.cli(ConvergenceArguments, prog="python -m benchmarks.convergence")
     check_numbers(args, {"seeds": 0, "parallel": 1})
+    check_object("engine_options", args.engine_options)
     specs = runs_of(args)
     for spec in specs:
         spec.command(args.camvid)  # a missing data set is reported before the first run

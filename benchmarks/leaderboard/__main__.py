@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from agents.training.arguments import JsonObject, check_object
 from agents.training.command import run_command
+from benchmarks.executors import Engine, make_executor
 from benchmarks.leaderboard import report, submission
 from benchmarks.leaderboard.code import code_digest
 from benchmarks.leaderboard.judge import Judge, Verdict, readable
@@ -43,7 +45,7 @@ from benchmarks.results_file import (
     update_rows,
 )
 from benchmarks.tasks import Setting, find_tasks
-from benchmarks.training_runs import log_file, run_all
+from benchmarks.training_runs import log_file, result_file, run_all
 from rss_env.errors import OptionError
 
 QUICK = ("one class", "PPO template", "RSS")  # entries of --quick where none is named
@@ -79,6 +81,10 @@ class LeaderboardArguments:
     """training time of a run"""
     parallel: int = 2
     """runs at once, one thread each"""
+    engine: Engine = "local"
+    """where the runs are done: processes of this machine, a Ray cluster, or jobs of a SLURM array"""
+    engine_options: JsonObject = field(default_factory=dict)
+    """ray: of its tasks, such as '{"memory": 2e9}'; slurm: of submitit, such as '{"slurm_partition": "long"}'"""
     run_dir: str = "runs/leaderboard"
     """folder for logs and the run folders of the commands"""
     out: str = "runs/leaderboard/results.csv"
@@ -117,19 +123,39 @@ class Work:
         files: of the entries that have one, by name.
         run_dir: folder of the run folders.
         seconds: training time of a run.
+        out: results file.
+        measured: columns that say what the rows were measured with; the device is that of the machine that does a run.
+        digests: of the code of each entry.
     """
 
     files: Mapping[str, Path]
     run_dir: str
     seconds: float
+    out: Path
+    measured: Mapping[str, Any]
+    digests: Mapping[str, str]
 
-    def __call__(self, run: Run, processes: Processes) -> Verdict:
-        """Trains, evaluates and tests an entry."""
-        folder = run.folder(self.run_dir)
+    def folder(self, run: Run) -> Path:
+        """The run folder of a run."""
+        return run.folder(self.run_dir)
+
+    def is_done(self, run: Run) -> bool:
+        """Whether the results file holds a run."""
+        return run.key in map(report.key_of, report.read_results(self.out))
+
+    def __call__(self, run: Run, processes: Processes) -> list[dict[str, Any]]:
+        """Trains, evaluates and tests an entry, keeps the label maps that it ends with, and gives its rows."""
+        folder = self.folder(run)
         if run.entry in self.files:
             file = self.files[run.entry]
-            return Judge(file, run.setting, run.seed, self.seconds, processes, log_file(folder)).run()
-        return train_entry(run.entry, run.setting, run.seed, folder, self.seconds, processes)
+            verdict = Judge(file, run.setting, run.seed, self.seconds, processes, log_file(folder)).run()
+        else:
+            verdict = train_entry(run.entry, run.setting, run.seed, folder, self.seconds, processes)
+        if verdict.label_maps is not None and not processes.stopped:
+            with replacing(report.label_maps_file(Path(self.run_dir), run.key)) as path:
+                np.save(path, verdict.label_maps)
+        measured = dict(self.measured) | {"device": device_name(threads=1), "code": self.digests[run.entry]}
+        return rows_of(run, verdict, measured)
 
 
 def rows_of(run: Run, verdict: Verdict, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -200,29 +226,23 @@ def read_results(out: Path) -> list[Row]:
 
 def run_missing(args: LeaderboardArguments, files: Mapping[str, Path], missing: list[Run], out: Path) -> None:
     """Does these runs and adds their rows to the results file as they finish."""
-    measured = provenance() | {"device": device_name(threads=1)}  # the code as it is when the runs start
+    measured = provenance()  # the code as it is when the runs start
     measured |= {"versions": submission.versions_text(), "protocol": submission.PROTOCOL, "limit_s": args.seconds}
     digests = {name: code_digest(files[name]) if name in files else "" for name in {run.entry for run in missing}}
-
-    def is_done(run: Run) -> bool:
-        return run.key in map(report.key_of, report.read_results(out))
-
+    work = Work(dict(files), args.run_dir, args.seconds, out, measured, digests)
+    executor = make_executor(args.engine, args.parallel, args.engine_options, Path(args.run_dir)) if missing else None
     with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
 
-        def finished(run: Run, verdict: Verdict | None) -> None:
+        def finished(run: Run, rows: list[dict[str, Any]] | None) -> None:
             bar.update()
-            if verdict is None:
+            if rows is None:
                 return
-            if verdict.label_maps is not None:
-                with replacing(report.label_maps_file(Path(args.run_dir), run.key)) as file:
-                    np.save(file, verdict.label_maps)
-            add_rows(out, rows_of(run, verdict, measured | {"code": digests[run.entry]}), report.KEY)
-            if verdict.status != "ok":
+            add_rows(out, rows, report.KEY)
+            if rows[0]["status"] != "ok":
                 log = log_file(run.folder(args.run_dir))
-                tqdm.write(f"{run.entry}, {', '.join(run.setting.names)}, seed {run.seed}: {verdict.status} ({log})")
+                tqdm.write(f"{run.entry}, {', '.join(run.setting.names)}, seed {run.seed}: {rows[0]['status']} ({log})")
 
-        work = Work(files, args.run_dir, args.seconds)
-        run_all(missing, lambda run: run.folder(args.run_dir), is_done, work, finished, args.parallel)
+        run_all(missing, work.folder, work.is_done, work, finished, args.parallel, executor)
 
 
 def forget(run: Run, run_dir: str, out: Path) -> None:
@@ -230,6 +250,7 @@ def forget(run: Run, run_dir: str, out: Path) -> None:
     with locked(run.folder(run_dir), wait=False) as claimed:
         if claimed:
             shutil.rmtree(run.folder(run_dir), ignore_errors=True)
+            result_file(run.folder(run_dir)).unlink(missing_ok=True)
         update_rows(out, lambda rows: [row for row in rows if report.key_of(row) != run.key], report.COLUMNS)
 
 
@@ -301,6 +322,7 @@ def main() -> int:
     if args.quick and args.budget != "small":
         raise OptionError("--quick has the small budget: leave out --budget or --quick.")
     files, chosen = choose(args)
+    check_object("engine_options", args.engine_options)
     out = Path(args.out)
     wanted = find_runs(args, chosen)
     read_results(out)

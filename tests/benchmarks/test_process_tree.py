@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from benchmarks.processes import ROOT, Processes
-from tests.benchmarks.alive import end_within
+from tests.benchmarks.alive import children_of, end_within
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows who started whom in /proc")
 
@@ -117,3 +118,19 @@ def test_a_process_that_is_terminated_ends_with_all(tree: Path) -> None:
     assert process.wait(20) == -signal.SIGTERM
     assert end_within(pids, seconds=1)
     processes.end(process)
+
+
+def test_the_module_ends_though_what_leads_its_tree_is_killed(tmp_path: Path) -> None:
+    processes = Processes()
+    process = processes.start("http.server", ["0"], tmp_path / "log.txt")
+    until = time.monotonic() + 60
+    while not (module := children_of(process.pid)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        assert end_within(module, seconds=10)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(module[0]), signal.SIGKILL)
+        processes.end(process)

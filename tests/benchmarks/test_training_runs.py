@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.processes import ROOT, Processes
-from benchmarks.training_runs import RunFailed, log_file, read_curve, run_all, train
+from benchmarks.training_runs import RunFailed, log_file, read_curve, result_file, run_all, train
 from tests.benchmarks.alive import children_of, end_within, is_alive
 
 TRAINING = ["agents.supervised", "--image-size", "16", "16", "--batch-size", "2", "--steps", "200"]
@@ -129,16 +129,46 @@ def test_ctrl_c_while_runs_are_submitted_ends_those_that_are_running(
 
     class Interrupted(ThreadPoolExecutor):
         def submit(self, *args: Any, **kwargs: Any) -> Any:
-            if args[1] == 1:
+            if args[0].run == 1:
                 assert running.wait(60)
                 signal.raise_signal(signal.SIGINT)
             return super().submit(*args, **kwargs)
 
-    monkeypatch.setattr("benchmarks.training_runs.ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr("benchmarks.executors.threads.ThreadPoolExecutor", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_numbers(tmp_path, 5, work, finished)
     assert ended == [0]  # by Ctrl-C and not after its time
     assert finished == []  # what an interrupted run gives is no result
+
+
+def test_a_result_whose_taker_was_killed_is_there_for_the_next(tmp_path: Path) -> None:
+    done: list[int] = []
+    taken: list[tuple[int, Any]] = []
+
+    def work(run: int, processes: Processes) -> dict[str, Any]:
+        done.append(run)
+        return {"run": run, "score": 0.1}
+
+    def run_two(finished: Callable[[int, Any], None]) -> None:
+        run_all(range(2), lambda run: tmp_path / f"{run}", lambda _: False, work, finished, parallel=1)
+
+    def die(run: int, result: Any) -> None:
+        if run == 1:
+            raise KeyboardInterrupt
+        taken.append((run, result))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_two(die)
+    assert (done, taken) == ([0, 1], [(0, {"run": 0, "score": 0.1})])
+    assert not result_file(tmp_path / "0").exists()
+    run_two(lambda run, result: taken.append((run, result)))
+    assert done == [0, 1, 0]  # these results hold nothing
+    assert sorted(taken)[-1] == (1, {"run": 1, "score": 0.1})
+
+    result_file(tmp_path / "1").write_text('{"run": 1, "sc')
+    run_two(lambda run, result: taken.append((run, result)))
+    assert done == [0, 1, 0, 0, 1]
+    assert not list(tmp_path.glob(".*.json"))
 
 
 def test_a_curve_holds_the_counts_that_were_logged_before_each_evaluation(tmp_path: Path) -> None:

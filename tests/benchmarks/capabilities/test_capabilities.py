@@ -220,7 +220,7 @@ def test_an_agent_of_another_command_needs_another_name(tmp_path: Path) -> None:
     row = run.columns | {"status": "ok", "val_miou": 1, "zero": 0, "command": "agents.likelihood"}
     add_rows(tmp_path / "out.csv", [row], KEY)
     with pytest.raises(OptionError, match=r"holds 'mine' as 'agents\.likelihood'; give the agent another name"):
-        capabilities.run_missing([run], tmp_path / "out.csv", str(tmp_path), 1)
+        capabilities.run_missing(capabilities.CapabilitiesArguments(), [run], tmp_path / "out.csv")
 
 
 # The report -----------------------------------------------------------------------------------------------------------

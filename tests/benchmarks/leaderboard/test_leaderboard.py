@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from agents.training.command import run_command
 from benchmarks.leaderboard import __main__ as leaderboard
 from benchmarks.leaderboard import own_entries, submission
-from benchmarks.leaderboard.judge import Verdict
 from benchmarks.processes import ROOT
 from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.tasks import TRACKS
+from benchmarks.training_runs import result_file
 from rss_env.errors import OptionError
 from tests.benchmarks.alive import is_alive
 from tests.benchmarks.leaderboard.trials import SETTING, TASK
@@ -84,6 +83,7 @@ def test_others_go_on_after_an_entry_that_fails_and_only_missing_runs_are_run(
     write_entries(tmp_path / "mine", bad=REPORT)
     assert run_leaderboard("--entry", *entries) == (0, "")
     assert (tmp_path / "out.csv").read_bytes() == before
+    result_file(tmp_path / "runs" / "bad-shapes-32-revisited-small-1").write_text("[]")  # a killed one left it
     run_leaderboard("--entry", *entries, "--again", "bad")
     assert [row["entry"] for row in read_rows(tmp_path / "out.csv")] == ["good", "bad"]
     assert {row["status"] for row in read_rows(tmp_path / "out.csv")} == {"ok"}
@@ -123,6 +123,8 @@ def test_a_results_file_that_cannot_be_used_is_one_line_before_the_first_run(
         (["--seeds", -1], "--seeds must be integers from 0 on, got -1"),
         (["--seeds"], "--seeds must be integers from 0 on, got none"),
         (["--again", "moon"], "Unknown entry 'moon'"),
+        (["--engine-options", "3"], "engine_options must be a JSON object, got 3"),
+        (["--engine-options", '{"num_gpus": 1}'], "--engine-options are for --engine ray and slurm"),
     ],
 )
 def test_a_wrong_value_is_named(
@@ -220,8 +222,8 @@ def test_tasks_tracks_and_budgets_are_chosen_and_the_run_says_which(monkeypatch:
 
 def test_work_can_be_sent_to_another_process() -> None:
     run = leaderboard.Run("mine", SETTING, 1)
-    work = leaderboard.Work({"mine": Path("mine.py")}, "runs", 9.0)
-    assert pickle.loads(pickle.dumps((work, run, Verdict(label_maps=np.zeros((1, 2, 2))))))[:2] == (work, run)
+    work = leaderboard.Work({"mine": Path("mine.py")}, "runs", 9.0, Path("out.csv"), {"commit": "abc"}, {"mine": "1"})
+    assert pickle.loads(pickle.dumps((work, run))) == (work, run)
 
 
 def test_a_submission_is_written_checked_and_run_again(

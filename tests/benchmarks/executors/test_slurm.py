@@ -1,0 +1,52 @@
+"""The engine for SLURM with jobs of this machine, which submitit starts, ends and queues again as SLURM would."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import submitit
+
+from benchmarks.executors import make_executor
+from rss_env.errors import OptionError
+from tests.benchmarks.executors.work import Counting
+
+LOCAL = {"cluster": "local"}
+
+
+def test_a_job_that_is_killed_and_one_that_is_preempted_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)  # files are seen at once here
+    counting = Counting(tmp_path, steps=150)
+
+    def interfere() -> None:
+        counting.wait_for_steps(0, 1)
+        workers = dict(counting.begun())
+        os.kill(workers[0], signal.SIGKILL)
+        os.kill(workers[1], signal.SIGUSR2)  # the signal with which submitit has SLURM tell a job to make room
+
+    thread = Thread(target=interfere)
+    thread.start()
+    counting.run(2, make_executor("slurm", 2, LOCAL, tmp_path))
+    thread.join()
+    counting.check(2, begun_again={0, 1})
+    assert "Calling checkpoint method" in "".join(log.read_text() for log in tmp_path.glob("slurm/*.out"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"slurm_partitoin": "long"} | LOCAL, "slurm_partitoin"),
+        ({"cluster": "moon"}, "moon"),
+        ({"timeout_min": "long"} | LOCAL, "timeout_min"),
+        ({}, "srun"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], said: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OptionError, match=f"--engine slurm: .*{said}"):
+        make_executor("slurm", 2, options, tmp_path)
