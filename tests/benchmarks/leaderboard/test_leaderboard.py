@@ -28,9 +28,15 @@ def test_every_command_of_the_projects_own_entries_fits_its_budget() -> None:
         command = own_entries.command_of(name, SETTING, 3)
         if "agents.sb3" in words:
             assert command[command.index("--reward-queries") + 1] == str(SETTING.queries)
-        else:
-            samples = samples or int(command[command.index("--samples-per-image") + 1])
-            assert int(command[command.index("--steps") + 1]) * own_entries.BATCH * samples <= SETTING.queries
+            continue
+        steps = int(command[command.index("--steps") + 1])
+        if name in own_entries.NO_SCORES:
+            of_default = own_entries.command_of("RSS", SETTING, 3)
+            assert steps == int(of_default[of_default.index("--steps") + 1])
+            assert "--samples-per-image" not in command
+            continue
+        samples = samples or int(command[command.index("--samples-per-image") + 1])
+        assert steps * own_entries.BATCH * samples <= SETTING.queries
 
 
 @pytest.fixture
