@@ -208,12 +208,13 @@ def page(results: Results, agent: str, radar: str) -> str:
     fine = [row for row in own if row["status"] == "ok"]
     measured = {name: ", ".join(sorted({row[name] for row in own})) for name in ("device", "torch", "commit")}
     spent = sum(float(row["seconds"]) for row in fine) / 60
+    memory = max((int(row["peak_mib"]) for row in fine if row["peak_mib"]), default=None)
     text = [
         f"# What {agent} can do",
         "",
         f"`{own[0]['command']}`; {len(matrix)} seed{'s' * (len(matrix) > 1)}, {len(own)} runs of "
         f"{own[0]['steps']} steps ({results.size} size), "
-        f"{spent:.0f} minutes of training, at most {max(int(row['peak_mib']) for row in fine):,} MiB. Measured with "
+        f"{spent:.0f} minutes of training{'' if memory is None else f', at most {memory:,} MiB'}. Measured with "
         f"commit {measured['commit']}, PyTorch {measured['torch']}, {measured['device']}.",
         "",
         f"Interquartile mean over all settings: **{_with_interval(matrix, interquartile_mean)}**. Weakest: "

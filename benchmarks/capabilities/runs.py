@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.training.run_folder import RunFolder
 from benchmarks.capabilities.experiments import ENV_ID, Setting
-from benchmarks.peak_memory import read_peak
+from benchmarks.memory import PeakMemory
 from benchmarks.processes import Processes
 from benchmarks.results_file import device_name
 from benchmarks.training_runs import RunFailed, train
@@ -113,14 +113,15 @@ class Work:
         Raises:
             OptionError: the training command stopped with an error of another kind.
         """
-        folder, (module, *words) = self.folder(run), run.words
+        folder = self.folder(run)
         if run.is_sb3:
             shutil.rmtree(folder, ignore_errors=True)
         nothing = {"status": "", "val_miou": "", "reward_queries": "", "seconds": "", "learning_rate": ""}
         measured = dict(self.measured) | {"device": device_name(threads=1)}
         about = run.columns | {"command": run.command, "zero": round(zero_of(run.setting), 5)} | nothing
+        peak = PeakMemory()
         try:
-            train(["benchmarks.peak_memory", "--module", module, *words], folder, processes)
+            train(run.words, folder, processes, memory=peak)
         except RunFailed as failure:
             if not str(failure).startswith("stopped with exit code 2: "):
                 raise OptionError(f"{run.name} {failure}") from failure
@@ -136,7 +137,7 @@ class Work:
                 "reward_queries": int(last["time/reward_queries"]),
                 "seconds": round(last["time/seconds"], 1),
                 "learning_rate": RunFolder(folder).read_config()["learning_rate"],
-                "peak_mib": round(read_peak(folder) or 0.0),
+                "peak_mib": "" if peak.mebibytes is None else round(peak.mebibytes),
             }
             | measured
         )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import sys
+import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,11 @@ from agents import RSS, Likelihood, Supervised, sb3
 from agents.training.command import parse_command
 from agents.training.loop import fit
 from agents.training.run_folder import RunFolder
-from benchmarks import peak_memory
 from benchmarks.capabilities import __main__ as capabilities
 from benchmarks.capabilities import report, runs
 from benchmarks.capabilities.experiments import ENV_ID, Experiment, Setting, experiments, settings, suite
 from benchmarks.capabilities.runs import AGENTS, BOUND, KEY, Run, Work, zero_of
+from benchmarks.memory import PeakMemory
 from benchmarks.processes import Processes
 from benchmarks.results_file import add_rows, read_rows, update_rows
 from benchmarks.training_runs import RunFailed
@@ -127,7 +127,7 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
 ) -> None:
     trained: list[str] = []
 
-    def train(command: Sequence[str], folder: Path, processes: Processes) -> None:
+    def train(command: Sequence[str], folder: Path, processes: Processes, memory: PeakMemory) -> None:
         """As the real one, in this process; a preference is refused, as by an agent that cannot take it."""
         trained.append(folder.name)
         if "preference" in folder.name:
@@ -135,7 +135,10 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
         words = ["--run-dir", str(folder), "--no-progress", *command[1:]]
         with monkeypatch.context() as patched:
             patched.setattr("sys.argv", [command[0], *words, *["--resume"] * (folder / "config.json").exists()])
-            assert peak_memory.main() == 0
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+        assert not ended.value.code
+        memory.mebibytes = 300.0
 
     noise, preference = (replace(TINY, wrap=wrap) for wrap in ("noise:0.1", "preference:0"))
     tiny = [Experiment("noise", "Noise.", "std", (("0", TINY), ("0.1", noise)))]
@@ -143,7 +146,6 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
     for module in (capabilities, report):
         monkeypatch.setattr(module, "suite", lambda quick: tiny)
     monkeypatch.setattr(runs, "train", train)
-    monkeypatch.setattr(peak_memory, "peak", lambda: 300.0)  # this process has done more than the runs
     monkeypatch.setattr(runs, "zero_of", lambda setting: 0.0)  # the true one is out of reach in two steps
     out = tmp_path / "out.csv"
     words = ["capabilities", "--agents", "mine=agents.rss --cells 2 1", "--seeds", "1", "--parallel", "1"]
@@ -178,7 +180,7 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
 
 
 def test_an_error_of_another_kind_ends_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(*_: Any) -> None:
+    def train(*_: Any, **__: Any) -> None:
         raise RunFailed("stopped with exit code 1: a traceback")
 
     monkeypatch.setattr(runs, "train", train)
@@ -303,17 +305,3 @@ def test_a_yardstick_that_has_learned_nothing_is_none(tmp_path: Path) -> None:
     update_rows(tmp_path / "rows.csv", lambda rows: [row | {"val_miou": "0.1"} for row in rows])
     with pytest.raises(OptionError, match=r"cross-entropy reaches 0\.100 and nothing 0\.140: train longer.*side=8"):
         report.read(tmp_path / "rows.csv")
-
-
-def test_a_peak_is_the_greatest_of_all_parts_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 50 < peak_memory.peak() < 100_000
-    assert peak_memory.read_peak(tmp_path) is None
-    seen: list[list[str]] = []
-    monkeypatch.setattr(peak_memory.runpy, "run_module", lambda *_, **__: seen.append(sys.argv))
-    for given, expected in ((100.0, 100.0), (50.0, 100.0), (200.0, 200.0)):
-        monkeypatch.setattr(peak_memory, "peak", lambda value=given: value)
-        own = ["--wrap", "drift:-0.1,0.9,4", "--env-kwargs", '{"num_classes": 4}', "--cells", "2", "1"]
-        monkeypatch.setattr("sys.argv", ["x", "--run-dir", str(tmp_path), "--module", "agents.rss", *own, "--resume"])
-        assert peak_memory.main() == 0
-        assert seen[-1] == ["agents.rss", "--run-dir", str(tmp_path), *own, "--resume"]
-        assert peak_memory.read_peak(tmp_path) == expected
