@@ -173,8 +173,10 @@ def measure(data: Data, root: str | None, args: InformationArguments) -> list[di
         train(_command(data, root, args.steps), folder, Processes())
     device = torch.device("cpu")
     network, _ = load_policy(folder, device)
-    options = {"root": root, "image_size": data.image_size}
-    seen, held_out = (load_dataset(data.dataset, split=f"{data.split}[{part}]", **options) for part in ("::2", "1::2"))
+    seen, held_out = (
+        load_dataset(data.dataset, root=root, split=f"{data.split}[{part}]", image_size=data.image_size)
+        for part in ("::2", "1::2")
+    )
     holds, shares = held_bits(seen, held_out)
     images = held_out.images[:: max(1, len(held_out) // args.images)][: args.images]
     targets = _targets(held_out)[:: max(1, len(held_out) // args.images)][: args.images]
@@ -279,7 +281,7 @@ def spread_of(logits: torch.Tensor, targets: np.ndarray, classes: int, draws: in
         decoded += present[:, c].mean() * bits.exact_visit_bits(1, v)
         decoded_level += present[:, c].mean() * bits.level_bits(1, v + bits.LATTICE, w)
     (count_v, count_w), (score_v, score_w) = within_and_between(by_class.sum(axis=2)), within_and_between(score)
-    ties = np.mean([np.equal.outer(each, each)[~np.eye(draws, dtype=bool)].mean() for each in score])
+    alike = [np.unique(each, return_counts=True)[1] for each in score]
     values = {
         "accuracy": float(by_class.sum() / draws / (targets < classes).sum()),
         "count_variance": count_v,
@@ -290,7 +292,7 @@ def spread_of(logits: torch.Tensor, targets: np.ndarray, classes: int, draws: in
         "decoded_level_bits": decoded_level,
         "classes_present": float(present.sum(axis=1).mean()),
         "star_entropy": fmean(answers),
-        "ties": float(ties),
+        "ties": fmean(float((n * (n - 1)).sum()) / (draws * (draws - 1)) for n in alike),
     }
     return {name: f"{value:.7g}" for name, value in values.items()}
 
@@ -331,29 +333,26 @@ def needed_table(file: Path = FILE) -> Table:
 
 
 def query_table(file: Path = FILE, data: str = "camvid", samples: int = 32) -> Table:
-    """What a query can tell at most, a line for each kind of feedback, belief and cell; K samples a visit."""
-    lines = [["drawn from", "cells", "deviation of the scores", "one count", "decoded", "compared"]]
-    lines[0] += [f"noise {NOISE:g}", "compared", f"{STARS} stars", "ties"]
+    """What a query tells, by comparisons and at most, a line for each belief and cell; K samples a visit."""
+    kinds = {
+        "pixel accuracy": "accuracy",
+        "mean IoU": "mean IoU",
+        "noise": f"noise {NOISE:g}",
+        "stars": f"{STARS} stars",
+    }
+    lines = [["drawn from", "cells", "deviation of the scores", *kinds.values(), "ties"]]
     for row in next((rows for rows in _by_data(file) if rows[0]["data"] == data), []):
-        counts, scores = float(row["count_variance"]), float(row["score_variance"])
-        told = [
-            visit_bits("pixel accuracy", row, samples),
-            visit_bits("mean IoU", row, samples),
-            bits.exact_comparison_bits(samples, counts),
-            visit_bits("noise", row, samples),
-            bits.noisy_comparison_bits(samples, scores, NOISE),
-            visit_bits("stars", row, samples),
-        ]
-        a, b, c, d, e, f = (f"{each / samples:.3g}" for each in told)
-        deviation = f"{math.sqrt(scores):.4f}"
-        lines.append([row["belief"], row["cell"], deviation, a, b, c, d, e, f, f"{float(row['ties']):.0%}"])
+        told = [[each / samples for each in visit_bits(kind, row, samples)] for kind in kinds]
+        deviation, ties = math.sqrt(float(row["score_variance"])), float(row["ties"])
+        cells = [f"{compared:.2g} / {at_most:.2g}" for compared, at_most in told]
+        lines.append([row["belief"], row["cell"], f"{deviation:.4f}", *cells, f"{ties:.1%}"])
     return lines
 
 
 def tasks_table(file: Path = FILE) -> Table:
     """What committed trainings could know of an image at most, next to what its label map holds."""
-    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed"]]
-    lines[0] += ["told at most", "decoded", "what binds", "decoded", "of CE"]
+    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed", "compared", "at most"]]
+    lines[0] += ["images' worth", "binds if compared", "binds any agent", "of CE"]
     measured = {(rows[0]["data"], rows[0]["image_size"]): rows for rows in _by_data(file)}
     for training in TRAININGS:
         rows = measured.get((training.data, training.image_size))
@@ -361,21 +360,14 @@ def tasks_table(file: Path = FILE) -> Table:
             continue
         runs, bounds = _final(training.file, training.rows), _final(training.bound_file, training.bound)
         share = fmean(float(run["val_miou"]) for run in runs) / fmean(float(run["val_miou"]) for run in bounds)
-        needed, samples = held(rows), int(runs[0]["samples_per_image"])
-        queries = int(runs[0]["reward_queries"]) / int(rows[0]["images"])
-        told = [told_bits(name, rows, queries, samples) for name in readings(training.feedback)]
-        blank = [""] * (2 - len(told))
-        lines.append(
-            [training.data, training.image_size, training.feedback, str(samples), f"{queries:.0f}", f"{needed:,.0f}"]
-            + [*(f"{each:,.0f}" for each in told), *blank]
-            + [*(what_binds(needed, each) for each in told), *blank, f"{share:.0%}"]
-        )
+        samples = int(runs[0]["samples_per_image"])
+        visits = int(runs[0]["reward_queries"]) / samples / int(rows[0]["images"])
+        needed, told = held(rows), told_bits(training.feedback, rows, visits, samples)
+        line = [training.data, training.image_size, training.feedback, str(samples), f"{visits * samples:.0f}"]
+        line += [f"{each:,.0f}" for each in (needed, *told)]
+        line.append(f"{int(rows[0]['images']) * min(1.0, told[0] / needed):,.0f}")
+        lines.append([*line, *(what_binds(needed, each) for each in told), f"{share:.0%}"])
     return lines
-
-
-def readings(feedback: str) -> tuple[str, ...]:
-    """What scores are taken for: a mean IoU for one count of right pixels, or, decoded, for one of every class."""
-    return ("pixel accuracy", "mean IoU") if feedback == "mean IoU" else (feedback,)
 
 
 def held(rows: Sequence[Row]) -> float:
@@ -383,27 +375,42 @@ def held(rows: Sequence[Row]) -> float:
     return min(float(row[name]) for row in rows for name in ("belief_bits", "neighbour_bits", "deflate_bits"))
 
 
-def told_bits(feedback: str, rows: Iterable[Row], queries: float, samples: int) -> float:
-    """What all visits of an image tell at most, whichever belief and, for imperfect scores, cell it is drawn with."""
+def told_bits(feedback: str, rows: Iterable[Row], visits: float, samples: int) -> tuple[float, float]:
+    """What all visits of an image tell, by comparisons only and at most.
+
+    That of the belief, and with imperfect scores of the cells, that tell most.
+    """
     drawn = [row for row in rows if row["cell"] == "1" or feedback in ("noise", "stars")]
     once = float(drawn[0]["size_bits"]) if feedback == "mean IoU" else 0.0
-    return once + queries / samples * max(visit_bits(feedback, row, samples) for row in drawn)
+    compared, at_most = (max(each) for each in zip(*(visit_bits(feedback, row, samples) for row in drawn), strict=True))
+    return visits * compared, once + visits * at_most
 
 
-def visit_bits(feedback: str, row: Row, samples: int) -> float:
-    """What one visit tells at most of an image whose scores are spread as in a row of the results.
+def visit_bits(feedback: str, row: Row, samples: int) -> tuple[float, float]:
+    """What one visit tells of an image whose scores are spread as in a row of the results.
 
-    A mean IoU is decoded: given the target's sizes of classes and the label map, it follows from the right pixels of
-    every class.
+    Args:
+        feedback: see ``Training``.
+        row: of the results.
+        samples: K.
+
+    Returns:
+        What the differences between its scores tell, a mean IoU taken for one count of right pixels; and a bound on
+        what the scores tell at all. For that a mean IoU is decoded: given the target's sizes of classes and the label
+        map, it follows from the right pixels of every class.
     """
-    if feedback == "pixel accuracy":
-        return bits.exact_visit_bits(samples, float(row["count_variance"]), float(row["count_level"]))
-    if feedback == "mean IoU":
-        offset = float(row["classes_present"]) * math.log2(samples) / 2  # 1 + K·x ≤ K·(1 + x)
-        return samples * float(row["decoded_bits"]) + float(row["decoded_level_bits"]) + offset
+    score, level = float(row["score_variance"]), float(row["score_level"])
     if feedback == "noise":
-        return bits.noisy_visit_bits(samples, float(row["score_variance"]), NOISE, float(row["score_level"]))
-    return bits.answers_visit_bits(samples, float(row["star_entropy"]), STARS)
+        return bits.noisy_comparison_bits(samples, score, NOISE), bits.noisy_visit_bits(samples, score, NOISE, level)
+    if feedback == "stars":
+        star = float(row["star_entropy"])
+        return samples * star, bits.answers_visit_bits(samples, star, STARS)
+    count = float(row["count_variance"])
+    compared = bits.exact_comparison_bits(samples, count)
+    if feedback == "pixel accuracy":
+        return compared, bits.exact_visit_bits(samples, count, float(row["count_level"]))
+    offset = float(row["classes_present"]) * math.log2(samples) / 2  # 1 + K·x ≤ K·(1 + x)
+    return compared, samples * float(row["decoded_bits"]) + float(row["decoded_level_bits"]) + offset
 
 
 def what_binds(needed: float, told: float) -> str:
