@@ -351,7 +351,7 @@ def query_table(file: Path = FILE, data: str = "camvid", samples: int = 32) -> T
 
 def tasks_table(file: Path = FILE) -> Table:
     """What committed trainings could know of an image at most, next to what its label map holds."""
-    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed", "compared", "at most"]]
+    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed (network)", "compared", "at most"]]
     lines[0] += ["images' worth", "binds if compared", "binds any agent", "of CE"]
     measured = {(rows[0]["data"], rows[0]["image_size"]): rows for rows in _by_data(file)}
     for training in TRAININGS:
@@ -364,7 +364,8 @@ def tasks_table(file: Path = FILE) -> Table:
         visits = int(runs[0]["reward_queries"]) / samples / int(rows[0]["images"])
         needed, told = held(rows), told_bits(training.feedback, rows, visits, samples)
         line = [training.data, training.image_size, training.feedback, str(samples), f"{visits * samples:.0f}"]
-        line += [f"{each:,.0f}" for each in (needed, *told)]
+        network = min(float(row["belief_bits"]) for row in rows)
+        line += [f"{needed:,.0f} ({network:,.0f})", *(f"{each:,.0f}" for each in told)]
         line.append(f"{int(rows[0]['images']) * min(1.0, told[0] / needed):,.0f}")
         lines.append([*line, *(what_binds(needed, each) for each in told), f"{share:.0%}"])
     return lines

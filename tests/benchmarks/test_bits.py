@@ -135,6 +135,16 @@ def test_stars_tell_no_more_than_the_bound(tiny: Tiny, answer: Callable[[np.ndar
     assert bits.answers_visit_bits(2, spread, kinds) <= 2 * math.log2(kinds)
 
 
+def test_a_label_map_that_is_always_the_same_tells_the_level(tiny: Tiny) -> None:
+    tiny.draw = np.eye(len(tiny.maps))[3]
+    v, w = tiny.within_and_between(tiny.right)
+    assert v == 0
+    assert 0 < tiny.information(first(tiny.right), second(tiny.right)) <= bits.exact_visit_bits(2, v, w)
+    assert bits.exact_comparison_bits(2, v) == 0 == bits.noisy_comparison_bits(2, v, 0.05)
+    stars = np.round(tiny.score * 2).astype(int)
+    assert 0 < tiny.information(first(stars), second(stars)) <= bits.answers_visit_bits(2, 0, 3)
+
+
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_a_preference_tells_at_most_a_bit_and_less_by_the_chance_in_it(tiny: Tiny, temperature: float) -> None:
     difference = first(tiny.score) - second(tiny.score)
@@ -186,6 +196,15 @@ def test_without_the_level_k_minus_one_of_k_scores_are_left() -> None:
     assert bits.exact_comparison_bits(1, 400) == 0
     apart = [bits.exact_comparison_bits(k, 400) - (k - 1) * bits.exact_visit_bits(1, 400) for k in (2, 8, 32)]
     assert apart == pytest.approx([0.5 * math.log2(k) for k in (2, 8, 32)], abs=1e-3)
+
+
+def test_visits_of_other_spreads_tell_no_more_than_as_many_of_the_mean_spread() -> None:
+    for (v, w), (other_v, other_w) in np.random.default_rng(0).exponential(size=(50, 2, 2)):
+        middle = (v + other_v) / 2, (w + other_w) / 2
+        for bound in (bits.exact_visit_bits, lambda k, v, w: bits.noisy_visit_bits(k, v, 0.7, w)):
+            assert bound(8, v, w) + bound(8, other_v, other_w) <= 2 * bound(8, *middle)
+        for compared in (bits.exact_comparison_bits, lambda k, v: bits.noisy_comparison_bits(k, v, 0.7)):
+            assert compared(8, v) + compared(8, other_v) <= 2 * compared(8, middle[0])
 
 
 def test_a_visit_tells_what_a_gaussian_of_its_covariance_tells() -> None:

@@ -115,7 +115,7 @@ def test_tables_are_made_of_the_rows(tmp_path: Path) -> None:
     assert line[5:] == [f"{31 / 64:.2g} / 0.5", f"0 / {bits.level_of_answers_bits(32, 5) / 32:.2g}", "50.0%"]
     mean_iou, accuracy = information.tasks_table(file)[1:]
     decoded = 20 + 187.5 / 32 * (32 * 16 + 2 + 3 * 2.5)
-    assert mean_iou[4:8] == ["188", "300", f"{187.5 * compared:,.0f}", f"{decoded:,.0f}"]
-    assert accuracy[4:8] == ["188", "300", f"{187.5 * compared:,.0f}", f"{187.5 * one_count:,.0f}"]
+    assert mean_iou[4:8] == ["188", "300 (300)", f"{187.5 * compared:,.0f}", f"{decoded:,.0f}"]
+    assert accuracy[4:8] == ["188", "300 (300)", f"{187.5 * compared:,.0f}", f"{187.5 * one_count:,.0f}"]
     assert (mean_iou[8], accuracy[8]) == ("2,048", "2,048")
     assert accuracy[9:11] == ["inference or optimisation"] * 2
