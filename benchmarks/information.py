@@ -1,7 +1,7 @@
 """How many bits the label maps of a task hold, how many its scores can tell, and which of the two a training lacks.
 
     python -m benchmarks.information
-    python -m benchmarks.information --camvid ../shared/data/camvid --voc ../shared/data/voc_animals --steps 150
+    python -m benchmarks.information --camvid ../shared/data/camvid --voc ../shared/data/voc_animals
 
 A network is trained briefly by cross-entropy on every other image of the training split, and what the label maps of the
 images between hold is measured. Label maps are drawn for these, at the agent's temperature, from what is known at the
@@ -351,7 +351,7 @@ def query_table(file: Path = FILE, data: str = "camvid", samples: int = 32) -> T
 
 def tasks_table(file: Path = FILE) -> Table:
     """What committed trainings could know of an image at most, next to what its label map holds."""
-    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed (network)", "compared", "at most"]]
+    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed (pixels independent)", "compared", "at most"]]
     lines[0] += ["images' worth", "binds if compared", "binds any agent", "of CE"]
     measured = {(rows[0]["data"], rows[0]["image_size"]): rows for rows in _by_data(file)}
     for training in TRAININGS:
@@ -364,8 +364,8 @@ def tasks_table(file: Path = FILE) -> Table:
         visits = int(runs[0]["reward_queries"]) / samples / int(rows[0]["images"])
         needed, told = held(rows), told_bits(training.feedback, rows, visits, samples)
         line = [training.data, training.image_size, training.feedback, str(samples), f"{visits * samples:.0f}"]
-        network = min(float(row["belief_bits"]) for row in rows)
-        line += [f"{needed:,.0f} ({network:,.0f})", *(f"{each:,.0f}" for each in told)]
+        independent = min(float(row["belief_bits"]) for row in rows)
+        line += [f"{needed:,.0f} ({independent:,.0f})", *(f"{each:,.0f}" for each in told)]
         line.append(f"{int(rows[0]['images']) * min(1.0, told[0] / needed):,.0f}")
         lines.append([*line, *(what_binds(needed, each) for each in told), f"{share:.0%}"])
     return lines

@@ -55,6 +55,7 @@ RECORDS = (
     "search_boundary_f1",
     "search_region_posterior",
     "replay_crops",
+    "fewer_images",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
