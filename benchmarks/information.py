@@ -351,8 +351,8 @@ def query_table(file: Path = FILE, data: str = "camvid", samples: int = 32) -> T
 
 def tasks_table(file: Path = FILE) -> Table:
     """What committed trainings could know of an image at most, next to what its label map holds."""
-    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed (pixels independent)", "compared", "at most"]]
-    lines[0] += ["images' worth", "binds if compared", "binds any agent", "of CE"]
+    lines = [["data", "size", "feedback", "K", "queries an image", "bits needed (pixels independent)"]]
+    lines[0] += ["compared", "at most", "images' worth", "binds if compared", "binds any agent", "of CE"]
     measured = {(rows[0]["data"], rows[0]["image_size"]): rows for rows in _by_data(file)}
     for training in TRAININGS:
         rows = measured.get((training.data, training.image_size))
