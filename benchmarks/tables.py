@@ -18,6 +18,7 @@ from agents.training.command import run_command
 from benchmarks import (
     agent_step,
     executor_scaling,
+    information,
     kernel_resources,
     kernels,
     outcomes,
@@ -54,6 +55,7 @@ RECORDS = (
     "search_boundary_f1",
     "search_region_posterior",
     "replay_crops",
+    "fewer_images",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -66,6 +68,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "search": search_table,
     **{name: record_table(name) for name in RECORDS},
     "pretrained": pretrained.pretrained_table,
+    "information_needed": information.needed_table,
+    "information_query": information.query_table,
+    "information_tasks": information.tasks_table,
     "search_bounds": search_bounds.bounds_table,
     "outcomes": outcomes.outcomes_table,
     "outcomes_classes": outcomes.class_table,
