@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -53,67 +49,6 @@ class FineTuned(nn.Module):
             if self.frozen or isinstance(module, _BatchNorm):
                 module.training = False
         return self
-
-
-class Remembered:
-    """The forward pass of a module that never changes, done once an image.
-
-    Several threads may call it. What was not needed for longest is forgotten first.
-
-    Args:
-        forward: images, (B, ...), on the CPU -> features, (B, ...) or a sequence of such, of each image by itself.
-            Of a module that gives anything else nothing is remembered.
-        megabytes: that the features may take.
-    """
-
-    def __init__(self, forward: Callable[[torch.Tensor], Any], megabytes: float) -> None:
-        self.forward, self.limit = forward, megabytes * 1e6
-        self.bytes = 0
-        self.single = False  # one tensor and not several
-        self._features: OrderedDict[bytes, list[torch.Tensor]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __call__(self, images: torch.Tensor) -> Any:
-        """The features of images."""
-        names = [hashlib.blake2b(image.contiguous().numpy(), digest_size=16).digest() for image in images]
-        with self._lock:
-            found = {name: self._features[name] for name in names if name in self._features}
-        new = {name: number for number, name in enumerate(names) if name not in found}
-        if new:
-            with torch.inference_mode(False), torch.no_grad():  # a backward pass may go through what uses them
-                features = self.forward(images[list(new.values())])
-            if not isinstance(features, (torch.Tensor, list, tuple)):
-                return self.forward(images)
-            self.single = isinstance(features, torch.Tensor)
-            several = [features] if self.single else features
-            for place, name in enumerate(new):
-                found[name] = [feature[place].clone() for feature in several]  # a view would keep all images
-        with self._lock:
-            for name in found:
-                if name not in self._features:
-                    self.bytes += sum(feature.nbytes for feature in found[name])
-                self._features[name] = found[name]
-                self._features.move_to_end(name)
-            while self.bytes > self.limit:
-                _, forgotten = self._features.popitem(last=False)
-                self.bytes -= sum(feature.nbytes for feature in forgotten)
-        together = [torch.stack(of_images) for of_images in zip(*(found[name] for name in names), strict=True)]
-        return together[0] if self.single else together
-
-
-def remember_features(networks: Sequence[nn.Module], megabytes: float) -> None:
-    """Has the frozen part of networks look at every image once; they give the same up to rounding.
-
-    Args:
-        networks: copies of one network, on the CPU; they share what is remembered. Without a frozen part nothing is.
-        megabytes: that it may take.
-    """
-    first = networks[0]
-    if not isinstance(first, FineTuned) or not first.frozen:
-        return
-    remembered = Remembered(first.get_submodule(first.part).forward, megabytes)
-    for network in networks:
-        network.get_submodule(first.part).forward = remembered
 
 
 def check_options(encoder_lr: float, **switches: bool) -> None:

@@ -19,13 +19,12 @@ import torch
 from torch import nn
 
 from ..networks.checkpoints import predict_logits
-from ..networks.fine_tuning import make_optimiser, remember_features
+from ..networks.fine_tuning import make_optimiser
 from .answers import Answer
 from .belief import RaterModel, expected_answer, log_likelihood, shift_penalty
 
 CHUNK = 16  # images in one forward pass
 WARM_UP = 20  # updates
-FEATURES = 1000.0  # MB that what a frozen encoder sees in the photos may take
 
 
 @dataclass
@@ -79,8 +78,6 @@ class Learner:
         self.num_classes = num_classes
         self.network = network.to(device).train()
         self.policy = copy.deepcopy(self.network).eval()
-        if device.type == "cpu":
-            remember_features([self.network, self.policy], FEATURES)
         self.updates = 0
         self.shifts: dict[str, nn.Parameter] = {}  # by rater
         self.optimiser, self.factors = make_optimiser(self.network, options.learning_rate, options.weight_decay)

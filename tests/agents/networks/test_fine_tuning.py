@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.networks.fine_tuning import FineTuned, Remembered, parameter_groups, remember_features
+from agents.networks.fine_tuning import FineTuned, parameter_groups
 from rss_env.errors import OptionError
 
 
@@ -104,72 +104,3 @@ def test_the_batch_normalisation_of_the_pretrained_part_stays_in_training_and_th
     moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     learning = set() if frozen else {"encoder.0.weight", "encoder.0.bias"}
     assert moved == learning | {name for name in before if name.startswith("decoder.")}
-
-
-class Encoder(nn.Conv2d):
-    """Notes at how many images it looks; gives its features at one size or at two."""
-
-    def __init__(self, several: bool) -> None:
-        super().__init__(3, 2, 3, padding=1)
-        self.several, self.seen = several, list[int]()
-
-    def forward(self, input: torch.Tensor) -> Any:
-        self.seen.append(len(input))
-        features = super().forward(input)
-        return (features, features[:, :, ::2]) if self.several else features
-
-
-class Looking(FineTuned):
-    """A frozen encoder, and a head on it."""
-
-    def __init__(self, several: bool = False) -> None:
-        super().__init__()
-        self.encoder, self.head = Encoder(several), nn.Conv2d(2, 4, 1)
-        self.start_fine_tuning("encoder", frozen=True, factor=1.0)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.encoder(images.permute(0, 3, 1, 2).float())
-        if self.encoder.several:
-            assert features[1].shape[2] == images.shape[1] // 2
-            features = features[0]
-        logits: torch.Tensor = self.head(features)
-        return logits
-
-
-@pytest.mark.parametrize("several", [False, True])
-def test_a_frozen_encoder_looks_at_an_image_once(several: bool) -> None:
-    torch.manual_seed(0)
-    network, images = Looking(several), torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8)
-    expected = network(images)
-    remember_features([network], megabytes=1.0)
-    torch.testing.assert_close(network(images), expected)
-    with torch.inference_mode():
-        torch.testing.assert_close(network(images[[3, 3, 0]]), expected[[3, 3, 0]])
-        changed = images.clone()
-        changed[2, 0, 0, 0] ^= 1
-        assert not torch.equal(network(changed)[2], expected[2])
-    assert network.encoder.seen == [6, 6, 1]
-    network(changed[2:3]).sum().backward()  # through features that were found in inference mode
-    assert network.head.weight.grad is not None
-
-
-def test_what_is_remembered_is_bounded() -> None:
-    network, one = Looking(), 4 * 2 * 8 * 8  # bytes of an image's features
-    remember_features([network], megabytes=3 * one / 1e6)
-    remembered = network.encoder.forward
-    assert isinstance(remembered, Remembered)
-    for _ in range(4):
-        network(torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8))
-        assert remembered.bytes <= 3 * one
-    many = torch.randint(0, 256, (9, 8, 8, 3), dtype=torch.uint8)
-    assert network(many).shape == (9, 4, 8, 8)  # more than it may hold
-    assert remembered.bytes == 3 * one
-
-
-def test_only_a_frozen_part_is_remembered_and_only_what_it_can_cut_into_images() -> None:
-    network = Looking()
-    network.frozen = False
-    remember_features([network, nn.Linear(1, 1)], megabytes=1.0)
-    assert not isinstance(network.encoder.forward, Remembered)
-    output = {"features": torch.zeros(2, 1)}
-    assert Remembered(lambda _: output, 1.0)(torch.zeros(2, 3)) is output
