@@ -155,11 +155,16 @@ def main() -> None:
     check_numbers(args, {"steps": 1, "images": 2, "draws": 2, "cells": 1})
     out = Path(args.out)
     check_writable(out)
+    measured = []
     for data in DATA:
         root = getattr(args, data.folder) if data.folder else None
         if root is None and (data.folder or not args.shapes):
             print(f"{data.name} {data.size} is left out.")
             continue
+        if root is not None:  # a missing data set is reported before the first training
+            load_dataset(data.dataset, root=root, split=data.split, image_size=data.image_size)
+        measured.append((data, root))
+    for data, root in measured:
         rows = measure(data, root, args)
         add_rows(out, [row | provenance(torch.device("cpu")) for row in rows], KEY)
     for make in (needed_table, query_table, tasks_table):

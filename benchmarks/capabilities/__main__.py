@@ -13,7 +13,9 @@ resumed, and a suite that is started several times at once shares its runs. Plot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,16 @@ def commands_of(words: Sequence[str]) -> dict[str, str]:
     return {BOUND: AGENTS[BOUND]} | chosen
 
 
+def check_modules(runs: Sequence[Run]) -> None:
+    """Raises ``OptionError`` for an agent whose module is not there, before the first run."""
+    for agent, command in {run.agent: run.command for run in runs}.items():
+        module = command.split()[0]
+        with suppress(ModuleNotFoundError):  # of a package that would hold it
+            if find_spec(module) is not None:
+                continue
+        raise OptionError(f"--agents: there is no module {module!r}, which {agent!r} names.")
+
+
 def runs_of(args: CapabilitiesArguments) -> list[Run]:
     """The runs: those of cross-entropy first, then seed by seed."""
     size, wanted = "quick" if args.quick else "full", settings(suite(args.quick))
@@ -120,6 +132,7 @@ def main() -> None:
     check_numbers(args, {"seeds": 0, "parallel": 1})
     check_object("engine_options", args.engine_options)
     runs = runs_of(args)
+    check_modules(runs)
     out = Path(args.out or (Path(args.run_dir) / "quick.csv" if args.quick else report.DEFAULT))
     for path in (out, Path(args.run_dir) / "logs"):
         check_writable(path)

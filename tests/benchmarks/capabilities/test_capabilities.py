@@ -179,6 +179,13 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("module", ["no_such_module", "agents.no_such", "no_such.module"])
+def test_an_agent_that_is_not_there_is_refused_before_the_first_run(module: str) -> None:
+    capabilities.check_modules([Run("full", "rss", "agents.rss --cells 2", TINY, 1)])
+    with pytest.raises(OptionError, match=f"no module '{module}', which 'mine' names"):
+        capabilities.check_modules([Run("full", "mine", f"{module} --flag", TINY, 1)])
+
+
 def test_an_error_of_another_kind_ends_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: Any, **__: Any) -> None:
         raise RunFailed("stopped with exit code 1: a traceback")
