@@ -36,6 +36,8 @@ from .scores.formulas import Formula, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
+from .scores.posterior import Posterior, region_posterior
+from .scores.regions import Regions, make_regions
 from .scores.visits import Visit, VisitMemory, visit_bytes
 from .training.algorithm import Algorithm, score_metrics
 from .training.arguments import check_numbers
@@ -46,6 +48,9 @@ from .training.feedback import Feedback
 Metrics = dict[str, torch.Tensor | float]
 TRIED = 0.2  # of the training, after which the fit of an unknown formula is judged
 EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
+COHERENT = 5  # cells along the shorter side of the image, at most, where pixels are not judged by themselves
+LEAST_SIDE = 4  # of regions, in pixels
+REMEMBERED = 4096  # images whose regions are kept
 
 
 @dataclass(eq=False)
@@ -58,6 +63,9 @@ class Likelihood(Algorithm):
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
+    regions: tuple[int, ...] = (16, 8, 4, 2)
+    """regions of similar colour whose pixels share what scores say: their number along the shorter side of the image,
+    in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from the measured score noise, otherwise 1"""
@@ -179,7 +187,7 @@ class ScoreLesson:
     """
 
     feedback: Feedback
-    evidence: Evidence
+    evidence: Evidence | Posterior
     replayed: int
 
 
@@ -206,6 +214,7 @@ class ImageLevel:
         self.twice = False  # whether the first label map of every image of this update is its last one as well
         self.observed = 0  # micro-batches so far, the same number in every process
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
+        self.known_regions: dict[int, Regions] = {}  # of whole images, by index
 
     def replay_nothing(self) -> None:
         """Keeps no visits from now on."""
@@ -219,7 +228,7 @@ class ImageLevel:
         """Side of the cells in pixels, at most half of the shorter side of the image if the noise chooses it."""
         if self.options.cells:
             return self.options.schedule.side(progress)
-        return self.noise.side(max(1, shorter // 2))
+        return self.noise.side(max(1, shorter // 2), max(1, shorter // COHERENT) if self.options.regions else 1)
 
     def prepare(self, label_maps: torch.Tensor) -> None:
         """Has label maps scored twice in some updates, which measures the noise of the scores."""
@@ -235,17 +244,40 @@ class ImageLevel:
         shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
         old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
-        evidence = score_evidence(
+        seen = (
             logits.softmax(dim=1),
             self._label_maps(feedback, old),
             torch.cat([feedback.scores, *(visit.scores[None].to(logits.device) for _, visit in old)]),
             image.to(logits.device, non_blocking=True),
             batch,
             self.formula,
-            self.noise.residual**0.5,
         )
+        spread = self.noise.residual**0.5
+        if self.options.regions:
+            regions = self._regions(feedback)
+            evidence = region_posterior(*seen, regions, spread, self.noise.noise)
+        else:
+            evidence = score_evidence(*seen, spread)
         self._remember(feedback)
         return ScoreLesson(feedback, evidence, len(old))
+
+    def _regions(self, feedback: Feedback) -> Regions:
+        """Regions of the images of a micro-batch; those of whole images are remembered as they are stored."""
+        images = feedback.images
+        if images is None:
+            raise ValueError("the feedback has no images, from which regions are made")
+        shorter = min(images.shape[1:3])
+        sides: list[float] = [shorter / along for along in self.options.regions if shorter / along >= LEAST_SIDE]
+        sides = sides or [LEAST_SIDE]
+        if feedback.crops is not None:
+            return make_regions(images, sides)
+        known = self.known_regions
+        for image, index, flipped in zip(images, feedback.index, feedback.flipped, strict=True):
+            if index not in known:
+                known[index] = make_regions((image.flip(1) if flipped else image)[None], sides).packed()
+                if len(known) > REMEMBERED:
+                    known.pop(next(iter(known)))
+        return Regions.unpacked([known[index] for index in feedback.index]).mirrored(feedback.flipped)
 
     def _label_maps(self, feedback: Feedback, old: Sequence[tuple[int, Visit]]) -> torch.Tensor:
         """The new label maps of the batch and, as the images are shown, those of earlier visits, (V, K, H, W)."""
@@ -278,10 +310,11 @@ class ImageLevel:
 
     def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
         """Measures the noise of the scores, and the variance of the residuals, with SyncAN; the formula may learn."""
-        self.formula.learn([lesson.evidence.seen for lesson in lessons])
+        readings = [lesson.evidence.reading for lesson in lessons]
+        self.formula.learn([reading.seen for reading in readings])
         self.noise.rounding = self.formula.rounding
         if not self.formula.is_known and not self.tried:
-            explained = mean_over_processes([lesson.evidence.explained for lesson in lessons])
+            explained = mean_over_processes([reading.explained for reading in readings])
             variance = mean_over_processes([lesson.feedback.scores.var(dim=1).mean() for lesson in lessons])
             possible = max(1 - self.noise.noise / variance, 0.1) if variance else 1.0
             self.explained += 0.05 * (min(explained / possible, 1.0) - self.explained)
@@ -291,11 +324,11 @@ class ImageLevel:
                 variance=mean_over_processes([part.var(dim=1).mean() for part in scores]),
                 side=self.options.side,
                 noise=mean_over_processes([scored_twice(part) for part in scores]) if self.twice else None,
-                residual=mean_over_processes([lesson.evidence.variance for lesson in lessons]),
+                residual=mean_over_processes([reading.variance for reading in readings]),
             )
         synchronised = SyncAN()
         for lesson in lessons:
-            fresh = lesson.evidence.advantages[: len(lesson.feedback.scores)]
+            fresh = lesson.evidence.reading.advantages[: len(lesson.feedback.scores)]
             synchronised.add(fresh, fresh.any(dim=1, keepdim=True))  # equal scores say nothing about the variance
         scale = synchronised.finish()
         self.scale = torch.where(scale > 2 * EPSILON, scale, self.scale.to(scale.device))
@@ -316,18 +349,24 @@ class ImageLevel:
     ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Moves the probabilities, which are given too, to where the observed scores are more likely."""
         evidence, probabilities = lesson.evidence, logits.softmax(dim=1)
-        pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
-        loss = -(evidence.direction * probabilities).sum() / (pixels * self.scale.square()).to(logits.dtype)
+        more: Metrics = {}
+        if isinstance(evidence, Posterior):
+            loss = -(evidence.probabilities * logits.log_softmax(dim=1)).sum(dim=1).mean()
+            more["likelihood/moved"] = evidence.moved
+        else:
+            pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
+            loss = -(evidence.direction * probabilities).sum() / (pixels * self.scale.square()).to(logits.dtype)
         return (
             loss,
             probabilities.detach(),
             {
                 "policy/advantage_scale": torch.where(self.scale.isfinite(), self.scale, 0.0),  # 0: nothing said yet
-                "likelihood/explained": evidence.explained,
-                "likelihood/offset": evidence.offset,
+                "likelihood/explained": evidence.reading.explained,
+                "likelihood/offset": evidence.reading.offset,
                 "likelihood/noise": self.noise.noise**0.5,
                 "replay/visits": lesson.replayed / len(logits),
-            },
+            }
+            | more,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,11 +17,14 @@ from collections.abc import Sequence
 import torch
 
 from . import library
+from .dispatch import backend
 from .philox import offset_tensor, seed_tensor, uniforms
 
 __all__ = [
     "class_credit",
+    "nearest_centres",
     "policy_gradient",
+    "region_counts",
     "sample_label_maps",
     "soft_counts",
     "uniforms",
@@ -119,3 +122,36 @@ def policy_gradient(
     """
     loss, entropy, _ = library.policy_gradient(logits, label_maps, advantages.detach())
     return loss, entropy
+
+
+def nearest_centres(
+    points: torch.Tensor, cell: torch.Tensor, centres: torch.Tensor, used: torch.Tensor
+) -> torch.Tensor:
+    """The nearest centre of each point among those of its own cell of a grid and of the eight cells around it.
+
+    Args:
+        points: float32 (B, P, F).
+        cell: int64 (B, P, 2), row and column of each point's cell.
+        centres: float32 (B, rows, columns, F).
+        used: bool (B, rows, columns), the centres that there are; around every point there is at least one.
+
+    Returns:
+        int64 (B, P), row · columns + column of the nearest by Euclidean distance, the first of equals.
+    """
+    return backend(points).nearest_centres(points, cell, centres, used)
+
+
+def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, count: int, num_classes: int) -> torch.Tensor:
+    """Pixels of each class in the regions of an image.
+
+    Args:
+        label_maps: uint8 (M, H, W), values 0..C-1, all of one image.
+        regions: int64 (H, W), values 0..S-1.
+        count: S.
+        num_classes: C.
+
+    Returns:
+        float32 (M, C, S).
+    """
+    like = torch.empty(0, device=label_maps.device)
+    return backend(like).region_counts(label_maps, regions, count, num_classes)

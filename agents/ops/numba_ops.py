@@ -120,6 +120,24 @@ def unpack_labels(out: torch.Tensor, numbers: Sequence[torch.Tensor], num_classe
     _share(len(labels), labels.size, write)
 
 
+def nearest_centres(
+    points: torch.Tensor, cell: torch.Tensor, centres: torch.Tensor, used: torch.Tensor
+) -> torch.Tensor:
+    """See ``torch_ops.nearest_centres``."""
+    label = np.empty(points.shape[:2], np.int64)
+    given = points.contiguous().numpy(), cell.contiguous().numpy(), centres.contiguous().numpy(), used.numpy()
+    _share(len(label), 9 * label.size, lambda first, last: _nearest_centres(*given, first, last, label))
+    return torch.from_numpy(label)
+
+
+def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, count: int, num_classes: int) -> torch.Tensor:
+    """See ``torch_ops.region_counts``."""
+    maps = label_maps.contiguous().numpy().reshape(len(label_maps), -1)
+    out, of = np.zeros((len(maps), num_classes, count), np.float32), regions.contiguous().numpy().reshape(-1)
+    _share(len(maps), maps.size, lambda first, last: _region_counts(maps[first:last], of, out[first:last]))
+    return torch.from_numpy(out)
+
+
 def _share(number: int, labels: int, work: Callable[[int, int], None]) -> None:
     """Does ``work(first, last)`` for ranges that make up 0..number - 1, each in a thread; of few labels all at once."""
     threads = min(torch.get_num_threads(), number) if labels >= WORTH else 1
@@ -287,3 +305,28 @@ def _unpack(numbers, classes, held, labels):  # type: ignore[no-untyped-def]
                 rest = np.floor((left[j] + small_half) * small)
                 out[j] = np.uint8(np.int32(left[j] - rest * one))
                 left[j] = rest
+
+
+@compiled
+def _nearest_centres(points, cell, centres, used, begin, stop, label):  # type: ignore[no-untyped-def]
+    _, rows, columns, parts = centres.shape
+    for b in range(begin, stop):
+        for i in range(points.shape[1]):
+            nearest, best = np.float32(np.inf), 0
+            for row in range(max(cell[b, i, 0] - 1, 0), min(cell[b, i, 0] + 2, rows)):
+                for column in range(max(cell[b, i, 1] - 1, 0), min(cell[b, i, 1] + 2, columns)):
+                    distance = np.float32(0)
+                    for part in range(parts):
+                        off = points[b, i, part] - centres[b, row, column, part]
+                        distance += off * off
+                    if used[b, row, column] and distance < nearest:
+                        nearest, best = distance, row * columns + column
+            label[b, i] = best
+
+
+@compiled
+def _region_counts(maps, regions, out):  # type: ignore[no-untyped-def]
+    for m in range(maps.shape[0]):
+        label_map, counts = maps[m], out[m]
+        for i in range(len(label_map)):
+            counts[label_map[i], regions[i]] += np.float32(1)

@@ -173,3 +173,31 @@ def unpack_labels(out: torch.Tensor, numbers: Sequence[torch.Tensor], num_classe
             part = labels[start : start + many]
             part.copy_((left % num_classes)[: len(part)])
             left = left // num_classes
+
+
+def nearest_centres(
+    points: torch.Tensor, cell: torch.Tensor, centres: torch.Tensor, used: torch.Tensor
+) -> torch.Tensor:
+    """See ``ops.nearest_centres``."""
+    rows, columns = used.shape[1:]
+    flat, there = centres.flatten(1, 2), used.flatten(1)
+    nearest = torch.full_like(points[..., 0], torch.inf)
+    label = torch.zeros_like(cell[..., 0])
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            row, column = cell[..., 0] + down, cell[..., 1] + right
+            inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+            number = torch.where(inside, row * columns + column, 0)
+            centre = flat.gather(1, number[..., None].expand_as(points))
+            distance = (points - centre).square().sum(dim=-1)
+            better = inside & there.gather(1, number) & (distance < nearest)
+            nearest = torch.where(better, distance, nearest)
+            label = torch.where(better, number, label)
+    return label
+
+
+def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, count: int, num_classes: int) -> torch.Tensor:
+    """See ``ops.region_counts``."""
+    place = label_maps.flatten(1).long() * count + regions.flatten()  # (M, N)
+    out = torch.zeros(len(label_maps), count * num_classes, device=label_maps.device)
+    return out.scatter_add_(1, place, torch.ones_like(place, dtype=out.dtype)).unflatten(1, (num_classes, -1))

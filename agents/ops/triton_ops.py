@@ -23,7 +23,12 @@ import triton
 import triton.language as tl
 
 from .philox import cells_in_a_row
-from .torch_ops import gradient_format, labels_a_number
+from .torch_ops import (  # the last two are torch's own kernels
+    gradient_format,
+    labels_a_number,
+    nearest_centres,  # noqa: F401
+    region_counts,  # noqa: F401
+)
 
 PIXELS = 128  # of a tile; a power of two
 NUMBERS = 512  # of packed labels, of a program: 16 bytes a thread

@@ -22,28 +22,104 @@ import torch
 
 from ..ops import class_credit, soft_counts
 from .formulas import Formula, Seen
+from .models import Prediction
 
 
-class Evidence(NamedTuple):
-    """What scores say about a belief.
+class Reading(NamedTuple):
+    """Scores next to what a belief expected.
 
     Attributes:
-        direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
-            residuals, has the gradient of the log-likelihood.
-        advantages: float64 (V, K), the centred residuals of every visit, in units of ``Formula.scale``, 0 in a visit
-            whose scores are all equal; the variance is that of the fresh ones.
+        expected: float32 (M, C), expected right pixels of each class of the M = V·K label maps.
+        predicted: float32 (M, C), their pixels of each class.
+        target: float32 (B, C), expected pixels of each class of the images.
+        prediction: of the scores, and its derivatives.
+        residual: float64 (V, K), what the prediction left of the scores, in units of ``Formula.scale``.
+        undecided: float64 (V, K), variance of the residuals that rounding leaves open.
+        advantages: float64 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
         variance: of the fresh residuals within their visits, with what rounding leaves open.
         seen: the fresh scores and their prediction, from which the formula may learn.
     """
 
-    direction: torch.Tensor
+    expected: torch.Tensor
+    predicted: torch.Tensor
+    target: torch.Tensor
+    prediction: Prediction
+    residual: torch.Tensor
+    undecided: torch.Tensor
     advantages: torch.Tensor
     explained: torch.Tensor
     offset: torch.Tensor
     variance: torch.Tensor
     seen: Seen
+
+
+class Evidence(NamedTuple):
+    """What scores say about a belief.
+
+    Attributes:
+        reading: of the scores by the belief; the variance is that of the fresh advantages.
+        direction: float32 (B, C, H, W); the sum of its product with the probabilities, divided by the variance of the
+            residuals, has the gradient of the log-likelihood.
+    """
+
+    reading: Reading
+    direction: torch.Tensor
+
+
+def read_scores(
+    probabilities: torch.Tensor,
+    label_maps: torch.Tensor,
+    scores: torch.Tensor,
+    image: torch.Tensor,
+    fresh: int,
+    formula: Formula,
+    spread: float = 1.0,
+) -> Reading:
+    """Compares scores with what a belief expects of their label maps.
+
+    Args:
+        probabilities: float32 (B, C, H, W), the belief.
+        label_maps: uint8 (V, K, H, W), of V visits.
+        scores: float64 (V, K).
+        image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
+        fresh: number of visits of this step.
+        formula: predicts the scores; it does not learn here.
+        spread: standard deviation of residuals before rounding.
+    """
+    visits, samples, height, width = label_maps.shape
+    owner = image.repeat_interleave(samples)
+    expected, predicted = soft_counts(probabilities, label_maps.reshape(-1, height, width), owner)
+    target = probabilities.sum(dim=(2, 3))  # (B, C)
+    prediction = formula.predict(expected, predicted, target[owner])
+
+    mean = prediction.mean.view(visits, samples).to(scores.dtype)
+    residual, undecided = formula.residuals(scores, mean, spread)
+    offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
+    # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
+    # the prediction's own spread, and following it would only flatten the belief.
+    informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
+    advantages = torch.where(informative, residual - offset, 0.0)
+
+    varied = torch.where(informative, scores - scores.mean(dim=1, keepdim=True), 0.0)[:fresh]
+    varied = varied / formula.scale(scores[:fresh])
+    total = varied.square().sum()
+    explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
+    variance = ((residual - offset).square() + undecided)[:fresh].mean()
+    return Reading(
+        expected,
+        predicted,
+        target,
+        prediction,
+        residual,
+        undecided,
+        advantages,
+        explained,
+        offset[:fresh].mean(),
+        variance,
+        Seen(scores[:fresh], mean[:fresh]),
+    )
 
 
 def score_evidence(
@@ -57,42 +133,18 @@ def score_evidence(
 ) -> Evidence:
     """Gradient of the log-likelihood of scores with respect to the belief, but for the variance.
 
-    Args:
-        probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
-        label_maps: uint8 (V, K, H, W), of V visits.
-        scores: float64 (V, K).
-        image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
-        fresh: number of visits of this step.
-        formula: predicts the scores; it does not learn here.
-        spread: standard deviation of residuals before rounding.
+    Args: see ``read_scores``; no gradient flows into the probabilities.
     """
+    probabilities = probabilities.detach()
+    reading = read_scores(probabilities, label_maps, scores, image, fresh, formula, spread)
     visits, samples, height, width = label_maps.shape
     maps, owner = label_maps.reshape(-1, height, width), image.repeat_interleave(samples)
-    probabilities = probabilities.detach()
-    expected, predicted = soft_counts(probabilities, maps, owner)
-    target = probabilities.sum(dim=(2, 3))  # (B, C)
-    prediction = formula.predict(expected, predicted, target[owner])
+    weight = reading.advantages.to(probabilities.dtype).reshape(-1, 1)  # (V·K, 1)
 
-    mean = prediction.mean.view(visits, samples).to(scores.dtype)
-    residual, undecided = formula.residuals(scores, mean, spread)
-    offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
-    # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
-    # the prediction's own spread, and following it would only flatten the belief.
-    informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
-    advantages = torch.where(informative, residual - offset, 0.0)
-    weight = advantages.to(probabilities.dtype).reshape(-1, 1)  # (V·K, 1)
-
-    direction = class_credit(maps, owner, weight * prediction.per_right, len(probabilities))
+    direction = class_credit(maps, owner, weight * reading.prediction.per_right, len(probabilities))
     # A plain sum in a fixed order: on CUDA devices index_add_ adds in whatever order its threads come.
-    of_visit = (weight * prediction.per_target).view(visits, samples, -1).sum(dim=1)  # (V, C)
-    mine = image == torch.arange(len(target), device=image.device)[:, None]  # (B, V)
+    of_visit = (weight * reading.prediction.per_target).view(visits, samples, -1).sum(dim=1)  # (V, C)
+    mine = image == torch.arange(len(probabilities), device=image.device)[:, None]  # (B, V)
     everywhere = torch.where(mine[:, :, None], of_visit, 0.0).sum(dim=1)  # (B, C)
     direction += everywhere[:, :, None, None]
-
-    varied = torch.where(informative, scores - scores.mean(dim=1, keepdim=True), 0.0)[:fresh]
-    varied = varied / formula.scale(scores[:fresh])
-    total = varied.square().sum()
-    explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
-    variance = ((residual - offset).square() + undecided)[:fresh].mean()
-    seen = Seen(scores[:fresh], mean[:fresh])
-    return Evidence(direction, advantages, explained, offset[:fresh].mean(), variance, seen)
+    return Evidence(reading, direction)

@@ -32,10 +32,12 @@ class Formula(ABC):
     Attributes:
         rounding: variance that rounding adds to the scores.
         is_known: whether there is nothing to learn.
+        tells_level: whether it predicts scores and not only their differences within a visit.
     """
 
     rounding = 0.0
     is_known = True
+    tells_level = True
 
     @abstractmethod
     def predict(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> Prediction:
@@ -118,6 +120,7 @@ class UnknownFormula(Formula):
     """
 
     is_known = False
+    tells_level = False
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes

@@ -1,0 +1,181 @@
+"""What image-level scores say about the regions of an image: a belief that expects them.
+
+``scores.evidence`` takes the pixels of the belief as independent. Pixels of one figure are not: if one of them is of
+another class than was thought, so are those around it. Here the pixels of a region share their errors, in nested
+divisions of the image at once (``scores.regions``), and all scores of the image that are remembered are solved for
+together. The policy then learns the result by cross-entropy. This is our own; maths: docs/likelihood.md.
+
+With F_k(S, c), what region S adds to the expectation μ_k of score k if it is of class c, less its mean over the
+classes, the belief is tilted,
+
+    log q_i(c) = log p_i(c) + Σ_k α_k Σ_d w_d F_k(S_d(i), c) + constant,
+
+where S_d(i) is the region of pixel i in division d, such that q expects the scores R: α solves
+
+    R − μ(q) = D α,        D = the variances of noise, of the model's error and of a visit's offset,
+
+by Newton's method, whose matrix Σ_d w_d Cov_q(F) + D is the covariance of the scores.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ..ops import region_counts
+from .evidence import Reading, read_scores
+from .formulas import Formula
+from .regions import Regions
+
+STEPS = 2  # of Newton's method
+NUMBERS = 1 << 20  # of features that are held at once, and one image at least
+ERROR = 0.1  # variance of the model's error, of that of the residuals: a ratio of expectations is none of a ratio
+OFFSET = 0.1  # variance of what the model's error has in common in a visit, likewise
+NO_LEVEL = 1e3  # the same where a formula says nothing of the level of the scores
+SUREST = 8.0  # nats that the scores may move the log of a probability by
+TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
+LEAST = 1e-6  # probability
+TINY = 1e-16
+
+
+class Posterior(NamedTuple):
+    """A belief that knows the scores.
+
+    Attributes:
+        reading: of the scores by the belief that did not.
+        probabilities: float32 (B, C, H, W).
+        moved: mean over the pixels of the Kullback-Leibler divergence of one from the other, in nats.
+    """
+
+    reading: Reading
+    probabilities: torch.Tensor
+    moved: torch.Tensor
+
+
+def region_posterior(
+    probabilities: torch.Tensor,
+    label_maps: torch.Tensor,
+    scores: torch.Tensor,
+    image: torch.Tensor,
+    fresh: int,
+    formula: Formula,
+    regions: Regions,
+    spread: float = 1.0,
+    noise: float = 0.0,
+) -> Posterior:
+    """Tilts a belief by the scores of label maps.
+
+    Args:
+        probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
+        label_maps: uint8 (V, K, H, W), of V visits.
+        scores: float64 (V, K).
+        image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
+        fresh: number of visits of this step.
+        formula: predicts the scores; it does not learn here.
+        regions: of the images.
+        spread: standard deviation of residuals before rounding.
+        noise: variance of the noise of the scores, without rounding.
+    """
+    probabilities = probabilities.detach()
+    reading = read_scores(probabilities, label_maps, scores, image, fresh, formula, spread)
+    visits, classes = torch.bincount(image, minlength=len(probabilities)).tolist(), probabilities.shape[1]
+    order = sorted(range(len(visits)), key=lambda b: visits[b])  # images with as many visits are solved for together
+    together = max(1, NUMBERS // (max(visits) * scores.shape[1] * classes * sum(regions.counts)))
+    out = torch.empty_like(probabilities)
+    for first in range(0, len(order), together):
+        images = order[first : first + together]
+        rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
+        seen = label_maps[rows], scores[rows], there
+        counts = [count.view(*scores.shape, classes)[rows] for count in (reading.expected, reading.predicted)]
+        out[images] = _tilt(probabilities[images], *seen, *counts, formula, regions[images], spread, noise)
+    moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
+    return Posterior(reading, out, moved)
+
+
+def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of visits, some for each of b images, filled up with 0, and where they are: int64 and bool (b, V)."""
+    rows = torch.nn.utils.rnn.pad_sequence(visits, batch_first=True)
+    length = torch.tensor([len(of_image) for of_image in visits], device=rows.device)
+    return rows, torch.arange(rows.shape[1], device=rows.device) < length[:, None]
+
+
+def _tilt(
+    p: torch.Tensor,
+    label_maps: torch.Tensor,
+    scores: torch.Tensor,
+    there: torch.Tensor,
+    expected: torch.Tensor,
+    predicted: torch.Tensor,
+    formula: Formula,
+    regions: Regions,
+    spread: float,
+    noise: float,
+) -> torch.Tensor:
+    """The tilted beliefs about b images, (b, C, H, W).
+
+    Args:
+        p: (b, C, H, W).
+        label_maps: (b, V, K, H, W), M = V·K of them an image.
+        scores: (b, V, K).
+        there: bool (b, V), False for visits that only fill up.
+        expected: (b, V, K, C), expected right pixels of each class.
+        predicted: (b, V, K, C), pixels of each class.
+        formula: predicts the scores.
+        regions: of the images.
+        spread: standard deviation of residuals before rounding.
+        noise: variance of the scores' noise.
+    """
+    images, visits, samples = scores.shape
+    classes, divisions, finest = p.shape[1], len(regions.counts), regions.counts[0]
+    counted = [
+        region_counts(maps.flatten(0, 1), of, finest, classes)
+        for maps, of in zip(label_maps, regions.finest, strict=True)
+    ]
+    pixels = regions.in_all(torch.stack(counted).mul_(there.repeat_interleave(samples, dim=1)[:, :, None, None]))
+    size = regions.in_all(regions.sums(torch.ones_like(p[:, :1])))  # (b, 1, R); pixels: (b, M, C, R)
+    size_of_finest = size[..., :finest].clamp(min=1)
+    noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
+    log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
+    q, of_q, shift = p, of_p, torch.zeros_like(of_p)
+    alpha = scores.new_zeros(images, visits * samples)
+    error = offset = alpha
+    same_visit = torch.arange(visits * samples, device=p.device) // samples
+    same_visit = (same_visit[:, None] == same_visit).to(scores.dtype)  # (M, M)
+    for step in range(STEPS):
+        right = expected.flatten(0, 2)
+        if step > 0:  # what the tilt changed is taken as even within the finest regions
+            change = (of_q - of_p) / size_of_finest
+            right = right + (pixels[..., :finest] * change[:, None]).sum(dim=3).flatten(0, 1)
+        target = of_q.sum(dim=2).repeat_interleave(visits * samples, dim=0)
+        prediction = formula.predict(right, predicted.flatten(0, 2), target)
+        mean = prediction.mean.view(-1, samples).to(scores.dtype)
+        residual, undecided = (part.view_as(scores) for part in formula.residuals(scores.flatten(0, 1), mean, spread))
+        # A rounded score tells an interval: as a Gaussian factor, which is wide where that says little that is new.
+        told = (1 - undecided / spread**2).clamp(min=TOLD)
+        residual, own = residual / told * there[..., None], noise_of_scores + undecided / told
+        if step == 0:
+            varied = residual if formula.tells_level else residual - residual.mean(dim=2, keepdim=True)
+            number = there.sum(dim=1) * samples
+            total = varied.square().sum(dim=(1, 2)) / number
+            left = total - (own * there[..., None]).sum(dim=(1, 2)) / number
+            left = left.clamp(min=1e-3 * total + TINY)[:, None]  # (b, 1)
+            error, offset = ERROR * left, left * (OFFSET if formula.tells_level else NO_LEVEL)
+        variance = torch.diag_embed(own.flatten(1) + error) + offset[..., None] * same_visit
+
+        chances = regions.in_all(of_q) / size.clamp(min=1)  # (b, C, R)
+        features = pixels * prediction.per_right.view(images, -1, classes, 1)
+        features.addcmul_(size[:, None], prediction.per_target.view(images, -1, classes, 1))
+        features -= (features * chances[:, None]).sum(dim=2, keepdim=True)
+        features *= there.repeat_interleave(samples, dim=1)[:, :, None, None]
+        weighted = (features * (chances / divisions).sqrt()[:, None]).flatten(2)
+        matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype) + variance
+        right_side = residual.flatten(1) - torch.bmm(variance, alpha[..., None])[..., 0]
+        found = torch.cholesky_solve(right_side[..., None], torch.linalg.cholesky(matrix))
+        alpha = alpha + found[..., 0]
+        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) / divisions
+        shift = shift + regions.over_all(moved)
+        shift = (shift - shift.mean(dim=1, keepdim=True)).clamp(-SUREST, SUREST)
+        q = (log_p + regions.at_pixels(shift)).softmax(dim=1)
+        of_q = regions.sums(q)
+    return q
