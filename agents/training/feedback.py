@@ -25,6 +25,8 @@ class Feedback:
         shown: the infos that the environment gave together with the images.
         crops: top, left, height and width of the part of each stored image that was shown, B of them; None if whole
             images were.
+        images: uint8 (B, H, W, 3), what was shown, in the kind in which the environment gives its images; None where
+            nobody said.
     """
 
     label_maps: torch.Tensor
@@ -34,15 +36,22 @@ class Feedback:
     flipped: list[bool]
     shown: dict[str, Any]
     crops: list[Crop] | None = None
+    images: torch.Tensor | np.ndarray | None = None
 
 
-def read_feedback(label_maps: torch.Tensor, shown: dict[str, Any], infos: dict[str, Any]) -> Feedback:
+def read_feedback(
+    label_maps: torch.Tensor,
+    shown: dict[str, Any],
+    infos: dict[str, Any],
+    images: torch.Tensor | np.ndarray | None = None,
+) -> Feedback:
     """Feedback of a step of a vector environment that was made with ``samples_per_image``.
 
     Args:
         label_maps: uint8 (B, K, H, W), what was acted.
         shown: the infos that came with the images.
         infos: the infos that came back from the step.
+        images: that ``shown`` came with.
     """
     final, device = infos["final_info"], label_maps.device
     pixel_rewards = final.get("pixel_reward")
@@ -55,6 +64,7 @@ def read_feedback(label_maps: torch.Tensor, shown: dict[str, Any], infos: dict[s
         shown["flipped"].tolist() if "flipped" in shown else [False] * len(index),
         shown,
         [tuple(crop) for crop in shown["crop"].tolist()] if "crop" in shown else None,
+        images,
     )
 
 

@@ -306,7 +306,7 @@ class _Trainer:
                 logits = self._forward(self.network if several else self.replica, images)  # (B, C, H, W)
             label_maps = algorithm.act(logits.detach(), progress, self.generator)  # (B, K, H, W)
             self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
-            feedback = read_feedback(label_maps, self.infos, infos)
+            feedback = read_feedback(label_maps, self.infos, infos, images)
             batches.append((images, logits, algorithm.observe(logits.detach(), feedback)))
             self.infos = infos
             self.queries += label_maps.shape[0] * label_maps.shape[1]
