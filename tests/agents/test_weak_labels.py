@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from agents.training import Feedback, train
 from agents.weak_labels import (
     NOBODY,
+    Tags,
     WeakLabels,
     image_tags,
     local_network,
@@ -156,18 +159,42 @@ def test_it_learns_from_the_tags_only_and_logs_the_scores() -> None:
     assert metrics["reward/mean"] == 0.75
 
 
-def test_micro_batches_are_one_update() -> None:
+def learn_in_parts(size: int, process: slice = slice(None)) -> WeakLabels:
+    """One update on a process's share of four images, in micro-batches."""
     target = torch.tensor([[[0, 0, 2]], [[0, 1, 1]], [[0, 0, 0]], [[0, 2, 1]]], dtype=torch.uint8)
-    weights = []
-    for size in (4, 2):
-        algorithm = WeakLabels()
-        algorithm.start({}, 3)
-        whole = algorithm.observe(torch.zeros(4, 3, 1, 3), earn(target, 0.0))
-        parts = zip(whole.tags.split(size), whole.images.split(size), strict=True)
-        algorithm.synchronise([type(whole)(whole.feedback, tags, images) for tags, images in parts])
-        assert algorithm.shared.tolist() == [True, False, False]
-        weights.append(torch.nn.utils.parameters_to_vector(algorithm.local.parameters()))
-    torch.testing.assert_close(*weights)
+    algorithm = WeakLabels()
+    algorithm.start({}, 3)
+    whole = algorithm.observe(torch.zeros(4, 3, 1, 3), earn(target, 0.0))
+    parts = zip(whole.tags[process].split(size), whole.images[process].split(size), strict=True)
+    algorithm.synchronise([Tags(whole.feedback, tags, images) for tags, images in parts])
+    assert algorithm.shared.tolist() == [True, False, False]
+    return algorithm
+
+
+def weights(algorithm: WeakLabels) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(algorithm.local.parameters())
+
+
+def test_micro_batches_are_one_update() -> None:
+    torch.testing.assert_close(weights(learn_in_parts(4)), weights(learn_in_parts(2)))
+
+
+def test_processes_are_one_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = weights(learn_in_parts(4))
+    both, given = threading.Barrier(2, timeout=60), dict[bool, Any]()
+
+    def gather(value: Any) -> list[Any]:
+        given[threading.current_thread().name.endswith("_0")] = value
+        both.wait()
+        values = [given[True], given[False]]
+        both.wait()
+        return values
+
+    monkeypatch.setattr("agents.weak_labels.gather_over_processes", gather)
+    with ThreadPoolExecutor(2) as processes:
+        shares = list(processes.map(lambda share: learn_in_parts(2, share), [slice(0, 3, 2), slice(1, 4, 2)]))
+    torch.testing.assert_close(weights(shares[0]), alone)
+    torch.testing.assert_close(weights(shares[1]), alone)
 
 
 def test_it_finds_where_the_classes_of_the_tags_are() -> None:
