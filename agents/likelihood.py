@@ -49,7 +49,7 @@ Metrics = dict[str, torch.Tensor | float]
 TRIED = 0.2  # of the training, after which the fit of an unknown formula is judged
 EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
 COHERENT = 5  # cells along the shorter side of the image, at most, where pixels are not judged by themselves
-LEAST_SIDE = 4  # of regions, in pixels
+LEAST_SIDE = 2.5  # of regions, in pixels
 REMEMBERED = 4096  # images whose regions are kept
 
 
@@ -63,7 +63,7 @@ class Likelihood(Algorithm):
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
-    regions: tuple[int, ...] = (16, 8, 4, 2)
+    regions: tuple[int, ...] = (12, 6, 3)
     """regions of similar colour whose pixels share what scores say: their number along the shorter side of the image,
     in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
@@ -268,7 +268,7 @@ class ImageLevel:
             raise ValueError("the feedback has no images, from which regions are made")
         shorter = min(images.shape[1:3])
         sides: list[float] = [shorter / along for along in self.options.regions if shorter / along >= LEAST_SIDE]
-        sides = sides or [LEAST_SIDE]
+        sides = sides or [float(shorter)]
         if feedback.crops is not None:
             return make_regions(images, sides)
         known = self.known_regions

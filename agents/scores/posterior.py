@@ -23,12 +23,13 @@ from typing import NamedTuple
 
 import torch
 
-from ..ops import region_counts
+from ..ops import region_counts, soft_counts
 from .evidence import Reading, read_scores
 from .formulas import Formula
 from .regions import Regions
 
 STEPS = 2  # of Newton's method
+HEAT = 1.5  # temperature of the belief that is tilted: regions err together more than their pixels' probabilities say
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 ERROR = 0.1  # variance of the model's error, of that of the residuals: a ratio of expectations is none of a ratio
 OFFSET = 0.1  # variance of what the model's error has in common in a visit, likewise
@@ -78,18 +79,24 @@ def region_posterior(
         noise: variance of the noise of the scores, without rounding.
     """
     probabilities = probabilities.detach()
-    reading = read_scores(probabilities, label_maps, scores, image, fresh, formula, spread)
-    visits, classes = torch.bincount(image, minlength=len(probabilities)).tolist(), probabilities.shape[1]
+    new = label_maps[:fresh], scores[:fresh], image[:fresh]
+    reading = read_scores(probabilities, *new, fresh, formula, spread)
+    log_p = probabilities.clamp(min=LEAST).log()
+    hot = (log_p / HEAT).softmax(dim=1)
+    samples, classes = scores.shape[1], probabilities.shape[1]
+    counts = soft_counts(hot, label_maps.flatten(0, 1), image.repeat_interleave(samples))  # both (V·K, C)
+    expected, predicted = (count.view(*scores.shape, classes) for count in counts)
+    visits = torch.bincount(image, minlength=len(probabilities)).tolist()
     order = sorted(range(len(visits)), key=lambda b: visits[b])  # images with as many visits are solved for together
-    together = max(1, NUMBERS // (max(visits) * scores.shape[1] * classes * sum(regions.counts)))
+    together = max(1, NUMBERS // (max(visits) * samples * classes * sum(regions.counts)))
     out = torch.empty_like(probabilities)
     for first in range(0, len(order), together):
         images = order[first : first + together]
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
-        seen = label_maps[rows], scores[rows], there
-        counts = [count.view(*scores.shape, classes)[rows] for count in (reading.expected, reading.predicted)]
-        out[images] = _tilt(probabilities[images], *seen, *counts, formula, regions[images], spread, noise)
-    moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
+        seen = label_maps[rows], scores[rows], there, expected[rows], predicted[rows]
+        shift = _tilt(hot[images], *seen, formula, regions[images], spread, noise)
+        out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
+    moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
     return Posterior(reading, out, moved)
 
 
@@ -112,7 +119,7 @@ def _tilt(
     spread: float,
     noise: float,
 ) -> torch.Tensor:
-    """The tilted beliefs about b images, (b, C, H, W).
+    """What the scores of b images add to the logs of the finest regions' probabilities, (b, C, S).
 
     Args:
         p: (b, C, H, W).
@@ -137,7 +144,7 @@ def _tilt(
     size_of_finest = size[..., :finest].clamp(min=1)
     noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
     log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
-    q, of_q, shift = p, of_p, torch.zeros_like(of_p)
+    of_q, shift = of_p, torch.zeros_like(of_p)
     alpha = scores.new_zeros(images, visits * samples)
     error = offset = alpha
     same_visit = torch.arange(visits * samples, device=p.device) // samples
@@ -176,6 +183,6 @@ def _tilt(
         moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) / divisions
         shift = shift + regions.over_all(moved)
         shift = (shift - shift.mean(dim=1, keepdim=True)).clamp(-SUREST, SUREST)
-        q = (log_p + regions.at_pixels(shift)).softmax(dim=1)
-        of_q = regions.sums(q)
-    return q
+        if step < STEPS - 1:
+            of_q = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))
+    return shift
