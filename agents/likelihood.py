@@ -42,13 +42,14 @@ from .scores.visits import Visit, VisitMemory, visit_bytes
 from .training.algorithm import Algorithm, score_metrics
 from .training.arguments import check_numbers
 from .training.command import run_command, train_command
-from .training.distributed import mean_over_processes
+from .training.distributed import average_over_processes, mean_over_processes
 from .training.feedback import Feedback
 
 Metrics = dict[str, torch.Tensor | float]
 TRIED = 0.2  # of the training, after which the fit of an unknown formula is judged
 EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
-COHERENT = 5  # cells along the shorter side of the image, at most, where pixels are not judged by themselves
+UNSURE, SURE = 2, 4  # cells along the shorter side of the image where the belief knows nothing, and where it knows
+LEARNED = 0.2  # at least this share of what there is to know; pixels are not judged by themselves there
 LEAST_SIDE = 2.5  # of regions, in pixels
 REMEMBERED = 4096  # images whose regions are kept
 
@@ -214,6 +215,8 @@ class ImageLevel:
         self.twice = False  # whether the first label map of every image of this update is its last one as well
         self.observed = 0  # micro-batches so far, the same number in every process
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
+        self.unsure = 1.0  # entropy of the belief, of that of even chances
+        self.worth: torch.Tensor | None = None  # of a right pixel of each class to a score, a running mean
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
 
     def replay_nothing(self) -> None:
@@ -228,7 +231,10 @@ class ImageLevel:
         """Side of the cells in pixels, at most half of the shorter side of the image if the noise chooses it."""
         if self.options.cells:
             return self.options.schedule.side(progress)
-        return self.noise.side(max(1, shorter // 2), max(1, shorter // COHERENT) if self.options.regions else 1)
+        if not self.options.regions:
+            return self.noise.side(max(1, shorter // 2))
+        along = UNSURE + (SURE - UNSURE) * min(1.0, (1 - self.unsure) / LEARNED)
+        return self.noise.side(max(1, shorter // 2), max(1, round(shorter / along)), rounded=False)
 
     def prepare(self, label_maps: torch.Tensor) -> None:
         """Has label maps scored twice in some updates, which measures the noise of the scores."""
@@ -326,6 +332,11 @@ class ImageLevel:
                 noise=mean_over_processes([scored_twice(part) for part in scores]) if self.twice else None,
                 residual=mean_over_processes([reading.variance for reading in readings]),
             )
+        beliefs = [lesson.evidence for lesson in lessons if isinstance(lesson.evidence, Posterior)]
+        if beliefs:
+            self.unsure = mean_over_processes([of.entropy for of in beliefs]) / math.log(self.num_classes)
+            worth = average_over_processes([of.worth for of in beliefs])
+            self.worth = worth if self.worth is None else self.worth.to(worth.device).lerp(worth, 0.05)
         synchronised = SyncAN()
         for lesson in lessons:
             fresh = lesson.evidence.reading.advantages[: len(lesson.feedback.scores)]
@@ -351,7 +362,7 @@ class ImageLevel:
         evidence, probabilities = lesson.evidence, logits.softmax(dim=1)
         more: Metrics = {}
         if isinstance(evidence, Posterior):
-            loss = -(evidence.probabilities * logits.log_softmax(dim=1)).sum(dim=1).mean()
+            loss = self._cross_entropy(logits, evidence.probabilities)
             more["likelihood/moved"] = evidence.moved
         else:
             pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
@@ -369,6 +380,13 @@ class ImageLevel:
             | more,
         )
 
+    def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Of the policy and a belief (B, C, H, W), pixels weighted by the root of what their class is worth."""
+        assert self.worth is not None
+        weight = torch.einsum("bchw,c->bhw", target, self.worth.clamp(min=0).sqrt())
+        loss = -(target * logits.log_softmax(dim=1)).sum(dim=1)
+        return (weight * loss).sum() / weight.sum()
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, next to the memory."""
         return {
@@ -376,6 +394,8 @@ class ImageLevel:
             "formula": self.formula.state_dict(),
             "observed": self.observed,
             "scale": self.scale.cpu(),
+            "unsure": self.unsure,
+            "worth": None if self.worth is None else self.worth.cpu(),
             "explained": self.explained,
             "tried": self.tried,
         }
@@ -386,7 +406,8 @@ class ImageLevel:
         self.formula.load_state_dict(state["formula"])
         self.noise.rounding = self.formula.rounding
         self.observed, self.scale = state["observed"], state["scale"]
-        self.explained, self.tried = state["explained"], state["tried"]
+        self.explained, self.tried, self.unsure = state["explained"], state["tried"], state["unsure"]
+        self.worth = state["worth"]
 
 
 class PolicyGradientLevel:

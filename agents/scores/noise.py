@@ -77,15 +77,15 @@ class ScoreNoise:
         self._sums = FORGET * self._sums[0] + side**2 * own, FORGET * self._sums[1] + side**4
         self.residual += 0.05 * (residual - self.residual)
 
-    def side(self, longest: int, shortest: int = 1) -> int:
-        """Side of the cells, shortest..longest, in pixels.
+    def side(self, longest: int, shortest: int = 1, rounded: bool = True) -> int:
+        """Side of the cells, shortest..longest, in pixels; ``rounded``: rounding counts as noise.
 
         The scores' own variance is taken as proportional to s². Its factor is a least-squares fit, in which coarse
         cells count most: there it is seen best.
         """
-        if not self.known:
+        total = self.noise + (self.rounding if rounded else 0.0)
+        if total <= 0:
             return shortest
-        total = self.noise + self.rounding
         factor = self._sums[0] / max(self._sums[1], 1.0)
         if total >= factor * longest**2:  # also where the scores do not differ by more than the noise at all
             return longest

@@ -46,11 +46,15 @@ class Posterior(NamedTuple):
     Attributes:
         reading: of the scores by the belief that did not.
         probabilities: float32 (B, C, H, W).
+        entropy: of the belief that did not know them, mean over the pixels, in nats.
+        worth: float32 (C,), what a right pixel of each class adds to the expected scores of the fresh label maps.
         moved: mean over the pixels of the Kullback-Leibler divergence of one from the other, in nats.
     """
 
     reading: Reading
     probabilities: torch.Tensor
+    entropy: torch.Tensor
+    worth: torch.Tensor
     moved: torch.Tensor
 
 
@@ -97,7 +101,8 @@ def region_posterior(
         shift = _tilt(hot[images], *seen, formula, regions[images], spread, noise)
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
-    return Posterior(reading, out, moved)
+    entropy = torch.special.entr(probabilities).sum(dim=1).mean()
+    return Posterior(reading, out, entropy, reading.prediction.per_right.mean(dim=0), moved)
 
 
 def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
