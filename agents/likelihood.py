@@ -58,7 +58,7 @@ REMEMBERED = 4096  # images whose regions are kept
 class Likelihood(Algorithm):
     """Train a policy from scores of its label maps by the likelihood of the scores."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
     samples_per_image: int = 32
     """label maps drawn and scored for each image (K), at least 2"""
@@ -70,7 +70,7 @@ class Likelihood(Algorithm):
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from the measured score noise, otherwise 1"""
-    replay: int = 256
+    replay: int = 128
     """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
     replay_megabytes: float = 2000.0
     """most memory that they take over all images, in MB; the oldest go first"""
@@ -259,6 +259,7 @@ class ImageLevel:
             self.formula,
         )
         spread = self.noise.residual**0.5
+        evidence: Evidence | Posterior
         if self.options.regions:
             regions = self._regions(feedback)
             evidence = region_posterior(*seen, regions, spread, self.noise.noise)
@@ -421,7 +422,7 @@ class PolicyGradientLevel:
 
     STATE = {"policy_gradient": True}
     temperature = 1.0
-    learning_rate_factor = 6.0
+    learning_rate_factor = 3.0
 
     def __init__(self, options: Likelihood) -> None:
         self.options = options

@@ -93,6 +93,8 @@ class Spec:
         return words + further
 
 
+PIXELS = "agents.likelihood --regions --replay 256 --learning-rate 1e-3"  # every pixel is judged by itself
+
 METHODS = {
     "cross_entropy": "agents.supervised",
     "reinforce": "agents.rss --entropy-gain 0 --no-sync-an --advantage batch",
@@ -101,11 +103,15 @@ METHODS = {
     "entropy": "agents.rss",
     "psr": "agents.rss --cells 4 2 1",
     "psd": "agents.rss --cells 4 2 1 --advantage psd",
-    "likelihood": "agents.likelihood --replay 0",
-    "replay": "agents.likelihood",
-    "replay_accuracy": "agents.likelihood --reward pixel_accuracy",
-    "replay_stars": "agents.likelihood --wrap stars:5",
-    "replay_noise": "agents.likelihood --wrap noise:0.05",
+    "likelihood": f"{PIXELS} --replay 0",
+    "replay": PIXELS,
+    "regions": "agents.likelihood",
+    "replay_accuracy": f"{PIXELS} --reward pixel_accuracy",
+    "replay_stars": f"{PIXELS} --wrap stars:5",
+    "replay_noise": f"{PIXELS} --wrap noise:0.05",
+    "regions_accuracy": "agents.likelihood --reward pixel_accuracy",
+    "regions_stars": "agents.likelihood --wrap stars:5",
+    "regions_noise": "agents.likelihood --wrap noise:0.05",
     "entropy_stars": "agents.rss --wrap stars:5",
     "entropy_noise": "agents.rss --wrap noise:0.05",
 }
@@ -119,18 +125,22 @@ TITLES = {
     "entropy": "leave-one-out, SyncAN, entropy target",
     "psr": "leave-one-out, SyncAN, entropy target, PSR",
     "psd": "leave-one-out, SyncAN, entropy target, PSR, PSD",
-    "likelihood": "likelihood of the scores",
-    "replay": "likelihood + replay (default)",
-    "replay_accuracy": "default, pixel accuracy as the score",
-    "replay_stars": "default, five stars",
-    "replay_noise": "default, noise 0.05",
+    "likelihood": "likelihood of the scores, pixel by pixel",
+    "replay": "likelihood, pixel by pixel, replay",
+    "regions": "likelihood of regions, replay (default)",
+    "replay_accuracy": "likelihood, pixel by pixel, pixel accuracy as the score",
+    "replay_stars": "likelihood, pixel by pixel, five stars",
+    "replay_noise": "likelihood, pixel by pixel, noise 0.05",
+    "regions_accuracy": "default, pixel accuracy as the score",
+    "regions_stars": "default, five stars",
+    "regions_noise": "default, noise 0.05",
     "entropy_stars": "leave-one-out, SyncAN, entropy target, five stars",
     "entropy_noise": "leave-one-out, SyncAN, entropy target, noise 0.05",
 }
 STEPS = {"sync_an": "+ SyncAN", "entropy": "+ entropy target", "psr": "+ PSR", "psd": "+ PSD"}
 """Titles of these methods next to the one that they add to."""
 
-ABLATION = ("reinforce", "leave_one_out", "sync_an", "entropy", "psr", "psd", "likelihood", "replay")
+ABLATION = ("reinforce", "leave_one_out", "sync_an", "entropy", "psr", "psd", "likelihood", "replay", "regions")
 
 SHAPES = Spec("shapes", "image", "", 16, 0, (64, 64), 600)
 CAMVID = Spec("camvid", "image", "", 32, 0, (72, 96), 1000)
@@ -147,25 +157,25 @@ def headline(seeds: Iterable[int]) -> list[Spec]:
     for seed in seeds:
         runs += [
             replace(CAMVID, method="cross_entropy", samples=0, seed=seed),
-            replace(CAMVID, method="replay", seed=seed),
+            replace(CAMVID, method="regions", seed=seed),
             replace(CAMVID, method="entropy", seed=seed),
             replace(CAMVID, method="replay", level="pixel", samples=8, seed=seed),
             replace(shapes, method="cross_entropy", samples=0, seed=seed),
-            replace(shapes, method="replay", seed=seed),
-            replace(shapes, method="replay_accuracy", seed=seed),
+            replace(shapes, method="regions", seed=seed),
+            replace(shapes, method="regions_accuracy", seed=seed),
         ]
     return runs
 
 
 def queries(seeds: Iterable[int]) -> list[Spec]:
     """Few reward queries: the default method at small K, and the plain policy gradient at K = 8 and 64."""
-    runs = (("replay", 8), ("entropy", 64), ("replay", 4), ("replay", 16), ("replay", 2), ("entropy", 8))
+    runs = (("regions", 8), ("entropy", 64), ("regions", 4), ("regions", 16), ("regions", 2), ("entropy", 8))
     return [replace(CAMVID, method=method, samples=samples, seed=seed) for seed in seeds for method, samples in runs]
 
 
 def feedback(seeds: Iterable[int]) -> list[Spec]:
     """Scores rounded to five stars, and scores with Gaussian noise."""
-    methods = ("replay_stars", "replay_noise", "entropy_stars", "entropy_noise")
+    methods = ("regions_stars", "regions_noise", "entropy_stars", "entropy_noise")
     return [replace(CAMVID, method=method, seed=seed) for seed in seeds for method in methods]
 
 
@@ -180,7 +190,12 @@ def ablation(seeds: Iterable[int], quick: bool = False) -> list[Spec]:
     for seed in seeds:
         for base in (shapes, camvid):
             runs.append(replace(base, method="cross_entropy", samples=0, seed=seed))
-            runs += [replace(base, method=method, level=level, seed=seed) for level in LEVELS for method in ABLATION]
+            runs += [
+                replace(base, method=method, level=level, seed=seed)
+                for level in LEVELS
+                for method in ABLATION
+                if level == "image" or method != "regions"  # which has no meaning where every pixel has its own score
+            ]
     return runs
 
 
