@@ -233,8 +233,9 @@ class ImageLevel:
             return self.options.schedule.side(progress)
         if not self.options.regions:
             return self.noise.side(max(1, shorter // 2))
-        along = UNSURE + (SURE - UNSURE) * min(1.0, (1 - self.unsure) / LEARNED)
-        return self.noise.side(max(1, shorter // 2), max(1, round(shorter / along)), rounded=False)
+        learned = min(1.0, (1 - self.unsure) / LEARNED)
+        along = UNSURE + (SURE - UNSURE) * learned
+        return self.noise.side(max(1, shorter // 2), max(1, round(shorter / along)), rounded=learned < 1)
 
     def prepare(self, label_maps: torch.Tensor) -> None:
         """Has label maps scored twice in some updates, which measures the noise of the scores."""
