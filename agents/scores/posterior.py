@@ -37,6 +37,7 @@ NO_LEVEL = 1e3  # the same where a formula says nothing of the level of the scor
 SUREST = 8.0  # nats that the scores may move the log of a probability by
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 LEAST = 1e-6  # probability
+ROUNDING = 1e-5
 TINY = 1e-16
 
 
@@ -181,7 +182,9 @@ def _tilt(
         features -= (features * chances[:, None]).sum(dim=2, keepdim=True)
         features *= there.repeat_interleave(samples, dim=1)[:, :, None, None]
         weighted = (features * (chances / divisions).sqrt()[:, None]).flatten(2)
-        matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype) + variance
+        matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype)
+        rounding = ROUNDING * matrix.diagonal(dim1=1, dim2=2).mean(dim=1)  # of single precision: it stays invertible
+        matrix = matrix + variance + torch.diag_embed(rounding[:, None].expand_as(alpha) + TINY)
         right_side = residual.flatten(1) - torch.bmm(variance, alpha[..., None])[..., 0]
         found = torch.cholesky_solve(right_side[..., None], torch.linalg.cholesky(matrix))
         alpha = alpha + found[..., 0]
