@@ -34,18 +34,24 @@ MEAN_IOU: dict[str, Any] = {
 }
 
 
+REGIONS = (16, 8, 4, 2)
+both = pytest.mark.parametrize("regions", [(), REGIONS], ids=["pixels", "regions"])
+
+
 def make(metadata: Mapping[str, Any] = MEAN_IOU, num_classes: int = 3, **arguments: Any) -> Likelihood:
-    """The algorithm, ready for an environment."""
-    algorithm = Likelihood(**arguments)
+    """The algorithm, ready for an environment; every pixel is judged by itself unless regions are given."""
+    algorithm = Likelihood(**{"regions": ()} | arguments)
     algorithm.start(metadata, num_classes)
     return algorithm
 
 
 def earn(label_maps: torch.Tensor, scores: torch.Tensor) -> Feedback:
     """Feedback of an environment that gives these scores (B, K) to these label maps (B, K, H, W)."""
-    batch = len(scores)
+    batch, _, height, width = label_maps.shape
     assert label_maps.shape[:2] == scores.shape
-    return Feedback(label_maps, scores.double(), None, list(range(batch)), [False] * batch, {})
+    images = torch.randint(256, (batch, height, width, 3), generator=torch.Generator().manual_seed(0))
+    given = label_maps, scores.double(), None, list(range(batch)), [False] * batch, {}
+    return Feedback(*given, images=images.to(torch.uint8))
 
 
 def update(
@@ -136,7 +142,7 @@ def test_the_loss_has_the_gradient_of_the_likelihood_with_one_variance_for_the_u
     algorithm.loss(logits, lesson, 0.0)[0].backward()
 
     name = reward
-    variance = lesson.evidence.advantages.double().square().mean()
+    variance = lesson.evidence.reading.advantages.double().square().mean()
     exact = logits.detach().double().requires_grad_()
     likelihood = log_likelihood(name, problem, exact.softmax(dim=1)) / variance
     (expected,) = torch.autograd.grad(-likelihood / (2 * 4 * 5), exact)  # the mean over images and pixels
@@ -153,7 +159,7 @@ def test_equal_scores_of_an_image_teach_nothing_and_do_not_count_in_the_scale() 
     assert not gradient[0].any()
     assert gradient[1].any()
     assert float(metrics["policy/advantage_scale"]) == pytest.approx(
-        lesson.evidence.advantages[1].square().mean().sqrt().item(), rel=1e-6
+        lesson.evidence.reading.advantages[1].square().mean().sqrt().item(), rel=1e-6
     )
 
     loss, metrics, _ = update(algorithm, logits, np.full((2, 3), 0.4))
@@ -239,14 +245,14 @@ def play(
     for kind in wrap:
         envs = FeedbackReward(envs, kind)
     algorithm.start(envs.metadata, 5)
-    _, shown = envs.reset(seed=0)
+    images, shown = envs.reset(seed=0)
     logits = torch.zeros(num_envs, 5, *envs.single_observation_space.shape[:2])
     played = []
     for _ in range(updates):
         label_maps = algorithm.act(logits, 0.0, generator)
-        infos = envs.step(label_maps.numpy())[-1]
-        lesson = algorithm.observe(logits, read_feedback(label_maps, shown, infos))
-        shown = infos
+        following, _, _, _, infos = envs.step(label_maps.numpy())
+        lesson = algorithm.observe(logits, read_feedback(label_maps, shown, infos, images))
+        images, shown = following, infos
         algorithm.synchronise([lesson])
         algorithm.loss(logits, lesson, 0.0)
         played.append((lesson, algorithm.side))
@@ -267,6 +273,8 @@ def play_memory(level: str, steps: int, **arguments: Any) -> tuple[Likelihood, l
 
 # Noise: some label maps are scored twice, and the cells follow
 
+LEAST_SIDE = {(): 1, REGIONS: 3}  # of the cells on images of 16×20 pixels: a fifth of the shorter side with regions
+
 
 def scored_twice(lesson: Any) -> list[bool]:
     """Whether the first label map of each image is its last one."""
@@ -274,23 +282,25 @@ def scored_twice(lesson: Any) -> list[bool]:
     return (label_maps[:, 0] == label_maps[:, -1]).flatten(1).all(dim=1).tolist()
 
 
-def test_exact_scores_keep_their_pixels_apart_and_are_measured_ever_less() -> None:
-    algorithm, played = play_noise(7 * EVERY)
+@both
+def test_exact_scores_need_no_coarse_cells_and_are_measured_ever_less(regions: tuple[int, ...]) -> None:
+    algorithm, played = play_noise(7 * EVERY, regions=regions)
     measured = [u for u, (lesson, _) in enumerate(played) if any(scored_twice(lesson))]
     assert measured == [0, 2 * EVERY, 6 * EVERY]
     assert all(scored_twice(played[u][0]) == [True] * 4 for u in measured)
-    assert {side for _, side in played} == {1}
+    assert {side for _, side in played} == {LEAST_SIDE[regions]}
     assert isinstance(algorithm.level, ImageLevel)
     assert algorithm.level.noise.noise == 0
 
 
-def test_two_label_maps_an_image_are_compared_even_where_the_noise_is_measured() -> None:
-    algorithm, played = play("Image", 20, (8, 9), 2, env={"num_images": 3}, samples_per_image=2)
+@both
+def test_two_label_maps_an_image_are_compared_even_where_the_noise_is_measured(regions: tuple[int, ...]) -> None:
+    algorithm, played = play("Image", 20, (8, 9), 2, env={"num_images": 3}, samples_per_image=2, regions=regions)
     assert [u for u, (lesson, _) in enumerate(played) if any(scored_twice(lesson))] == [0, 2 * EVERY]
     for u, (lesson, _) in enumerate(played):
-        taught = lesson.evidence.advantages.any(dim=1).tolist()
+        taught = lesson.evidence.reading.advantages.any(dim=1).tolist()
         assert taught == [u not in (0, 2 * EVERY), *[True] * (len(taught) - 1)]  # also what was replayed
-        assert lesson.evidence.direction.any()
+        assert lesson.evidence.moved > 0 if regions else lesson.evidence.direction.any()
     assert len(visits_of(algorithm)) == 2 * 20 - 2
 
 
@@ -300,7 +310,7 @@ def test_an_update_whose_own_scores_say_nothing_still_learns_from_earlier_ones()
     _, before, _ = update(algorithm, logits, np.array([[0.4, 0.2, 0.3], [0.1, 0.5, 0.3]]))
     loss, metrics, lesson = update(algorithm, logits, np.full((2, 3), 0.4))
     assert lesson.replayed == 2
-    assert not lesson.evidence.advantages[:2].any()
+    assert not lesson.evidence.reading.advantages[:2].any()
     assert torch.autograd.grad(loss, logits)[0].any()
     assert float(metrics["policy/advantage_scale"]) == float(before["policy/advantage_scale"]) > 0
 
@@ -317,21 +327,23 @@ def test_scores_that_differ_by_less_than_single_precision_are_told_apart() -> No
     _, metrics, lesson = update(make(samples_per_image=4, cells=(1,)), logits, scores)
     assert float(metrics["reward/std"]) == pytest.approx(1e-10 * np.std([0, 1, 2, 0], ddof=1), rel=1e-3)
     # One belief expects the same of label maps with as many pixels of each class: their residuals are the scores.
-    assert lesson.feedback.scores.dtype == lesson.evidence.advantages.dtype == torch.float64
+    assert lesson.feedback.scores.dtype == lesson.evidence.reading.advantages.dtype == torch.float64
 
 
-def test_noisy_scores_make_the_cells_grow() -> None:
-    algorithm, played = play_noise(10 * EVERY, wrap=("noise:0.05",))
+@both
+def test_noisy_scores_make_the_cells_grow(regions: tuple[int, ...]) -> None:
+    algorithm, played = play_noise(10 * EVERY, wrap=("noise:0.05",), regions=regions)
     assert [u for u, (lesson, _) in enumerate(played) if any(scored_twice(lesson))] == [*range(0, 10 * EVERY, EVERY)]
-    assert played[0][1] == 1
+    assert played[0][1] == LEAST_SIDE[regions]
     assert played[-1][1] >= 4
     # From 40 pairs: a standard deviation of 22 % in the variance; a fixed seed.
     assert isinstance(algorithm.level, ImageLevel)
     assert math.sqrt(algorithm.level.noise.noise) == pytest.approx(0.05, rel=0.5)
 
 
-def test_few_stars_need_the_coarsest_cells_from_the_start() -> None:
-    (_, first), (_, second) = play_noise(2, wrap=("stars:5",))[1]
+@both
+def test_few_stars_need_the_coarsest_cells_from_the_start(regions: tuple[int, ...]) -> None:
+    (_, first), (_, second) = play_noise(2, wrap=("stars:5",), regions=regions)[1]
     assert first == 8  # half of the shorter side
     assert second >= 4  # measured
 
@@ -357,19 +369,26 @@ def test_a_replay_of_fewer_label_maps_than_a_visit_has_keeps_one_visit() -> None
     assert visits_of(make(samples_per_image=32)).visits == 8
 
 
-def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image_is_shown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    given: list[dict[str, Any]] = []
+def record_visits(regions: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
+    """A list that gets the label maps, the scores and the image of all visits whenever they are read."""
+    given: list[list[torch.Tensor]] = []
+    name = "region_posterior" if regions else "score_evidence"
+    read = getattr(likelihood, name)
 
     def record(*arguments: Any) -> Any:
-        copies = [tensor.clone() for tensor in arguments[1:4]]  # the memory of the label maps is used again
-        given.append(dict(zip(("label_maps", "scores", "image"), copies, strict=True)))
-        return score_evidence(*arguments)
+        given.append([tensor.clone() for tensor in arguments[1:4]])  # the memory of the label maps is used again
+        return read(*arguments)
 
-    score_evidence = likelihood.score_evidence
-    monkeypatch.setattr(likelihood, "score_evidence", record)
-    algorithm, lessons = play_memory("Image", 8)
+    monkeypatch.setattr(likelihood, name, record)
+    return given
+
+
+@both
+def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image_is_shown(
+    regions: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = record_visits(regions, monkeypatch)
+    algorithm, lessons = play_memory("Image", 8, regions=regions)
     targets = load_dataset("Shapes", image_size=(8, 9), num_images=4, num_classes=5).targets
     assert targets is not None
     flips = np.concatenate([lesson.feedback.flipped for lesson in lessons])
@@ -387,9 +406,9 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
     for lesson, visited in zip(lessons, given, strict=True):
         index, flipped = lesson.feedback.index, lesson.feedback.flipped
         assert lesson.replayed == sum(seen.count(number) for number in index)
-        assert visited["image"].tolist()[:2] == [0, 1]
-        assert len(visited["image"]) == 2 + lesson.replayed
-        for label_maps, scores, b in zip(visited["label_maps"], visited["scores"], visited["image"], strict=True):
+        assert visited[2].tolist()[:2] == [0, 1]
+        assert len(visited[2]) == 2 + lesson.replayed
+        for label_maps, scores, b in zip(*visited, strict=True):
             shown = targets[index[b]][:, ::-1] if flipped[b] else targets[index[b]]
             expected = score_images("mean_iou", label_maps[None].numpy(), np.ascontiguousarray(shown)[None], 5)[0]
             np.testing.assert_array_equal(scores.numpy(), expected)
@@ -399,16 +418,12 @@ def test_visits_of_mirrored_images_are_kept_unmirrored_and_replayed_as_the_image
 CROPPED: dict[str, Any] = {"augment": "flip,crop", "num_images": 3, "crop_size": (7, 8)}  # 4 crops of 8×9 pixels
 
 
-def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[list[torch.Tensor]] = []
-
-    def record(*arguments: Any) -> Any:
-        given.append([tensor.clone() for tensor in arguments[1:4]])
-        return score_evidence(*arguments)
-
-    score_evidence = likelihood.score_evidence
-    monkeypatch.setattr(likelihood, "score_evidence", record)
-    _algorithm, played = play("Image", 20, (8, 9), 2, env=CROPPED, samples_per_image=3, replay=24)
+@both
+def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(
+    regions: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = record_visits(regions, monkeypatch)
+    _, played = play("Image", 20, (8, 9), 2, env=CROPPED, samples_per_image=3, replay=24, regions=regions)
     targets = load_dataset("Shapes", image_size=(8, 9), num_images=3, num_classes=5).targets
     assert targets is not None
     seen: list[tuple[int, tuple[float, ...]]] = []
@@ -500,8 +515,9 @@ def test_what_is_known_of_the_pixels_of_mirrored_images_and_crops_adds_up_where_
         assert torch.equal(recalled[1], excluded[index])
 
 
-def test_without_replay_no_score_is_remembered() -> None:
-    algorithm, lessons = play_memory("Image", 4, replay=0)
+@both
+def test_without_replay_no_score_is_remembered(regions: tuple[int, ...]) -> None:
+    algorithm, lessons = play_memory("Image", 4, replay=0, regions=regions)
     assert algorithm.memory() == {}
     assert [lesson.replayed for lesson in lessons] == [0] * 4
 
@@ -522,9 +538,9 @@ def test_without_replay_nothing_is_remembered_of_pixels() -> None:
 UNKNOWN_SCORE = MEAN_IOU | {"reward": None}
 
 
-def run_unknown(explained: bool) -> Likelihood:
+def run_unknown(explained: bool, regions: tuple[int, ...] = ()) -> Likelihood:
     """Sixty updates with scores that are the accuracy, stretched, of a belief that is right, or are at random."""
-    algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
+    algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0, regions=regions)
     rng = np.random.default_rng(0)
     target = torch.from_numpy(rng.integers(0, 3, (2, 8, 9)))
     logits = 3.0 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2).float()
@@ -537,8 +553,11 @@ def run_unknown(explained: bool) -> Likelihood:
     return algorithm
 
 
-def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradient_in_cells() -> None:
-    algorithm = run_unknown(explained=False)
+@both
+def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradient_in_cells(
+    regions: tuple[int, ...],
+) -> None:
+    algorithm = run_unknown(False, regions)
     logits = torch.zeros(2, 3, 60, 72, requires_grad=True)
     algorithm.act(torch.zeros(2, 3, 8, 9), 0.19, torch.Generator())
     assert isinstance(algorithm.level, ImageLevel)  # not judged before a fifth
@@ -557,10 +576,11 @@ def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradi
     again.load_memory(algorithm.memory())
 
 
-def test_one_that_they_explain_is_learned_by_its_likelihood_to_the_end() -> None:
-    algorithm = run_unknown(explained=True)
+@both
+def test_one_that_they_explain_is_learned_by_its_likelihood_to_the_end(regions: tuple[int, ...]) -> None:
+    algorithm = run_unknown(True, regions)
     assert algorithm.level.explained > 0.8  # type: ignore[union-attr]
-    again = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
+    again = make(UNKNOWN_SCORE, samples_per_image=8, replay=0, regions=regions)
     again.load_state_dict(algorithm.state_dict())
     for learner in (algorithm, again):
         for progress in (0.2, 0.9):

@@ -51,7 +51,7 @@ def dense(function: Callable[[], Any]) -> tuple[Any, Counter[str], float]:
 
 def test_the_step_moves_the_bytes_of_the_table() -> None:
     by_name = {part.name: part.dense for part in STEP}
-    algorithm = Likelihood(samples_per_image=SAMPLES, replay=0, cells=(1,))
+    algorithm = Likelihood(samples_per_image=SAMPLES, replay=0, cells=(1,), regions=())
     metadata = {"reward_level": "image", "reward": "mean_iou", "reward_options": {}, "num_images": BATCH}
     algorithm.start(metadata | {"image_size": (SIDE, SIDE)}, CLASSES)
     logits = torch.randn(BATCH, CLASSES, SIDE, SIDE, requires_grad=True)

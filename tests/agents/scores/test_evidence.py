@@ -71,13 +71,13 @@ def test_advantages_are_residuals_compared_within_their_visit_and_only_fresh_one
         belief = problem["probabilities"][problem["image"][v]]
         residuals[v, k] = problem["scores"][v, k] - predict(name, belief, problem["label_maps"][v, k])
     advantages = residuals - residuals.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(evidence.advantages, advantages, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(evidence.reading.advantages, advantages, rtol=0, atol=1e-12)
 
     fresh = problem["fresh"]
-    assert evidence.offset.item() == pytest.approx(residuals[:fresh].mean(), abs=1e-12)
+    assert evidence.reading.offset.item() == pytest.approx(residuals[:fresh].mean(), abs=1e-12)
     scores = problem["scores"][:fresh].numpy()
     spread = ((scores - scores.mean(axis=1, keepdims=True)) ** 2).sum()
-    assert evidence.explained.item() == pytest.approx(1 - (advantages[:fresh] ** 2).sum() / spread, rel=1e-9)
+    assert evidence.reading.explained.item() == pytest.approx(1 - (advantages[:fresh] ** 2).sum() / spread, rel=1e-9)
 
 
 class OperationNames(TorchDispatchMode):
@@ -105,8 +105,8 @@ def test_nothing_is_added_in_the_order_in_which_threads_of_a_gpu_come(name: str)
 
 def assert_same_evidence(one: Evidence, other: Evidence, atol: float) -> None:
     torch.testing.assert_close(one.direction, other.direction, rtol=0, atol=atol)
-    torch.testing.assert_close(one.advantages, other.advantages, rtol=0, atol=atol)
-    torch.testing.assert_close(one.explained, other.explained, rtol=0, atol=10 * atol)
+    torch.testing.assert_close(one.reading.advantages, other.reading.advantages, rtol=0, atol=atol)
+    torch.testing.assert_close(one.reading.explained, other.reading.explained, rtol=0, atol=10 * atol)
 
 
 @names
@@ -118,7 +118,7 @@ def test_a_constant_added_to_all_scores_of_a_visit_teaches_nothing(name: str, se
     before = score_evidence(**problem, formula=KnownFormula(name))
     after = score_evidence(**problem | {"scores": problem["scores"] + shifts}, formula=KnownFormula(name))
     assert_same_evidence(after, before, atol=1e-11)
-    assert (after.offset - before.offset).item() == pytest.approx(shifts[:2].mean().item(), abs=1e-12)
+    assert (after.reading.offset - before.reading.offset).item() == pytest.approx(shifts[:2].mean().item(), abs=1e-12)
 
 
 @names
@@ -129,7 +129,7 @@ def test_scores_that_are_all_equal_to_their_prediction_teach_nothing(name: str) 
         problem["scores"][v, k] = predict(name, belief, problem["label_maps"][v, k])
     evidence = score_evidence(**problem, formula=KnownFormula(name))
     torch.testing.assert_close(evidence.direction, torch.zeros_like(evidence.direction), rtol=0, atol=1e-14)
-    assert evidence.explained.item() == pytest.approx(1)
+    assert evidence.reading.explained.item() == pytest.approx(1)
 
 
 def test_the_order_of_earlier_visits_does_not_matter_and_each_counts_like_a_fresh_one() -> None:
@@ -139,8 +139,8 @@ def test_the_order_of_earlier_visits_does_not_matter_and_each_counts_like_a_fres
     shuffled = {name: problem[name][order] for name in ("label_maps", "scores", "image")}
     again = score_evidence(**problem | shuffled, formula=KnownFormula("mean_iou"))
     torch.testing.assert_close(again.direction, whole.direction, rtol=0, atol=1e-13)
-    torch.testing.assert_close(again.advantages, whole.advantages[order], rtol=0, atol=1e-13)
-    assert (again.explained, again.offset) == (whole.explained, whole.offset)
+    torch.testing.assert_close(again.reading.advantages, whole.reading.advantages[order], rtol=0, atol=1e-13)
+    assert (again.reading.explained, again.reading.offset) == (whole.reading.explained, whole.reading.offset)
 
     parts = torch.zeros_like(whole.direction)
     for v in range(6):
@@ -152,8 +152,9 @@ def test_the_order_of_earlier_visits_does_not_matter_and_each_counts_like_a_fres
 def test_no_gradient_flows_into_the_belief() -> None:
     problem = draw_problem(0, (2, 1, 4, 5), 3, 4)
     problem["probabilities"].requires_grad_()
-    evidence = score_evidence(**problem, formula=KnownFormula("mean_iou"))
-    assert not any(part.requires_grad for part in (*evidence[:-1], evidence.seen.scores, evidence.seen.mean))
+    reading, direction = score_evidence(**problem, formula=KnownFormula("mean_iou"))
+    parts = (direction, *reading.prediction, reading.seen.scores, reading.seen.mean, *reading)
+    assert not any(part.requires_grad for part in parts if isinstance(part, torch.Tensor))
 
 
 @given(
@@ -192,10 +193,10 @@ def test_a_belief_that_explains_the_mean_iou_of_random_label_maps_is_the_target(
         image = torch.zeros(2, dtype=torch.long)
         evidence = score_evidence(belief, torch.from_numpy(label_maps), scores, image, 1, KnownFormula("mean_iou"))
         optimiser.zero_grad()
-        (-(evidence.direction / evidence.advantages.square().mean() * belief).sum()).backward()
+        (-(evidence.direction / evidence.reading.advantages.square().mean() * belief).sum()).backward()
         optimiser.step()
     np.testing.assert_array_equal(logits.argmax(dim=1).numpy(), target)
-    assert evidence.explained > 0.8
+    assert evidence.reading.explained > 0.8
 
 
 # In expectation: every label map is in the visit, as often as its probability says
@@ -372,15 +373,15 @@ def test_with_many_stars_the_evidence_is_that_of_exact_scores() -> None:
     rounded = problem | {"scores": (problem["scores"] * 1e5).round() / 1e5}
     fine = score_evidence(**rounded, formula=KnownFormula("mean_iou", 100_001), spread=0.1)
     assert_same_evidence(fine, exact, atol=1e-4)
-    assert fine.variance.item() == pytest.approx(exact.variance.item(), abs=1e-5)
-    assert exact.variance.item() == pytest.approx(exact.advantages[:2].square().mean().item(), rel=1e-12)
+    assert fine.reading.variance.item() == pytest.approx(exact.reading.variance.item(), abs=1e-5)
+    assert exact.reading.variance.item() == pytest.approx(exact.reading.advantages[:2].square().mean().item(), rel=1e-12)
 
 
 def test_stars_that_agree_with_the_prediction_teach_less_than_the_numbers_would() -> None:
     # A star more than another is a smaller surprise than the quarter between them.
     problem = draw_problem(4, (1, 0, 6, 6), 3, 4)
     problem["scores"] = torch.tensor([[0.25, 0.5, 0.5, 0.25]], dtype=torch.float64)
-    as_numbers = score_evidence(**problem, formula=KnownFormula("mean_iou")).advantages
-    as_stars = score_evidence(**problem, formula=KnownFormula("mean_iou", 5), spread=0.05).advantages
+    as_numbers = score_evidence(**problem, formula=KnownFormula("mean_iou")).reading.advantages
+    as_stars = score_evidence(**problem, formula=KnownFormula("mean_iou", 5), spread=0.05).reading.advantages
     assert as_stars.abs().max() < 0.8 * as_numbers.abs().max()
     assert (as_stars[0, 1:3].sum() > as_stars[0, [0, 3]].sum()).item()
