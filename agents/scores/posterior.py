@@ -93,12 +93,17 @@ def region_posterior(
     expected, predicted = (count.view(*scores.shape, classes) for count in counts)
     visits = torch.bincount(image, minlength=len(probabilities)).tolist()
     order = sorted(range(len(visits)), key=lambda b: visits[b])  # images with as many visits are solved for together
+    # Where an image counts no pixel all scores are 0, and a formula that is fitted expects differences where there are
+    # none: such visits are left out. Rounded scores of a known formula tell in which interval all of them lie.
+    compared = scores.amax(dim=1) > scores.amin(dim=1)
+    if formula.tells_level and formula.rounding:
+        compared = torch.ones_like(compared)
     together = max(1, NUMBERS // (max(visits) * samples * classes * sum(regions.counts)))
     out = torch.empty_like(probabilities)
     for first in range(0, len(order), together):
         images = order[first : first + together]
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
-        seen = label_maps[rows], scores[rows], there, expected[rows], predicted[rows]
+        seen = label_maps[rows], scores[rows], there & compared[rows], expected[rows], predicted[rows]
         shift = _tilt(hot[images], *seen, formula, regions[images], spread, noise)
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
@@ -131,7 +136,7 @@ def _tilt(
         p: (b, C, H, W).
         label_maps: (b, V, K, H, W), M = V·K of them an image.
         scores: (b, V, K).
-        there: bool (b, V), False for visits that only fill up.
+        there: bool (b, V), False for visits that only fill up or are left out.
         expected: (b, V, K, C), expected right pixels of each class.
         predicted: (b, V, K, C), pixels of each class.
         formula: predicts the scores.
@@ -169,7 +174,7 @@ def _tilt(
         residual, own = residual / told * there[..., None], noise_of_scores + undecided / told
         if step == 0:
             varied = residual if formula.tells_level else residual - residual.mean(dim=2, keepdim=True)
-            number = there.sum(dim=1) * samples
+            number = there.sum(dim=1).clamp(min=1) * samples
             total = varied.square().sum(dim=(1, 2)) / number
             left = total - (own * there[..., None]).sum(dim=(1, 2)) / number
             left = left.clamp(min=1e-3 * total + TINY)[:, None]  # (b, 1)

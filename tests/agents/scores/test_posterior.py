@@ -1,0 +1,397 @@
+"""The belief that knows the scores: against a minimiser, and against Newton's method in plain loops."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from agents.scores import posterior
+from agents.scores.evidence import read_scores
+from agents.scores.formulas import Formula, KnownFormula, UnknownFormula
+from agents.scores.posterior import Posterior, region_posterior
+from agents.scores.regions import Regions
+from rss_env.rewards import score_images
+from tests.agents.scores.oracle import draw_problem, predict
+
+ACCURACY, MEAN_IOU = KnownFormula("pixel_accuracy"), KnownFormula("mean_iou")
+
+
+def each_pixel(batch: int, height: int, width: int) -> Regions:
+    """One division, of which every pixel is a region."""
+    finest = torch.arange(height * width).view(height, width).expand(batch, -1, -1)
+    return Regions(finest, torch.zeros(batch, 0, height * width, dtype=torch.long), (height * width,))
+
+
+def some_regions(batch: int, height: int, width: int, counts: tuple[int, ...], seed: int = 0) -> Regions:
+    """Divisions at random, another one for each image; a region need not have a pixel."""
+    generator = torch.Generator().manual_seed(seed)
+    finest = torch.randint(counts[0], (batch, height, width), generator=generator)
+    parents: list[torch.Tensor] = []
+    for finer, count in pairwise(counts):
+        of_finer = torch.randint(count, (batch, finer), generator=generator)
+        parents.append(of_finer.gather(1, parents[-1]) if parents else of_finer)
+    coarser = torch.stack(parents, dim=1) if parents else torch.zeros(batch, 0, counts[0], dtype=torch.long)
+    return Regions(finest, coarser, counts)
+
+
+def draw(
+    seed: int = 0,
+    size: tuple[int, int, int, int] = (2, 3, 6, 7),  # B, earlier visits, H, W
+    classes: int = 3,
+    samples: int = 4,
+    counts: tuple[int, ...] = (12, 5, 2),
+) -> dict[str, Any]:
+    """Arguments of ``region_posterior`` but for the formula: any belief, label maps, scores and regions."""
+    problem = draw_problem(seed, size, classes, samples, torch.float32)
+    batch, _, height, width = size
+    regions = some_regions(batch, height, width, counts, seed)
+    return problem | {"scores": problem["scores"].double(), "regions": regions}
+
+
+def tilt(problem: dict[str, Any], formula: Formula = MEAN_IOU, **changes: Any) -> Posterior:
+    return region_posterior(**problem | changes, formula=formula)
+
+
+def expect(problem: dict[str, Any], belief: torch.Tensor, formula: Formula = MEAN_IOU) -> torch.Tensor:
+    """The scores (V, K) that a belief expects."""
+    of_scores = {name: problem[name] for name in ("label_maps", "scores", "image", "fresh")}
+    return read_scores(belief, **of_scores, formula=formula).prediction.mean.view_as(problem["scores"]).double()
+
+
+def assert_close(one: torch.Tensor, other: torch.Tensor, atol: float = 1e-5) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=atol, check_dtype=False)
+
+
+# A minimiser
+
+
+def least_divergence(
+    p: np.ndarray, shares: np.ndarray, scores: np.ndarray, variance: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Minimises Σ_i KL(q_i‖p_i) + ½ (R − μ(q))ᵀ D⁻¹ (R − μ(q)) for μ_k(q) = Σ_ic shares[k, i, c] q_i(c).
+
+    Args:
+        p: (N, C).
+        shares: (M, N, C).
+        scores: R, (M,).
+        variance: D, (M, M).
+
+    Returns:
+        q, (N, C), and the greatest derivative that is left.
+    """
+    start, given, observed = np.log(p), torch.from_numpy(shares), torch.from_numpy(scores)
+    precision, log_p = torch.from_numpy(np.linalg.inv(variance)), torch.from_numpy(start)
+
+    def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = torch.from_numpy(values.reshape(p.shape)).requires_grad_()
+        log_q = logits.log_softmax(dim=1)
+        left = observed - torch.einsum("knc,nc->k", given, log_q.exp())
+        total = (log_q.exp() * (log_q - log_p)).sum() + left @ precision @ left / 2
+        (gradient,) = torch.autograd.grad(total, logits)
+        return total.item(), gradient.numpy().ravel()
+
+    found = scipy.optimize.minimize(cost, start.ravel(), jac=True, method="BFGS", options={"gtol": 1e-9})
+    q = np.exp(found.x.reshape(p.shape) - found.x.reshape(p.shape).max(axis=1, keepdims=True))
+    return q / q.sum(axis=1, keepdims=True), float(np.abs(cost(found.x)[1]).max())
+
+
+@pytest.fixture
+def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newton's method until nothing moves any more; the scores are trusted more than in a training."""
+    monkeypatch.setattr(posterior, "STEPS", 25)
+    monkeypatch.setattr(posterior, "ERROR", 0.03)
+    monkeypatch.setattr(posterior, "OFFSET", 0.02)
+
+
+def error_variance(residuals: np.ndarray, visit: np.ndarray, noise: float) -> np.ndarray:
+    """D of the scores of one image."""
+    left = max((residuals**2).mean() - noise, 1e-3 * (residuals**2).mean())
+    same = visit[:, None] == visit
+    return (noise + posterior.ERROR * left) * np.eye(len(visit)) + posterior.OFFSET * left * same
+
+
+@pytest.mark.usefixtures("to_the_end")
+@pytest.mark.parametrize("noise", [0.0, 0.001])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_of_single_pixels_and_accuracies_it_is_the_nearest_belief_that_explains_the_scores(
+    classes: int, noise: float
+) -> None:
+    problem = draw(1, (1, 1, 3, 4), classes, samples=2) | {"regions": each_pixel(1, 3, 4)}
+    p = problem["probabilities"][0].flatten(1).T.double().numpy()
+    label_maps = problem["label_maps"].reshape(4, 12).numpy()
+    shares = (label_maps[:, :, None] == np.arange(classes)) / 12
+    expected = (shares * p).sum(axis=(1, 2))
+    scores = expected + 0.1 * np.random.default_rng(classes).normal(size=4)
+    variance = error_variance(scores - expected, np.array([0, 0, 1, 1]), noise)
+    q, left = least_divergence(p, shares, scores, variance)
+    assert left < 1e-6
+    assert np.abs(q - p).max() > 0.1
+    found = tilt(problem, ACCURACY, scores=torch.from_numpy(scores).view(2, 2), noise=noise)
+    assert_close(found.probabilities[0].flatten(1).T, torch.from_numpy(q), 2e-5)
+    divergence = (q * np.log(q / p)).sum(axis=1).mean()
+    assert float(found.moved) == pytest.approx(divergence, rel=1e-3)
+
+
+@pytest.mark.usefixtures("to_the_end")
+def test_a_region_that_is_all_alike_counts_as_one_variable_of_many_pixels() -> None:
+    rng = np.random.default_rng(3)
+    regions = some_regions(1, 4, 5, (5,), seed=3)
+    pixels = regions.finest.flatten().numpy()  # the region of each
+    p, of_regions = rng.dirichlet(np.ones(3), 5), rng.integers(0, 3, (4, 5))
+    size = np.bincount(pixels, minlength=5)
+    shares = (of_regions[:, :, None] == np.arange(3)) * size[:, None] / 20
+    expected = (shares * p).sum(axis=(1, 2))
+    scores = expected + 0.1 * rng.normal(size=4)
+    q, left = least_divergence(p, shares, scores, error_variance(scores - expected, np.zeros(4), 0.0))
+    assert left < 1e-6
+    found = region_posterior(
+        torch.from_numpy(p[pixels].T.reshape(1, 3, 4, 5)).float(),
+        torch.from_numpy(of_regions[:, pixels].reshape(1, 4, 4, 5)).to(torch.uint8),
+        torch.from_numpy(scores)[None],
+        torch.zeros(1, dtype=torch.long),
+        1,
+        ACCURACY,
+        regions,
+    )
+    assert_close(found.probabilities[0].flatten(1).T, torch.from_numpy(q[pixels]), 2e-5)
+
+
+@pytest.mark.parametrize("name", ["mean_iou", "mean_dice", "pixel_accuracy"])
+def test_in_the_end_the_belief_expects_the_scores_of_a_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posterior, "STEPS", 12)
+    monkeypatch.setattr(posterior, "ERROR", 1e-3)
+    monkeypatch.setattr(posterior, "OFFSET", 1e-3)
+    problem = draw(0, (2, 2, 6, 7), samples=3) | {"regions": each_pixel(2, 6, 7)}
+    targets = torch.randint(3, (2, 6, 7), generator=torch.Generator().manual_seed(5)).numpy()
+    shown = targets[problem["image"]][:, None].repeat(3, axis=1)
+    for v in range(4):
+        scores = score_images(name, problem["label_maps"][v][None].numpy(), shown[v][:1], 3)
+        problem["scores"][v] = torch.from_numpy(scores[0])
+    formula = KnownFormula(name)
+    found = tilt(problem, formula)
+    before = problem["scores"] - expect(problem, problem["probabilities"], formula)
+    after = problem["scores"] - expect(problem, found.probabilities, formula)
+    assert_close(found.reading.residual, before, 1e-12)
+    assert before.abs().max() > 0.05
+    assert after.square().mean().sqrt() < 0.02 * before.square().mean().sqrt()
+
+
+# Newton's method, slowly
+
+
+def newton(name: str, problem: dict[str, Any], b: int, steps: int, noise: float) -> torch.Tensor:
+    """The belief about image b after some steps, (C, H, W), in float64; every region of every division by itself."""
+    p = problem["probabilities"][b].double()
+    finest, parents = problem["regions"].finest[b], problem["regions"].parents[b]
+    divisions = [finest, *(parent[finest] for parent in parents)]  # the region of each pixel
+    visits = [v for v in range(len(problem["image"])) if problem["image"][v] == b]
+    told = [(v, k) for v in visits for k in range(problem["scores"].shape[1])]
+    observed = torch.stack([problem["scores"][v, k] for v, k in told])
+    q, alpha, shift, variance = p, torch.zeros(len(told)).double(), torch.zeros_like(p), torch.zeros(0)
+
+    for step in range(steps):
+        # Predicted with each pixel as likely as before plus the change of the mean of its region.
+        belief = p.clone()
+        for region in finest.unique():
+            inside = finest == region
+            belief[:, inside] += (q[:, inside].mean(dim=1) - p[:, inside].mean(dim=1))[:, None]
+        belief.requires_grad_()
+        expected = torch.stack([predict(name, belief, problem["label_maps"][v, k]) for v, k in told])
+        slopes = [torch.autograd.grad(mean, belief, retain_graph=True)[0] for mean in expected]  # (C, H, W) each
+        residual = observed - expected.detach()
+        if step == 0:
+            left = max(residual.square().mean() - noise, 1e-3 * residual.square().mean())
+            variance = torch.zeros(len(told), len(told), dtype=torch.float64)
+            for i, (v, _) in enumerate(told):
+                for j, (w, _) in enumerate(told):
+                    variance[i, j] = (noise + posterior.ERROR * left) * (i == j) + posterior.OFFSET * left * (v == w)
+
+        covariance = torch.zeros_like(variance)
+        features = torch.zeros(len(told), len(divisions), *p.shape, dtype=torch.float64)  # F_k(S_d(i), c)
+        for d, division in enumerate(divisions):
+            for region in division.unique():
+                inside = division == region
+                chance = q[:, inside].mean(dim=1)
+                summed = torch.stack([slope[:, inside].sum(dim=1) for slope in slopes])  # (M, C)
+                summed = summed - (summed @ chance)[:, None]
+                covariance += torch.einsum("kc,jc,c->kj", summed, summed, chance) / len(divisions)
+                features[:, d, :, inside] = summed[:, :, None]
+        found = torch.linalg.solve(covariance + variance, residual - variance @ alpha)
+        alpha = alpha + found
+        shift = shift + torch.einsum("k,kdchw->chw", found, features) / len(divisions)
+        shift = (shift - shift.mean(dim=0)).clamp(-posterior.SUREST, posterior.SUREST)
+        q = (p.clamp(min=posterior.LEAST).log() + shift).softmax(dim=0)
+    return q
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("name", "counts", "classes", "noise"),
+    [
+        ("mean_iou", (12, 5, 2), 3, 0.0),
+        ("mean_iou", (12,), 5, 0.002),
+        ("mean_dice", (9, 4), 2, 0.01),
+        ("pixel_accuracy", (12, 5, 2, 1), 4, 0.0),
+    ],
+)
+def test_it_is_that_of_newtons_method_in_plain_loops(
+    name: str, counts: tuple[int, ...], classes: int, noise: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posterior, "STEPS", steps)
+    problem = draw(2, (2, 3, 6, 7), classes, 3, counts)
+    problem["image"] = torch.tensor([0, 1, 1, 1, 1])  # of the first image there is no earlier visit
+    found = tilt(problem, KnownFormula(name), noise=noise).probabilities
+    for b in range(2):
+        expected = newton(name, problem, b, steps, noise)
+        assert (expected - problem["probabilities"][b]).abs().max() > 0.05
+        assert_close(found[b], expected, 1e-4)
+
+
+# What does not matter
+
+
+@pytest.mark.parametrize("numbers", [1, 1 << 20], ids=["one by one", "together"])
+@pytest.mark.parametrize("formula", [MEAN_IOU, UnknownFormula(3)], ids=["known", "unknown"])
+def test_every_image_has_the_posterior_that_it_has_alone(
+    formula: Formula, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posterior, "NUMBERS", numbers)
+    problem = draw(3, (4, 5, 6, 7))
+    problem["image"] = torch.tensor([0, 1, 2, 3, 3, 1, 3, 3, 1])
+    together = tilt(problem, formula).probabilities
+    for b in range(4):
+        mine = problem["image"] == b
+        own = {name: problem[name][mine] for name in ("label_maps", "scores")}
+        own |= {"probabilities": problem["probabilities"][b : b + 1], "regions": problem["regions"][[b]]}
+        alone = tilt(problem, formula, **own, image=torch.zeros(int(mine.sum()), dtype=torch.long), fresh=1)
+        assert (alone.probabilities - own["probabilities"]).abs().max() > 0.05
+        assert_close(together[b], alone.probabilities[0], 1e-5)
+
+
+def test_the_order_of_visits_and_of_label_maps_does_not_matter() -> None:
+    problem = draw(4, (2, 4, 6, 7))
+    order, samples = torch.tensor([1, 0, 4, 2, 5, 3]), torch.tensor([2, 0, 3, 1])
+    changed = {name: problem[name][order][:, samples] for name in ("label_maps", "scores")}
+    again = tilt(problem, image=problem["image"][order], **changed)
+    assert_close(again.probabilities, tilt(problem).probabilities, 1e-5)
+
+
+def test_an_unknown_formula_cares_neither_for_the_level_nor_for_the_unit_of_the_scores() -> None:
+    problem = draw(5)
+    shifts = torch.tensor([[0.3], [-2.0], [0.0], [5.0], [0.1]]).double()
+    plain = tilt(problem, UnknownFormula(3)).probabilities
+    assert (plain - problem["probabilities"]).abs().max() > 0.05
+    assert_close(tilt(problem, UnknownFormula(3), scores=3 * problem["scores"] + shifts).probabilities, plain)
+    known = tilt(problem).probabilities
+    assert (tilt(problem, scores=problem["scores"] + 0.3).probabilities - known).abs().max() > 0.01
+
+
+def test_no_gradient_flows_into_the_belief() -> None:
+    problem = draw()
+    problem["probabilities"].requires_grad_()
+    found = tilt(problem)
+    assert not found.probabilities.requires_grad
+    assert not found.moved.requires_grad
+
+
+# What the scores are worth
+
+
+def test_scores_of_much_noise_hardly_move_the_belief() -> None:
+    problem = draw(6)
+    moved = [float(tilt(problem, noise=noise).moved) for noise in (0.0, 0.01, 1.0, 1e4)]
+    assert moved == sorted(moved, reverse=True)
+    assert moved[0] > 1e-3
+    assert moved[-1] < 1e-4 * moved[0]
+
+
+def test_a_label_map_scored_again_and_again_is_one_whose_error_is_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = draw(7, (1, 0, 6, 7), samples=2)
+    repeated = {name: problem[name].repeat_interleave(4, dim=1) for name in ("label_maps", "scores")}
+    monkeypatch.setattr(posterior, "ERROR", 0.4)
+    four, one = tilt(problem, **repeated), tilt(problem)
+    monkeypatch.setattr(posterior, "ERROR", 0.1)
+    averaged = tilt(problem)
+    assert_close(four.probabilities, averaged.probabilities)
+    assert four.moved > 1.01 * one.moved
+
+
+@pytest.mark.parametrize("miss", [0.0, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize(("samples", "earlier"), [(2, 2), (8, 16), (32, 16)])
+def test_scores_that_the_belief_explains_leave_it_as_it_is(samples: int, earlier: int, miss: float) -> None:
+    problem = draw(8, (2, earlier, 12, 16), samples=samples)
+    problem["scores"] = expect(problem, problem["probabilities"])
+    problem["scores"] += miss * torch.from_numpy(np.random.default_rng(0).normal(size=problem["scores"].shape))
+    found = tilt(problem)
+    assert found.probabilities.isfinite().all()
+    assert found.moved < 1e-7 + 3 * miss
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
+def test_a_star_says_nothing_where_it_was_expected_and_much_where_it_was_not(spread: float) -> None:
+    stars, problem = KnownFormula("pixel_accuracy", stars=5), draw(9, (1, 0, 6, 7), 4)
+    problem["probabilities"][:] = 0.25  # of all label maps a quarter is expected, which is one of the levels
+    expected = tilt(problem, stars, scores=torch.full((1, 4), 0.25).double(), spread=spread)
+    assert expected.moved.abs() < 1e-9
+    surprised = tilt(problem, stars, scores=torch.tensor([[0.25, 1.0, 0.25, 0.25]]).double(), spread=spread)
+    assert surprised.moved > 0.01
+    gained = expect(problem, surprised.probabilities, stars)[0] - 0.25
+    assert gained[1] > 0.05
+    assert gained.argmax() == 1
+
+
+def test_pixels_of_regions_that_no_label_map_varies_keep_their_belief() -> None:
+    # A unit more of a class means as much wherever a label map says so; where all say the same, of accuracies compared
+    # within their visit, nothing is learned.
+    problem = draw(10, (1, 0, 6, 7), samples=4, counts=(2,))
+    regions = Regions((torch.arange(42).view(1, 6, 7) >= 21).long(), torch.zeros(1, 0, 2, dtype=torch.long), (2,))
+    still = regions.finest[0] == 0
+    problem["label_maps"][:, :, still] = 1
+    found = tilt(problem | {"regions": regions}, UnknownFormula(3)).probabilities - problem["probabilities"]
+    assert found[0][:, still].abs().max() < 2e-3
+    assert found[0][:, ~still].abs().max() > 0.05
+
+
+@pytest.mark.parametrize("formula", ["mean_iou", "pixel_accuracy", "unknown", "stars"])
+@pytest.mark.parametrize("one_hot", [False, True], ids=["any belief", "a belief without doubt"])
+@pytest.mark.parametrize(("classes", "samples", "earlier"), [(2, 2, 0), (21, 2, 3), (3, 1, 0), (3, 1, 4), (2, 6, 2)])
+def test_it_is_a_finite_belief(classes: int, samples: int, earlier: int, one_hot: bool, formula: str) -> None:
+    samples = max(samples, 2 if formula == "unknown" else 1)  # one score is not compared with anything
+    problem = draw(11, (2, earlier, 6, 7), classes, samples)
+    if one_hot:
+        best = problem["probabilities"].argmax(dim=1)
+        problem["probabilities"] = torch.nn.functional.one_hot(best, classes).permute(0, 3, 1, 2).float()
+    if formula == "stars":
+        problem["scores"] = (4 * problem["scores"]).round() / 4
+    given: dict[str, Formula] = {"unknown": UnknownFormula(classes), "stars": KnownFormula("mean_iou", stars=5)}
+    found = tilt(problem, given.get(formula) or KnownFormula(formula))
+    assert found.probabilities.isfinite().all()
+    assert (found.probabilities >= 0).all()
+    assert_close(found.probabilities.sum(dim=1), torch.ones(2, 6, 7))
+    assert -classes * posterior.LEAST < float(found.moved) < 2 * posterior.SUREST - np.log(posterior.LEAST)
+
+
+@pytest.mark.parametrize("formula", [MEAN_IOU, UnknownFormula(3)], ids=["known", "unknown"])
+def test_a_visit_whose_scores_are_all_equal_says_nothing(formula: Formula) -> None:
+    # So is one of an image of which every pixel is ignored.
+    problem = draw(12, (2, 4, 6, 7))
+    problem["image"] = torch.tensor([0, 1, 1, 1, 1, 1])
+    problem["scores"][[0, 3]] = 0.0
+    found = tilt(problem, formula).probabilities
+    assert_close(found[0], problem["probabilities"][0])
+    kept = torch.tensor([0, 1, 2, 4, 5])
+    without = tilt(problem, formula, **{name: problem[name][kept] for name in ("label_maps", "scores", "image")})
+    assert (found[1] - problem["probabilities"][1]).abs().max() > 0.05
+    assert_close(found[1], without.probabilities[1])
+
+
+def test_stars_that_are_all_equal_tell_the_level() -> None:
+    problem = draw(13, (1, 0, 6, 7), samples=4)
+    found = tilt(problem, KnownFormula("mean_iou", stars=5), scores=torch.full((1, 4), 0.75).double(), spread=0.1)
+    assert (expect(problem, found.probabilities) > expect(problem, problem["probabilities"])).all()
+    assert found.moved > 1e-3
