@@ -66,6 +66,7 @@ def test_learning_from_targets_beats_all_background(tmp_path: Path, background: 
 
 VARIANTS = {
     "likelihood": (Likelihood, {}),
+    "likelihood of pixels": (Likelihood, {"regions": ()}),
     "leave-one-out": (RSS, {}),
     "batch": (RSS, {"advantage": "batch"}),
     "PSD": (RSS, {"advantage": "psd"}),
@@ -89,7 +90,9 @@ def update(algorithm: Algorithm, logits: torch.Tensor, target: torch.Tensor, lev
     label_maps = algorithm.act(logits.detach(), 0.5, torch.Generator().manual_seed(seed))
     right = (label_maps == target[:, None]).float()  # (B, K, H, W)
     rewards = right if level == "pixel" else None
-    feedback = Feedback(label_maps, right.mean(dim=(2, 3)), rewards, list(range(batch)), [False] * batch, {})
+    images = (target[..., None] * torch.tensor([40, 60, 80])).to(torch.uint8)
+    given = label_maps, right.mean(dim=(2, 3)).double(), rewards, list(range(batch)), [False] * batch, {}
+    feedback = Feedback(*given, images=images)
     lesson = algorithm.observe(logits.detach(), feedback)
     algorithm.synchronise([lesson])
     return algorithm.loss(logits, lesson, 0.5)[0]
@@ -100,7 +103,7 @@ def update(algorithm: Algorithm, logits: torch.Tensor, target: torch.Tensor, lev
 def test_images_of_one_pixel_are_learned_at_either_level(level: str, variant: str) -> None:
     target = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1)
     logits = torch.zeros(4, 4, 1, 1, requires_grad=True)
-    arguments = {} if variant == "likelihood" else {"entropy_gain": 0.0}
+    arguments = {} if variant.startswith("likelihood") else {"entropy_gain": 0.0}
     algorithm = make(variant, level, 4, samples_per_image=8, **arguments)
     optimiser = torch.optim.Adam([logits], lr=0.1)
     for seed in range(60):

@@ -374,7 +374,9 @@ def test_with_many_stars_the_evidence_is_that_of_exact_scores() -> None:
     fine = score_evidence(**rounded, formula=KnownFormula("mean_iou", 100_001), spread=0.1)
     assert_same_evidence(fine, exact, atol=1e-4)
     assert fine.reading.variance.item() == pytest.approx(exact.reading.variance.item(), abs=1e-5)
-    assert exact.reading.variance.item() == pytest.approx(exact.reading.advantages[:2].square().mean().item(), rel=1e-12)
+    assert exact.reading.variance.item() == pytest.approx(
+        exact.reading.advantages[:2].square().mean().item(), rel=1e-12
+    )
 
 
 def test_stars_that_agree_with_the_prediction_teach_less_than_the_numbers_would() -> None:

@@ -131,9 +131,9 @@ def test_the_gradient_is_that_of_both_micro_batches_with_one_scale_for_all_advan
 
 
 def test_the_likelihood_has_one_variance_for_all_micro_batches(tmp_path: Path) -> None:
-    algorithm = Likelihood(samples_per_image=3, replay=0)
+    algorithm = Likelihood(samples_per_image=3, replay=0, regions=())
     recording, policy, gradients = make_update(algorithm, tmp_path / "run", accumulation_steps=2)
-    residuals = torch.cat([lesson.evidence.advantages.double() for lesson in recording.lessons])
+    residuals = torch.cat([lesson.evidence.reading.advantages.double() for lesson in recording.lessons])
     variance = residuals.square().mean()
     assert isinstance(algorithm.level, ImageLevel)
     assert algorithm.level.scale.item() == pytest.approx(variance.sqrt().item() + EPSILON, rel=1e-12)
@@ -142,6 +142,16 @@ def test_the_likelihood_has_one_variance_for_all_micro_batches(tmp_path: Path) -
         belief = policy(images_of(indices)).softmax(dim=1)
         loss = loss - (lesson.evidence.direction / variance * belief).sum() / (4 * 16 * 16)
     assert_gradients(loss, policy, gradients)
+
+
+def test_the_cross_entropy_towards_beliefs_that_know_the_scores_is_a_mean_over_micro_batches(
+    tmp_path: Path,
+) -> None:
+    algorithm = Likelihood(samples_per_image=3, replay=0)
+    recording, policy, gradients = make_update(algorithm, tmp_path / "run", accumulation_steps=2)
+    beliefs = torch.cat([lesson.evidence.probabilities for lesson in recording.lessons])
+    log_p = policy(images_of(np.concatenate(recording.indices))).log_softmax(dim=1)
+    assert_gradients(-(beliefs * log_p).sum() / (4 * 16 * 16), policy, gradients)
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2, 4])
