@@ -72,8 +72,9 @@ class Regions:
         return values.gather(2, index).unflatten(2, self.finest.shape[1:])
 
     def packed(self) -> Regions:
-        """The same in a quarter of the memory, to be kept; ``unpacked`` makes them usable again."""
-        return Regions(self.finest.to(torch.int16), self.parents.to(torch.int16), self.counts)
+        """The same in less memory, to be kept: a quarter of it; ``unpacked`` makes them usable again."""
+        dtype = torch.int16 if max(self.counts) <= 1 << 15 else torch.int32
+        return Regions(self.finest.to(dtype), self.parents.to(dtype), self.counts)
 
     @staticmethod
     def unpacked(parts: Sequence[Regions]) -> Regions:

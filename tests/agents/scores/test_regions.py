@@ -18,7 +18,8 @@ def photos(batch: int = 2, height: int = 25, width: int = 37) -> torch.Tensor:
     images = []
     for number in range(batch):
         disc = (row - 12) ** 2 + (column - 12 - 6 * number) ** 2 < 64
-        images.append(np.where(disc[..., None], (210, 180, 60), (30, 60, 90)) + rng.integers(-9, 10, (height, width, 3)))
+        noise = rng.integers(-9, 10, (height, width, 3))
+        images.append(np.where(disc[..., None], (210, 180, 60), (30, 60, 90)) + noise)
     return torch.from_numpy(np.stack(images).astype(np.uint8))
 
 
@@ -34,7 +35,8 @@ def test_every_division_is_made_of_the_regions_of_the_finer_one() -> None:
     for image in range(2):
         for division, count in enumerate(regions.counts):
             labels = in_division(regions, division, image)
-            assert 0 <= int(labels.min()) and int(labels.max()) < count
+            assert int(labels.min()) >= 0
+            assert int(labels.max()) < count
             assert labels.unique().numel() > 0.6 * count
         for division in (1, 2):
             finer, coarser = in_division(regions, division - 1, image), in_division(regions, division, image)
@@ -103,3 +105,9 @@ def test_they_are_mirrored_kept_and_put_together() -> None:
     assert again.finest.dtype == torch.int64
     assert torch.equal(again.finest, regions.finest.flip(0))
     assert torch.equal(again.parents, regions.parents.flip(0))
+
+
+def test_as_many_regions_as_an_image_may_have_are_kept() -> None:
+    finest = torch.tensor([[[0, 1 << 15, 40000]]])
+    regions = Regions(finest, torch.zeros(1, 1, 40001, dtype=torch.long), (40001, 1))
+    assert torch.equal(Regions.unpacked([regions.packed()]).finest, finest)
