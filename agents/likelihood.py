@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from rss_env.errors import OptionError
+
 from .ops import sample_label_maps
 from .plugins import CellSchedule, SyncAN
 from .plugins.sync_an import EPSILON
@@ -78,6 +80,8 @@ class Likelihood(Algorithm):
     def __post_init__(self) -> None:
         least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0}
         check_numbers(self, least, ("learning_rate", "temperature"))
+        if any(number < 1 for number in self.regions) or sorted(set(self.regions), reverse=True) != list(self.regions):
+            raise OptionError(f"regions must be numbers from 1 on, each less than the one before, got {self.regions}.")
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
         self.level: ImageLevel | PixelLevel | PolicyGradientLevel
@@ -279,13 +283,14 @@ class ImageLevel:
         sides = sides or [float(shorter)]
         if feedback.crops is not None:
             return make_regions(images, sides)
-        known = self.known_regions
+        known, shown = self.known_regions, []
         for image, index, flipped in zip(images, feedback.index, feedback.flipped, strict=True):
             if index not in known:
                 known[index] = make_regions((image.flip(1) if flipped else image)[None], sides).packed()
-                if len(known) > REMEMBERED:
-                    known.pop(next(iter(known)))
-        return Regions.unpacked([known[index] for index in feedback.index]).mirrored(feedback.flipped)
+            shown.append(known[index])
+            if len(known) > REMEMBERED:
+                known.pop(next(iter(known)))
+        return Regions.unpacked(shown).mirrored(feedback.flipped)
 
     def _label_maps(self, feedback: Feedback, old: Sequence[tuple[int, Visit]]) -> torch.Tensor:
         """The new label maps of the batch and, as the images are shown, those of earlier visits, (V, K, H, W)."""

@@ -17,6 +17,7 @@ from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, P
 from agents.scores.noise import EVERY
 from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
+from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
 from agents.training.feedback import read_feedback
 from rss_env.datasets import load_dataset
@@ -178,6 +179,93 @@ def test_metrics_describe_the_scores_of_the_step() -> None:
     assert metrics["policy/cell"] == 2
 
 
+# Regions
+
+
+def observe_images(algorithm: Likelihood, images: torch.Tensor, index: list[int], flipped: list[bool]) -> Regions:
+    """The regions that an update with images (B, H, W, 3), as they are shown, makes use of."""
+    batch, height, width = images.shape[:3]
+    label_maps = torch.zeros(batch, 2, height, width, dtype=torch.uint8)
+    feedback = Feedback(label_maps, torch.zeros(batch, 2).double(), None, index, flipped, {}, images=images)
+    assert isinstance(algorithm.level, ImageLevel)
+    return algorithm.level._regions(feedback)
+
+
+def test_a_mirrored_image_has_the_regions_of_the_stored_one_mirrored() -> None:
+    stored = torch.randint(256, (3, 16, 20, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    shown = torch.stack([stored[0], stored[1].flip(1), stored[2].flip(1)])
+    algorithm = make(regions=REGIONS)
+    expected = make_regions(stored, [4, 8])
+    for _ in range(2):  # made, and remembered
+        regions = observe_images(algorithm, shown, [7, 1, 4], [False, True, True])
+        assert regions.counts == (4 * 5, 2 * 2)
+        assert torch.equal(regions.finest[0], expected.finest[0])
+        assert torch.equal(regions.finest[1:], expected.finest[1:].flip(2))
+        assert torch.equal(regions.parents, expected.parents)
+    again = observe_images(algorithm, stored[1:2], [1], [False])
+    assert torch.equal(again.finest, expected.finest[1:2])
+
+
+def test_regions_that_were_made_first_are_forgotten_first_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "REMEMBERED", 2)
+    images = torch.randint(256, (4, 16, 20, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    algorithm = make(regions=REGIONS)
+    expected = make_regions(images, [4, 8])
+    for index in ([0, 1], [0, 2], [3, 1, 0, 2]):
+        regions = observe_images(algorithm, images[index], index, [False] * len(index))
+        assert torch.equal(regions.finest, expected.finest[index])
+        assert len(algorithm.level.known_regions) == 2  # type: ignore[union-attr]
+
+
+def test_without_images_there_are_no_regions() -> None:
+    label_maps = torch.zeros(1, 2, 8, 9, dtype=torch.uint8)
+    feedback = Feedback(label_maps, torch.zeros(1, 2).double(), None, [0], [False], {})
+    with pytest.raises(ValueError, match="the feedback has no images, from which regions are made"):
+        make(regions=REGIONS).observe(torch.zeros(1, 3, 8, 9), feedback)
+
+
+def test_the_loss_is_the_cross_entropy_towards_the_belief_that_knows_the_scores() -> None:
+    logits = torch.randn(2, 3, 16, 20, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    algorithm = make(samples_per_image=3, regions=REGIONS)
+    loss, metrics, lesson = update(algorithm, logits, np.array([[0.4, 0.2, 0.3], [0.1, 0.5, 0.3]]))
+    belief = lesson.evidence.probabilities  # type: ignore[union-attr]
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, (logits.softmax(dim=1) - belief).detach() / (2 * 16 * 20), atol=1e-8, rtol=0)
+    assert float(metrics["likelihood/moved"]) > 1e-3
+    assert float(metrics["reward/mean"]) == pytest.approx(0.3)
+
+
+def learn_halves(regions: tuple[int, ...]) -> float:
+    """Pixel accuracy of a table of logits after 25 visits to four images, each of two halves of other colours."""
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    targets = np.zeros((4, 12, 16), np.uint8)
+    for target in targets:
+        left, right = rng.choice(3, 2, replace=False)
+        border = rng.integers(5, 12)
+        target[:, :border], target[:, border:] = left, right
+    colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]])
+    images = torch.from_numpy((colours[targets] + rng.integers(-20, 21, (4, 12, 16, 3))).astype(np.uint8))
+    algorithm = make(samples_per_image=4, regions=regions)
+    logits = torch.zeros(4, 3, 12, 16, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.1)
+    for step in range(25):
+        label_maps = algorithm.act(logits.detach(), step / 25, generator)
+        scores = torch.from_numpy(score_images("mean_iou", label_maps.numpy(), targets, 3))
+        feedback = Feedback(label_maps, scores, None, list(range(4)), [False] * 4, {}, images=images)
+        lesson = algorithm.observe(logits.detach(), feedback)
+        algorithm.synchronise([lesson])
+        optimiser.zero_grad()
+        algorithm.loss(logits, lesson, step / 25)[0].backward()
+        optimiser.step()
+    return float((logits.argmax(dim=1) == torch.from_numpy(targets)).float().mean())
+
+
+def test_with_regions_a_hundred_scores_an_image_find_the_targets() -> None:
+    # Seeds 0, 1 and 2: all pixels are right, and about half of them where every pixel is judged by itself.
+    assert learn_halves(REGIONS) > 0.95
+    assert learn_halves(()) < 0.7
+
+
 # The draws
 
 
@@ -218,6 +306,9 @@ def test_fewer_than_two_samples_are_rejected(samples: int) -> None:
         ({"replay_megabytes": -0.5}, r"replay_megabytes must be at least 0, got -0\.5"),
         ({"replay_megabytes": float("inf")}, "replay_megabytes must be at least 0, got inf"),
         ({"cells": (4, 0)}, r"got \(4, 0\)"),
+        ({"regions": (4, 0)}, r"regions must be numbers from 1 on, .*, got \(4, 0\)"),
+        ({"regions": (2, 4)}, r"each less than the one before, got \(2, 4\)"),
+        ({"regions": (4, 4)}, r"each less than the one before, got \(4, 4\)"),
     ],
     ids=str,
 )
