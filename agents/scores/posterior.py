@@ -191,7 +191,9 @@ def _tilt(
         rounding = ROUNDING * matrix.diagonal(dim1=1, dim2=2).mean(dim=1)  # of single precision: it stays invertible
         matrix = matrix + variance + torch.diag_embed(rounding[:, None].expand_as(alpha) + TINY)
         right_side = residual.flatten(1) - torch.bmm(variance, alpha[..., None])[..., 0]
-        found = torch.cholesky_solve(right_side[..., None], torch.linalg.cholesky(matrix))
+        factor, failed = torch.linalg.cholesky_ex(matrix)  # of a belief that is not finite; the loss is not, then
+        found = torch.cholesky_solve(right_side[..., None], factor)
+        found = found.masked_fill(failed[:, None, None] > 0, torch.nan)
         alpha = alpha + found[..., 0]
         moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) / divisions
         shift = shift + regions.over_all(moved)

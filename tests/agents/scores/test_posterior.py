@@ -395,3 +395,11 @@ def test_stars_that_are_all_equal_tell_the_level() -> None:
     found = tilt(problem, KnownFormula("mean_iou", stars=5), scores=torch.full((1, 4), 0.75).double(), spread=0.1)
     assert (expect(problem, found.probabilities) > expect(problem, problem["probabilities"])).all()
     assert found.moved > 1e-3
+
+
+def test_a_belief_that_is_not_finite_gives_one_that_is_not() -> None:
+    problem = draw(14)
+    problem["probabilities"][1] = torch.nan
+    found = tilt(problem).probabilities
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
