@@ -35,6 +35,7 @@ ERROR = 0.1  # variance of the model's error, of that of the residuals: a ratio 
 OFFSET = 0.1  # variance of what the model's error has in common in a visit, likewise
 NO_LEVEL = 1e3  # the same where a formula says nothing of the level of the scores
 SUREST = 8.0  # nats that the scores may move the log of a probability by
+LONGEST = 2.0  # nats that a step of Newton's method may move it by
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 LEAST = 1e-6  # probability
 ROUNDING = 1e-5
@@ -194,10 +195,13 @@ def _tilt(
         factor, failed = torch.linalg.cholesky_ex(matrix)  # of a belief that is not finite; the loss is not, then
         found = torch.cholesky_solve(right_side[..., None], factor)
         found = found.masked_fill(failed[:, None, None] > 0, torch.nan)
-        alpha = alpha + found[..., 0]
         moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) / divisions
-        shift = shift + regions.over_all(moved)
-        shift = (shift - shift.mean(dim=1, keepdim=True)).clamp(-SUREST, SUREST)
+        moved = regions.over_all(moved)
+        moved = moved - moved.mean(dim=1, keepdim=True)
+        # Of a belief that is nearly sure the covariance is small, so that the whole step goes far beyond the scores.
+        part = (LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
+        alpha = alpha + part * found[..., 0]
+        shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)
         if step < STEPS - 1:
             of_q = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))
     return shift
