@@ -144,14 +144,17 @@ def test_the_likelihood_has_one_variance_for_all_micro_batches(tmp_path: Path) -
     assert_gradients(loss, policy, gradients)
 
 
-def test_the_cross_entropy_towards_beliefs_that_know_the_scores_is_a_mean_over_micro_batches(
-    tmp_path: Path,
-) -> None:
+def test_beliefs_that_know_the_scores_weigh_pixels_by_the_classes_worth_to_all_micro_batches(tmp_path: Path) -> None:
     algorithm = Likelihood(samples_per_image=3, replay=0)
     recording, policy, gradients = make_update(algorithm, tmp_path / "run", accumulation_steps=2)
-    beliefs = torch.cat([lesson.evidence.probabilities for lesson in recording.lessons])
-    log_p = policy(images_of(np.concatenate(recording.indices))).log_softmax(dim=1)
-    assert_gradients(-(beliefs * log_p).sum() / (4 * 16 * 16), policy, gradients)
+    predictions = [lesson.evidence.reading.prediction for lesson in recording.lessons]
+    worth = torch.cat([prediction.per_right for prediction in predictions]).mean(dim=0)
+    loss = torch.zeros(())
+    for indices, lesson in zip(recording.indices, recording.lessons, strict=True):
+        belief, log_p = lesson.evidence.probabilities, policy(images_of(indices)).log_softmax(dim=1)
+        weight = (belief * worth.sqrt()[:, None, None]).sum(dim=1)
+        loss = loss - (weight[:, None] * belief * log_p).sum() / weight.sum() / 2
+    assert_gradients(loss, policy, gradients)
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2, 4])
