@@ -48,13 +48,15 @@ class Formula(ABC):
         """What the scores of every visit, float64 (V, K), are divided by before they are predicted, (V, 1)."""
 
     @abstractmethod
-    def residuals(self, scores: torch.Tensor, mean: torch.Tensor, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def residuals(
+        self, scores: torch.Tensor, mean: torch.Tensor, spread: float | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the prediction left of the scores, divided by their scale.
 
         Args:
             scores: float64 (V, K).
             mean: float64 (V, K), the predictions.
-            spread: standard deviation of residuals before rounding.
+            spread: standard deviation of residuals before rounding, a number or float64 (V, K).
 
         Returns:
             Residuals and, for rounded scores, their variance given the interval; float64 (V, K).
@@ -98,7 +100,9 @@ class KnownFormula(Formula):
     def scale(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.ones_like(scores[:, :1])
 
-    def residuals(self, scores: torch.Tensor, mean: torch.Tensor, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def residuals(
+        self, scores: torch.Tensor, mean: torch.Tensor, spread: float | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.levels is None:
             return scores - mean, torch.zeros_like(scores)
         exact, undecided = before_rounding(scores, mean, spread, self.levels.to(scores.device))
@@ -148,7 +152,9 @@ class UnknownFormula(Formula):
         z = ((level - centre) / spread).clamp(-2, 2)
         return (c[0] + c[1] * z + c[2] * z * z).exp()
 
-    def residuals(self, scores: torch.Tensor, mean: torch.Tensor, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def residuals(
+        self, scores: torch.Tensor, mean: torch.Tensor, spread: float | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         scale = self.scale(scores)
         predicted = scores.mean(dim=1, keepdim=True) + scale * (mean - mean.mean(dim=1, keepdim=True))
         if not self.is_rounded:

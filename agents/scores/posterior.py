@@ -35,7 +35,7 @@ ERROR = 0.1  # variance of the model's error, of that of the residuals: a ratio 
 OFFSET = 0.1  # variance of what the model's error has in common in a visit, likewise
 NO_LEVEL = 1e3  # the same where a formula says nothing of the level of the scores
 SUREST = 8.0  # nats that the scores may move the log of a probability by
-LONGEST = 2.0  # nats that a step of Newton's method may move it by
+LONGEST = 3.0  # nats that a step of Newton's method may move it by
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 LEAST = 1e-6  # probability
 ROUNDING = 1e-5
@@ -81,7 +81,7 @@ def region_posterior(
         fresh: number of visits of this step.
         formula: predicts the scores; it does not learn here.
         regions: of the images.
-        spread: standard deviation of residuals before rounding.
+        spread: standard deviation of residuals before rounding, for the reading.
         noise: variance of the noise of the scores, without rounding.
     """
     probabilities = probabilities.detach()
@@ -105,7 +105,7 @@ def region_posterior(
         images = order[first : first + together]
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
         seen = label_maps[rows], scores[rows], there & compared[rows], expected[rows], predicted[rows]
-        shift = _tilt(hot[images], *seen, formula, regions[images], spread, noise)
+        shift = _tilt(hot[images], *seen, formula, regions[images], noise)
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
     entropy = torch.special.entr(probabilities).sum(dim=1).mean()
@@ -128,7 +128,6 @@ def _tilt(
     predicted: torch.Tensor,
     formula: Formula,
     regions: Regions,
-    spread: float,
     noise: float,
 ) -> torch.Tensor:
     """What the scores of b images add to the logs of the finest regions' probabilities, (b, C, S).
@@ -142,7 +141,6 @@ def _tilt(
         predicted: (b, V, K, C), pixels of each class.
         formula: predicts the scores.
         regions: of the images.
-        spread: standard deviation of residuals before rounding.
         noise: variance of the scores' noise.
     """
     images, visits, samples = scores.shape
@@ -158,7 +156,7 @@ def _tilt(
     log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
     of_q, shift = of_p, torch.zeros_like(of_p)
     alpha = scores.new_zeros(images, visits * samples)
-    error = offset = alpha
+    observed, variance = scores, alpha
     same_visit = torch.arange(visits * samples, device=p.device) // samples
     same_visit = (same_visit[:, None] == same_visit).to(scores.dtype)  # (M, M)
     for step in range(STEPS):
@@ -168,19 +166,7 @@ def _tilt(
             right = right + (pixels[..., :finest] * change[:, None]).sum(dim=3).flatten(0, 1)
         target = of_q.sum(dim=2).repeat_interleave(visits * samples, dim=0)
         prediction = formula.predict(right, predicted.flatten(0, 2), target)
-        mean = prediction.mean.view(-1, samples).to(scores.dtype)
-        residual, undecided = (part.view_as(scores) for part in formula.residuals(scores.flatten(0, 1), mean, spread))
-        # A rounded score tells an interval: as a Gaussian factor, which is wide where that says little that is new.
-        told = (1 - undecided / spread**2).clamp(min=TOLD)
-        residual, own = residual / told * there[..., None], noise_of_scores + undecided / told
-        if step == 0:
-            varied = residual if formula.tells_level else residual - residual.mean(dim=2, keepdim=True)
-            number = there.sum(dim=1).clamp(min=1) * samples
-            total = varied.square().sum(dim=(1, 2)) / number
-            left = total - (own * there[..., None]).sum(dim=(1, 2)) / number
-            left = left.clamp(min=1e-3 * total + TINY)[:, None]  # (b, 1)
-            error, offset = ERROR * left, left * (OFFSET if formula.tells_level else NO_LEVEL)
-        variance = torch.diag_embed(own.flatten(1) + error) + offset[..., None] * same_visit
+        mean = prediction.mean.view_as(scores).to(scores.dtype)
 
         chances = regions.in_all(of_q) / size.clamp(min=1)  # (b, C, R)
         features = pixels * prediction.per_right.view(images, -1, classes, 1)
@@ -188,9 +174,26 @@ def _tilt(
         features -= (features * chances[:, None]).sum(dim=2, keepdim=True)
         features *= there.repeat_interleave(samples, dim=1)[:, :, None, None]
         weighted = (features * (chances / divisions).sqrt()[:, None]).flatten(2)
-        matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype)
-        rounding = ROUNDING * matrix.diagonal(dim1=1, dim2=2).mean(dim=1)  # of single precision: it stays invertible
-        matrix = matrix + variance + torch.diag_embed(rounding[:, None].expand_as(alpha) + TINY)
+        matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype)  # (b, M, M)
+        own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
+        if step == 0:
+            # A rounded score tells an interval: as a Gaussian factor, wide where the belief was as sure.
+            spread = (own.view_as(scores) + noise_of_scores + TINY).sqrt()
+            given = scores.flatten(0, 1), mean.flatten(0, 1), spread.flatten(0, 1)
+            residual, undecided = (part.view_as(scores) for part in formula.residuals(*given))
+            told = (1 - undecided / spread.square()).clamp(min=TOLD)
+            residual = residual / told * there[..., None]
+            observed, uncertain = mean + residual, noise_of_scores + undecided / told
+            varied = residual if formula.tells_level else residual - residual.mean(dim=2, keepdim=True)
+            number = there.sum(dim=1).clamp(min=1) * samples
+            total = varied.square().sum(dim=(1, 2)) / number
+            left = total - (uncertain * there[..., None]).sum(dim=(1, 2)) / number
+            left = left.clamp(min=1e-3 * total + TINY)[:, None]  # (b, 1)
+            error, offset = ERROR * left, left * (OFFSET if formula.tells_level else NO_LEVEL)
+            variance = torch.diag_embed(uncertain.flatten(1) + error) + offset[..., None] * same_visit
+        residual = (observed - mean) * there[..., None]
+        rounding = ROUNDING * own.mean(dim=1, keepdim=True) + TINY  # of single precision: it stays invertible
+        matrix = matrix + variance + torch.diag_embed(rounding.expand_as(alpha))
         right_side = residual.flatten(1) - torch.bmm(variance, alpha[..., None])[..., 0]
         factor, failed = torch.linalg.cholesky_ex(matrix)  # of a belief that is not finite; the loss is not, then
         found = torch.cholesky_solve(right_side[..., None], factor)
