@@ -163,7 +163,7 @@ def test_resume_without_a_run_says_what_is_missing(command: Callable[..., Any], 
 def test_resume_with_other_arguments_names_what_changed(command: Callable[..., Any], finished_run: Path) -> None:
     words = ["--batch-size", 5, "--seed", 1, "--learning-rate", 0.5, "--log-every", 3]
     outcome = command(Likelihood, "--resume", "--run-dir", finished_run, *words)
-    assert_one_line(outcome, "batch_size 2 -> 5", "learning_rate 0.001 -> 0.5")
+    assert_one_line(outcome, "batch_size 2 -> 5", f"learning_rate {Likelihood.learning_rate} -> 0.5")
     assert "seed" not in outcome.err
     assert "log_every" not in outcome.err
 
