@@ -34,9 +34,10 @@ def test_every_run_of_every_suite_has_a_command_that_its_module_takes(suite: str
         assert ("Pixel" in command.run.env_id) == (spec.level == "pixel")
 
 
-def test_the_ablation_has_every_method_at_both_levels_and_every_method_has_a_title() -> None:
+def test_the_ablation_has_every_method_at_the_levels_it_has_a_meaning_at_and_every_method_has_a_title() -> None:
     runs = {(spec.dataset, spec.level, spec.method) for spec in ablation((1, 2, 3))}
     wanted = {(d, level, method) for d in ("shapes", "camvid") for level in ("image", "pixel") for method in ABLATION}
+    wanted -= {(d, "pixel", "regions") for d in ("shapes", "camvid")}
     assert wanted <= runs
     assert set(TITLES) == set(METHODS)
     assert sum(spec.cost for spec in ablation((1,), quick=True)) < sum(spec.cost for spec in ablation((1,))) / 5
