@@ -54,6 +54,9 @@ RECORDS = (
     "search_formula",
     "search_boundary_f1",
     "search_region_posterior",
+    "region_solving",
+    "region_cells",
+    "region_training",
     "replay_crops",
     "fewer_images",
 )
