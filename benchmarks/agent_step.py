@@ -54,8 +54,8 @@ class AgentStepArguments:
     """images a step"""
     samples_per_image: tuple[int, ...] = (8, 32, 128)
     """label maps an image (K), one row each"""
-    objectives: tuple[Literal["reinforce", "likelihood"], ...] = ("reinforce", "likelihood")
-    """agents.rss or agents.likelihood, one row each"""
+    objectives: tuple[Literal["reinforce", "likelihood", "regions"], ...] = ("reinforce", "likelihood", "regions")
+    """agents.rss, agents.likelihood pixel by pixel, and agents.likelihood as it is by default, one row each"""
     compile: tuple[bool, ...] = (False,)
     """whether the policy is compiled, one row each"""
     steps: int = 20
@@ -86,7 +86,13 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
         policy.compile()
     optimiser = torch.optim.AdamW(policy.parameters(), lr=1e-4)
     generator = torch.Generator(device).manual_seed(0)
-    algorithm: RSS | Likelihood = (Likelihood if objective == "likelihood" else RSS)(samples_per_image=samples)
+    algorithm: RSS | Likelihood
+    if objective == "reinforce":
+        algorithm = RSS(samples_per_image=samples)
+    elif objective == "likelihood":
+        algorithm = Likelihood(samples_per_image=samples, regions=(), replay=256)
+    else:
+        algorithm = Likelihood(samples_per_image=samples)
     algorithm.start(envs.metadata, args.num_classes)
     images, infos = envs.reset(seed=0)
     parts: dict[str, list[float]] = defaultdict(list)
@@ -117,7 +123,7 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
         lap("forward")
         label_maps = algorithm.act(logits.detach(), 0.5, generator)
         next_images, _, _, _, next_infos = envs.step(as_action(label_maps, images))
-        lesson = algorithm.observe(logits.detach(), read_feedback(label_maps, infos, next_infos))
+        lesson = algorithm.observe(logits.detach(), read_feedback(label_maps, infos, next_infos, images))
         lap("collect")
         algorithm.synchronise([lesson])
         loss, _ = algorithm.loss(logits, lesson, 0.5)
