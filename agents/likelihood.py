@@ -53,7 +53,7 @@ EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
 UNSURE, SURE = 2, 4  # cells along the shorter side of the image where the belief knows nothing, and where it knows
 LEARNED = 0.2  # at least this share of what there is to know; pixels are not judged by themselves there
 LEAST_SIDE = 2.5  # of regions, in pixels
-REMEMBERED = 4096  # images whose regions are kept
+REMEMBERED = 250e6  # bytes of the regions that are kept
 
 
 @dataclass(eq=False)
@@ -221,6 +221,7 @@ class ImageLevel:
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
         self.unsure = 1.0  # entropy of the belief, of that of even chances
         self.worth: torch.Tensor | None = None  # of a right pixel of each class to a score, a running mean
+        self.weights = torch.ones(num_classes)  # of pixels of each class in this update
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
 
     def replay_nothing(self) -> None:
@@ -288,7 +289,7 @@ class ImageLevel:
             if index not in known:
                 known[index] = make_regions((image.flip(1) if flipped else image)[None], sides).packed()
             shown.append(known[index])
-            if len(known) > REMEMBERED:
+            if len(known) * known[index].nbytes > REMEMBERED:
                 known.pop(next(iter(known)))
         return Regions.unpacked(shown).mirrored(feedback.flipped)
 
@@ -344,6 +345,8 @@ class ImageLevel:
             self.unsure = mean_over_processes([of.entropy for of in beliefs]) / math.log(self.num_classes)
             worth = average_over_processes([of.worth for of in beliefs])
             self.worth = worth if self.worth is None else self.worth.to(worth.device).lerp(worth, 0.05)
+            weights, shares = self.worth.clamp(min=0).sqrt(), average_over_processes([of.shares for of in beliefs])
+            self.weights = weights / (weights * shares).sum()  # 1 in the mean over all pixels of the update
         synchronised = SyncAN()
         for lesson in lessons:
             fresh = lesson.evidence.reading.advantages[: len(lesson.feedback.scores)]
@@ -389,10 +392,8 @@ class ImageLevel:
 
     def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Of the policy and a belief (B, C, H, W), pixels weighted by the root of what their class is worth."""
-        assert self.worth is not None
-        weight = torch.einsum("bchw,c->bhw", target, self.worth.clamp(min=0).sqrt())
-        loss = -(target * logits.log_softmax(dim=1)).sum(dim=1)
-        return (weight * loss).sum() / weight.sum()
+        weight = torch.einsum("bchw,c->bhw", target, self.weights)
+        return -(weight * (target * logits.log_softmax(dim=1)).sum(dim=1)).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, next to the memory."""

@@ -76,6 +76,11 @@ class Regions:
         dtype = torch.int16 if max(self.counts) <= 1 << 15 else torch.int32
         return Regions(self.finest.to(dtype), self.parents.to(dtype), self.counts)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in memory."""
+        return self.finest.nbytes + self.parents.nbytes
+
     @staticmethod
     def unpacked(parts: Sequence[Regions]) -> Regions:
         """One of what ``packed`` gave for several images of a size."""

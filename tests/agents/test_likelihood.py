@@ -207,7 +207,8 @@ def test_a_mirrored_image_has_the_regions_of_the_stored_one_mirrored() -> None:
 
 
 def test_regions_that_were_made_first_are_forgotten_first_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "REMEMBERED", 2)
+    # Two bytes for each pixel, and for each of the 48 finest regions the one of the coarser division that it lies in.
+    monkeypatch.setattr(likelihood, "REMEMBERED", 2 * 2 * (16 * 20 + 48))
     images = torch.randint(256, (4, 16, 20, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     algorithm = make(regions=REGIONS)
     expected = make_regions(images, [16 / 6, 16 / 3])

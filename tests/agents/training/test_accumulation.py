@@ -149,11 +149,12 @@ def test_beliefs_that_know_the_scores_weigh_pixels_by_the_classes_worth_to_all_m
     recording, policy, gradients = make_update(algorithm, tmp_path / "run", accumulation_steps=2)
     predictions = [lesson.evidence.reading.prediction for lesson in recording.lessons]
     worth = torch.cat([prediction.per_right for prediction in predictions]).mean(dim=0)
-    loss = torch.zeros(())
+    loss, total = torch.zeros(()), torch.zeros(())
     for indices, lesson in zip(recording.indices, recording.lessons, strict=True):
         belief, log_p = lesson.evidence.probabilities, policy(images_of(indices)).log_softmax(dim=1)
         weight = (belief * worth.sqrt()[:, None, None]).sum(dim=1)
-        loss = loss - (weight[:, None] * belief * log_p).sum() / weight.sum() / 2
+        loss, total = loss - (weight[:, None] * belief * log_p).sum(), total + weight.sum()
+    loss = loss / total
     assert_gradients(loss, policy, gradients)
 
 
