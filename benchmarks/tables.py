@@ -33,7 +33,7 @@ from benchmarks import (
 )
 from benchmarks.capabilities.report import table as capabilities_table
 from benchmarks.convergence.records import record_table, search_table
-from benchmarks.convergence.results import final_table, headline_table
+from benchmarks.convergence.results import final_table, headline_table, regions_table
 from benchmarks.convergence.suites import LEVELS, SUITES
 from benchmarks.leaderboard.report import ranking_table
 from benchmarks.results_file import RESULTS, Table
@@ -69,6 +69,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     },
     "headline": headline_table,
     "search": search_table,
+    "regions": regions_table,
     **{name: record_table(name) for name in RECORDS},
     "pretrained": pretrained.pretrained_table,
     "information_needed": information.needed_table,

@@ -49,16 +49,12 @@ class Posterior(NamedTuple):
         reading: of the scores by the belief that did not.
         probabilities: float32 (B, C, H, W).
         entropy: of the belief that did not know them, mean over the pixels, in nats.
-        shares: float32 (C,), mean of the probabilities over the pixels.
-        worth: float32 (C,), what a right pixel of each class adds to the expected scores of the fresh label maps.
         moved: mean over the pixels of the Kullback-Leibler divergence of one from the other, in nats.
     """
 
     reading: Reading
     probabilities: torch.Tensor
     entropy: torch.Tensor
-    shares: torch.Tensor
-    worth: torch.Tensor
     moved: torch.Tensor
 
 
@@ -111,8 +107,7 @@ def region_posterior(
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
     entropy = torch.special.entr(probabilities).sum(dim=1).mean()
-    shares, worth = out.mean(dim=(0, 2, 3)), reading.prediction.per_right.mean(dim=0)
-    return Posterior(reading, out, entropy, shares, worth, moved)
+    return Posterior(reading, out, entropy, moved)
 
 
 def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -139,16 +139,11 @@ def _end_with(launcher: int) -> None:
 
 def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
     """Mean of numbers over a list and the processes of the job."""
-    return float(average_over_processes(values))
-
-
-def average_over_processes(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Mean of tensors of a shape over a list and the processes of the job."""
-    mean = torch.stack(list(values)).mean(dim=0)
+    mean = torch.stack(list(values)).mean()
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(mean)
         mean /= distributed.get_world_size()
-    return mean
+    return float(mean)
 
 
 def gather_over_processes(value: Value) -> list[Value]:

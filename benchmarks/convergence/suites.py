@@ -93,7 +93,7 @@ class Spec:
         return words + further
 
 
-PIXELS = "agents.likelihood --regions --replay 256 --learning-rate 1e-3"  # every pixel is judged by itself
+REGIONS = "agents.likelihood --regions 12 6 3 --replay 128"
 
 METHODS = {
     "cross_entropy": "agents.supervised",
@@ -103,15 +103,15 @@ METHODS = {
     "entropy": "agents.rss",
     "psr": "agents.rss --cells 4 2 1",
     "psd": "agents.rss --cells 4 2 1 --advantage psd",
-    "likelihood": f"{PIXELS} --replay 0",
-    "replay": PIXELS,
-    "regions": "agents.likelihood",
-    "replay_accuracy": f"{PIXELS} --reward pixel_accuracy",
-    "replay_stars": f"{PIXELS} --wrap stars:5",
-    "replay_noise": f"{PIXELS} --wrap noise:0.05",
-    "regions_accuracy": "agents.likelihood --reward pixel_accuracy",
-    "regions_stars": "agents.likelihood --wrap stars:5",
-    "regions_noise": "agents.likelihood --wrap noise:0.05",
+    "likelihood": "agents.likelihood --replay 0",
+    "replay": "agents.likelihood",
+    "regions": REGIONS,
+    "replay_accuracy": "agents.likelihood --reward pixel_accuracy",
+    "replay_stars": "agents.likelihood --wrap stars:5",
+    "replay_noise": "agents.likelihood --wrap noise:0.05",
+    "regions_accuracy": f"{REGIONS} --reward pixel_accuracy",
+    "regions_stars": f"{REGIONS} --wrap stars:5",
+    "regions_noise": f"{REGIONS} --wrap noise:0.05",
     "entropy_stars": "agents.rss --wrap stars:5",
     "entropy_noise": "agents.rss --wrap noise:0.05",
 }
@@ -125,15 +125,15 @@ TITLES = {
     "entropy": "leave-one-out, SyncAN, entropy target",
     "psr": "leave-one-out, SyncAN, entropy target, PSR",
     "psd": "leave-one-out, SyncAN, entropy target, PSR, PSD",
-    "likelihood": "likelihood of the scores, pixel by pixel",
-    "replay": "likelihood, pixel by pixel, replay",
-    "regions": "likelihood of regions, replay (default)",
-    "replay_accuracy": "likelihood, pixel by pixel, pixel accuracy as the score",
-    "replay_stars": "likelihood, pixel by pixel, five stars",
-    "replay_noise": "likelihood, pixel by pixel, noise 0.05",
-    "regions_accuracy": "default, pixel accuracy as the score",
-    "regions_stars": "default, five stars",
-    "regions_noise": "default, noise 0.05",
+    "likelihood": "likelihood of the scores",
+    "replay": "likelihood + replay (default)",
+    "regions": "likelihood in regions, replay",
+    "replay_accuracy": "default, pixel accuracy as the score",
+    "replay_stars": "default, five stars",
+    "replay_noise": "default, noise 0.05",
+    "regions_accuracy": "regions, pixel accuracy as the score",
+    "regions_stars": "regions, five stars",
+    "regions_noise": "regions, noise 0.05",
     "entropy_stars": "leave-one-out, SyncAN, entropy target, five stars",
     "entropy_noise": "leave-one-out, SyncAN, entropy target, noise 0.05",
 }
@@ -157,11 +157,14 @@ def headline(seeds: Iterable[int]) -> list[Spec]:
     for seed in seeds:
         runs += [
             replace(CAMVID, method="cross_entropy", samples=0, seed=seed),
+            replace(CAMVID, method="replay", seed=seed),
             replace(CAMVID, method="regions", seed=seed),
             replace(CAMVID, method="entropy", seed=seed),
             replace(CAMVID, method="replay", level="pixel", samples=8, seed=seed),
             replace(shapes, method="cross_entropy", samples=0, seed=seed),
+            replace(shapes, method="replay", seed=seed),
             replace(shapes, method="regions", seed=seed),
+            replace(shapes, method="replay_accuracy", seed=seed),
             replace(shapes, method="regions_accuracy", seed=seed),
         ]
     return runs
@@ -169,13 +172,14 @@ def headline(seeds: Iterable[int]) -> list[Spec]:
 
 def queries(seeds: Iterable[int]) -> list[Spec]:
     """Few reward queries: the default method at small K, and the plain policy gradient at K = 8 and 64."""
-    runs = (("regions", 8), ("entropy", 64), ("regions", 4), ("regions", 16), ("regions", 2), ("entropy", 8))
+    runs = [("replay", 8), ("entropy", 64), ("replay", 4), ("replay", 16), ("replay", 2), ("entropy", 8)]
+    runs += [("regions", samples) for samples in (2, 4, 8)]
     return [replace(CAMVID, method=method, samples=samples, seed=seed) for seed in seeds for method, samples in runs]
 
 
 def feedback(seeds: Iterable[int]) -> list[Spec]:
     """Scores rounded to five stars, and scores with Gaussian noise."""
-    methods = ("regions_stars", "regions_noise", "entropy_stars", "entropy_noise")
+    methods = ("replay_stars", "replay_noise", "regions_stars", "regions_noise", "entropy_stars", "entropy_noise")
     return [replace(CAMVID, method=method, seed=seed) for seed in seeds for method in methods]
 
 

@@ -374,9 +374,7 @@ assert QUICK or by_likelihood > by_pg + 2 * error[:2, 0].max()
 # -------------------------
 #
 # Does it matter outside of 2×2? ``agents.RSS`` is a policy gradient, ``agents.Likelihood`` the learner of this lesson
-# with a memory and one thing more: pixels of similar colour share what a score says, because a few scores tell more
-# about a few regions than about 256 pixels (:doc:`/regions`). Same network, same images (64 training images of 16×16
-# pixels), same number of scores.
+# with a memory. Same network, same images (64 training images of 16×16 pixels), same number of scores.
 #
 # .. admonition:: Predict first
 #
@@ -420,9 +418,9 @@ if not QUICK:
 
 # %%
 # About :math:`64 \cdot 4 = 256` queries show each image once; before that there is nothing to remember. The learner
-# with a memory ends higher. Whether the memory is the reason, or the regression, or the regions, this run does not
-# tell: for that one would train it once more without the memory (``agents.Likelihood(replay=0)``) and without the
-# regions (``regions=()``). And two seeds are an anecdote. How to do better is the subject of lesson 9.
+# with a memory ends higher. Whether the memory is the reason, or the regression, this run does not tell: for that one
+# would train it once more without the memory (``agents.Likelihood(replay=0)``). And two seeds are an anecdote. How to
+# do better is the subject of lesson 9.
 #
 # What to take away
 # -----------------
