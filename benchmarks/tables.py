@@ -35,7 +35,7 @@ from benchmarks.capabilities.report import table as capabilities_table
 from benchmarks.convergence.records import record_table, search_table
 from benchmarks.convergence.results import final_table, headline_table, regions_table
 from benchmarks.convergence.suites import LEVELS, SUITES
-from benchmarks.leaderboard.report import ranking_table
+from benchmarks.leaderboard.report import best_table, ranking_table
 from benchmarks.results_file import RESULTS, Table
 from rss_env.errors import OptionError
 
@@ -95,6 +95,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "leaderboard_shapes": ranking_table("shapes-32"),
     "executors": executor_scaling.scaling_table,
     "leaderboard_camvid": ranking_table("camvid"),
+    "leaderboard_best": best_table,
 }
 
 

@@ -22,7 +22,7 @@ from benchmarks.learning_curves import Curve, draw_learning_curves
 from benchmarks.picture_grid import draw_picture_grid
 from benchmarks.results_file import RESULTS, Row, Table, read_rows, replacing, results_of
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
-from benchmarks.tasks import REVISITED, TASKS
+from benchmarks.tasks import REVISITED, TASKS, TRACKS
 from rss_env.rendering import colourise
 
 KEY = ("entry", "task", "track", "budget", "seed")  # of the rows of one run
@@ -137,6 +137,27 @@ def ranking_table(task: str, track: str = REVISITED, budget: str = "small") -> C
         return [heading(task), *ranking(rows)]
 
     return table
+
+
+def best_table() -> Table:
+    """Every setting of the committed results with a test: cross-entropy, and the best entry that has only scores."""
+    rows = read_results(COMMITTED)
+    head = ["task", "track", "budget", "reward queries", "cross-entropy, test", "best of scores, test", "of it", "by"]
+    lines = [[*head, "seeds", "entries with a test"]]
+    settings = [(task, track, budget) for task in TASKS for track in TRACKS for budget in TASKS[task].budgets]
+    for task, track, budget in settings:
+        placed = ranking([row for row in rows if setting_of(row) == (task, track, budget)])
+        if not any(line[2] for line in placed):
+            continue
+        bound = next((float(line[2]) for line in placed if line[1] == "cross-entropy" and line[2]), None)
+        entries = [line for line in placed if line[0].isdigit()]
+        best = entries[0] if entries else [""] * (len(HEAD) - 1)
+        share = f"{float(best[2]) / bound:.0%}" if bound and best[2] else ""
+        setting = [task, track.replace("_", " "), budget, f"{TASKS[task].budgets[budget]:,}"]
+        lines.append(
+            [*setting, f"{bound:.3f}" if bound else "", best[2], share, best[1], best[5], str(len(entries) or "")]
+        )
+    return lines
 
 
 def read_results(path: Path) -> list[Row]:

@@ -115,6 +115,28 @@ def test_committed_results_are_ranked_with_ones_own_and_marked(tmp_path: Path, m
     assert "(committed)" not in report.write(tmp_path / "committed.csv", tmp_path).read_text()
 
 
+def test_the_best_of_every_setting_with_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "COMMITTED", tmp_path / "committed.csv")
+    point = {"reward_queries": 0, "seconds": 1.0, "val_miou": 0.9, "val_pixel_accuracy": 0.9}
+    bound = rows_of(Run("cross-entropy", SETTING, 0), Verdict(curve=[point], test={"test_miou": 0.875}), {})
+    untested = rows_of(Run("mine", FEW, 0), Verdict(curve=[point]), {})
+    add_rows(tmp_path / "committed.csv", [*make_rows(), *bound, *untested], report.KEY)
+    head, *lines = report.best_table()
+    assert len(lines) == 1
+    assert dict(zip(head, lines[0], strict=True)) == {
+        "task": SETTING.task.name,
+        "track": "revisited",
+        "budget": SETTING.budget,
+        "reward queries": "32,000",
+        "cross-entropy, test": "0.875",
+        "best of scores, test": "0.700",
+        "of it": "80%",
+        "by": "better",
+        "seeds": "3",
+        "entries with a test": "2",
+    }
+
+
 def test_a_report_without_results_says_what_makes_them(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"holds no results yet; python -m benchmarks.leaderboard"):
         report.write(tmp_path / "no.csv")
