@@ -401,7 +401,7 @@ class ImageLevel:
         self.formula.load_state_dict(state["formula"])
         self.noise.rounding = self.formula.rounding
         self.observed, self.scale = state["observed"], state["scale"]
-        self.explained, self.tried, self.unsure = state["explained"], state["tried"], state["unsure"]
+        self.explained, self.tried, self.unsure = state["explained"], state["tried"], state.get("unsure", 1.0)
 
 
 class PolicyGradientLevel:
