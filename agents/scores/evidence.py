@@ -29,12 +29,8 @@ class Reading(NamedTuple):
     """Scores next to what a belief expected.
 
     Attributes:
-        expected: float32 (M, C), expected right pixels of each class of the M = V·K label maps.
-        predicted: float32 (M, C), their pixels of each class.
-        target: float32 (B, C), expected pixels of each class of the images.
-        prediction: of the scores, and its derivatives.
+        prediction: of the scores of the M = V·K label maps, and its derivatives.
         residual: float64 (V, K), what the prediction left of the scores, in units of ``Formula.scale``.
-        undecided: float64 (V, K), variance of the residuals that rounding leaves open.
         advantages: float64 (V, K), the centred residuals of every visit, 0 in a visit whose scores are all equal.
         explained: share of the variance of the fresh scores, within their visits, that the belief predicted.
         offset: mean residual of the fresh scores.
@@ -42,12 +38,8 @@ class Reading(NamedTuple):
         seen: the fresh scores and their prediction, from which the formula may learn.
     """
 
-    expected: torch.Tensor
-    predicted: torch.Tensor
-    target: torch.Tensor
     prediction: Prediction
     residual: torch.Tensor
-    undecided: torch.Tensor
     advantages: torch.Tensor
     explained: torch.Tensor
     offset: torch.Tensor
@@ -99,7 +91,7 @@ def read_scores(
     offset = residual.mean(dim=1, keepdim=True)  # of no use: the error of the soft counts, common to the visit
     # Equal scores compare nothing: the environment rounds them, or counts no pixel. What is left of the residuals is
     # the prediction's own spread, and following it would only flatten the belief.
-    informative = scores.amax(dim=1, keepdim=True) > scores.amin(dim=1, keepdim=True)
+    informative = differ(scores)[:, None]
     advantages = torch.where(informative, residual - offset, 0.0)
 
     varied = torch.where(informative, scores - scores.mean(dim=1, keepdim=True), 0.0)[:fresh]
@@ -107,19 +99,13 @@ def read_scores(
     total = varied.square().sum()
     explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
     variance = ((residual - offset).square() + undecided)[:fresh].mean()
-    return Reading(
-        expected,
-        predicted,
-        target,
-        prediction,
-        residual,
-        undecided,
-        advantages,
-        explained,
-        offset[:fresh].mean(),
-        variance,
-        Seen(scores[:fresh], mean[:fresh]),
-    )
+    seen = Seen(scores[:fresh], mean[:fresh])
+    return Reading(prediction, residual, advantages, explained, offset[:fresh].mean(), variance, seen)
+
+
+def differ(scores: torch.Tensor) -> torch.Tensor:
+    """Whether not all scores of a visit are equal: (V, K) -> bool (V,)."""
+    return scores.amax(dim=1) > scores.amin(dim=1)
 
 
 def score_evidence(

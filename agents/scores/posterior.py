@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 
 from ..ops import region_counts, soft_counts
-from .evidence import Reading, read_scores
+from .evidence import Reading, differ, read_scores
 from .formulas import Formula
 from .regions import Regions
 
@@ -94,7 +94,7 @@ def region_posterior(
     order = sorted(range(len(visits)), key=lambda b: visits[b])  # images with as many visits are solved for together
     # Where an image counts no pixel all scores are 0, and a formula that is fitted expects differences where there are
     # none: such visits are left out. Rounded scores of a known formula tell in which interval all of them lie.
-    compared = scores.amax(dim=1) > scores.amin(dim=1)
+    compared = differ(scores)
     if formula.tells_level and formula.rounding:
         compared = torch.ones_like(compared)
     together = max(1, NUMBERS // (max(visits) * samples * classes * sum(regions.counts)))
@@ -147,7 +147,8 @@ def _tilt(
         region_counts(maps.flatten(0, 1), of, finest, classes)
         for maps, of in zip(label_maps, regions.finest, strict=True)
     ]
-    pixels = regions.in_all(torch.stack(counted).mul_(there.repeat_interleave(samples, dim=1)[:, :, None, None]))
+    of_visits = there.repeat_interleave(samples, dim=1)[:, :, None, None]  # (b, M, 1, 1)
+    pixels = regions.in_all(torch.stack(counted).mul_(of_visits))
     size = regions.in_all(regions.sums(torch.ones_like(p[:, :1])))  # (b, 1, R); pixels: (b, M, C, R)
     size_of_finest = size[..., :finest].clamp(min=1)
     noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
@@ -170,7 +171,7 @@ def _tilt(
         features = pixels * prediction.per_right.view(images, -1, classes, 1)
         features.addcmul_(size[:, None], prediction.per_target.view(images, -1, classes, 1))
         features -= (features * chances[:, None]).sum(dim=2, keepdim=True)
-        features *= there.repeat_interleave(samples, dim=1)[:, :, None, None]
+        features *= of_visits
         weighted = (features * (chances / divisions).sqrt()[:, None]).flatten(2)
         matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype)  # (b, M, M)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
