@@ -24,6 +24,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed
 
@@ -40,6 +41,7 @@ from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import Posterior, region_posterior
 from .scores.regions import Regions, make_regions
+from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
 from .training.algorithm import Algorithm, score_metrics
 from .training.arguments import check_numbers
@@ -50,8 +52,8 @@ from .training.feedback import Feedback
 Metrics = dict[str, torch.Tensor | float]
 TRIED = 0.2  # of the training, after which the fit of an unknown formula is judged
 EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
-UNSURE, SURE = 2, 4  # cells along the shorter side of the image where the belief knows nothing, and where it knows
-LEARNED = 0.2  # at least this share of what there is to know; pixels are not judged by themselves there
+KNOWN = (0.0, 0.2, 0.8)  # of what there is to know of an image
+CELLS = (2.0, 4.0, 8.0)  # along its shorter side where the belief knows that; where pixels share what scores say
 LEAST_SIDE = 2.5  # of regions, in pixels
 REMEMBERED = 250e6  # bytes of the regions that are kept
 
@@ -68,7 +70,7 @@ class Likelihood(Algorithm):
     """temperature at which label maps are drawn"""
     regions: tuple[int, ...] = ()
     """regions of similar colour whose pixels share what scores say: their number along the shorter side of the image,
-    in nested divisions from the finest to the coarsest, such as 12 6 3; none: every pixel is judged by itself"""
+    in nested divisions from the finest to the coarsest, such as 16 8 4 2; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from the measured score noise, otherwise 1"""
@@ -219,6 +221,7 @@ class ImageLevel:
         self.observed = 0  # micro-batches so far, the same number in every process
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
         self.unsure = 1.0  # entropy of the belief, of that of even chances
+        self.variances = Variances()
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
 
     def replay_nothing(self) -> None:
@@ -235,9 +238,9 @@ class ImageLevel:
             return self.options.schedule.side(progress)
         if not self.options.regions:
             return self.noise.side(max(1, shorter // 2))
-        learned = min(1.0, (1 - self.unsure) / LEARNED)
-        along = UNSURE + (SURE - UNSURE) * learned
-        return self.noise.side(max(1, shorter // 2), max(1, round(shorter / along)), rounded=learned < 1)
+        known = 1 - self.unsure
+        shortest = max(1, round(shorter / float(np.interp(known, KNOWN, CELLS))))
+        return self.noise.side(max(1, shorter // 2), shortest, rounded=known < KNOWN[1])
 
     def prepare(self, label_maps: torch.Tensor) -> None:
         """Has label maps scored twice in some updates, which measures the noise of the scores."""
@@ -265,7 +268,8 @@ class ImageLevel:
         evidence: Evidence | Posterior
         if self.options.regions:
             regions = self._regions(feedback)
-            evidence = region_posterior(*seen, regions, spread, self.noise.noise)
+            variances = torch.tensor(self.variances.start(len(regions.counts)), dtype=torch.float64)
+            evidence = region_posterior(*seen, regions, variances.to(logits.device), spread, self.noise.noise)
         else:
             evidence = score_evidence(*seen, spread)
         self._remember(feedback)
@@ -340,6 +344,7 @@ class ImageLevel:
         beliefs = [lesson.evidence for lesson in lessons if isinstance(lesson.evidence, Posterior)]
         if beliefs:
             self.unsure = mean_over_processes([of.entropy for of in beliefs]) / math.log(self.num_classes)
+            self.variances.observe(mean_over_processes([of.statistics for of in beliefs]))
         synchronised = SyncAN()
         for lesson in lessons:
             fresh = lesson.evidence.reading.advantages[: len(lesson.feedback.scores)]
@@ -391,6 +396,7 @@ class ImageLevel:
             "observed": self.observed,
             "scale": self.scale.cpu(),
             "unsure": self.unsure,
+            "variances": self.variances.state_dict(),
             "explained": self.explained,
             "tried": self.tried,
         }
@@ -402,6 +408,8 @@ class ImageLevel:
         self.noise.rounding = self.formula.rounding
         self.observed, self.scale = state["observed"], state["scale"]
         self.explained, self.tried, self.unsure = state["explained"], state["tried"], state.get("unsure", 1.0)
+        if "variances" in state:
+            self.variances.load_state_dict(state["variances"])
 
 
 class PolicyGradientLevel:

@@ -12,9 +12,10 @@ classes, the belief is tilted,
 
 where S_d(i) is the region of pixel i in division d, such that q expects the scores R: α solves
 
-    R − μ(q) = D α,        D = the variances of noise, of the model's error and of a visit's offset,
+    R − μ(q) = E α,        E = the variances of noise, of the model's error and of a visit's offset,
 
-by Newton's method, whose matrix Σ_d w_d Cov_q(F) + D is the covariance of the scores.
+by Newton's method, whose matrix Σ_d w_d Cov_q(F) + E is the covariance of the scores. How much divisions, the model's
+error and the offset have of it, all that is not measured, is learned (``scores.variances``).
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ from .regions import Regions
 
 STEPS = 2  # of Newton's method
 HEAT = 1.5  # temperature of the belief that is tilted: regions err together more than their pixels' probabilities say
+POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
-ERROR = 0.1  # variance of the model's error, of that of the residuals: a ratio of expectations is none of a ratio
-OFFSET = 0.1  # variance of what the model's error has in common in a visit, likewise
-NO_LEVEL = 1e3  # the same where a formula says nothing of the level of the scores
+NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
 SUREST = 8.0  # nats that the scores may move the log of a probability by
 LONGEST = 3.0  # nats that a step of Newton's method may move it by
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
@@ -50,12 +50,14 @@ class Posterior(NamedTuple):
         probabilities: float32 (B, C, H, W).
         entropy: of the belief that did not know them, mean over the pixels, in nats.
         moved: mean over the pixels of the Kullback-Leibler divergence of one from the other, in nats.
+        statistics: float64 (2, D + 2), from which ``Variances`` learns.
     """
 
     reading: Reading
     probabilities: torch.Tensor
     entropy: torch.Tensor
     moved: torch.Tensor
+    statistics: torch.Tensor
 
 
 def region_posterior(
@@ -66,6 +68,7 @@ def region_posterior(
     fresh: int,
     formula: Formula,
     regions: Regions,
+    variances: torch.Tensor,
     spread: float = 1.0,
     noise: float = 0.0,
 ) -> Posterior:
@@ -78,7 +81,8 @@ def region_posterior(
         image: int64 (V,), the image, 0..B-1, of each visit; the first ``fresh`` visits are those of this step.
         fresh: number of visits of this step.
         formula: predicts the scores; it does not learn here.
-        regions: of the images.
+        regions: of the images, in D divisions.
+        variances: float64 (D + 2,), those of ``Variances``.
         spread: standard deviation of residuals before rounding, for the reading.
         noise: variance of the noise of the scores, without rounding.
     """
@@ -86,6 +90,7 @@ def region_posterior(
     new = label_maps[:fresh], scores[:fresh], image[:fresh]
     reading = read_scores(probabilities, *new, fresh, formula, spread)
     log_p = probabilities.clamp(min=LEAST).log()
+    log_p = torch.lerp(log_p, regions.means(log_p), POOLED)
     hot = (log_p / HEAT).softmax(dim=1)
     samples, classes = scores.shape[1], probabilities.shape[1]
     counts = soft_counts(hot, label_maps.flatten(0, 1), image.repeat_interleave(samples))  # both (V·K, C)
@@ -99,15 +104,17 @@ def region_posterior(
         compared = torch.ones_like(compared)
     together = max(1, NUMBERS // (max(visits) * samples * classes * sum(regions.counts)))
     out = torch.empty_like(probabilities)
+    statistics = variances.new_zeros(2, len(variances))
     for first in range(0, len(order), together):
         images = order[first : first + together]
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
         seen = label_maps[rows], scores[rows], there & compared[rows], expected[rows], predicted[rows]
-        shift = _tilt(hot[images], *seen, formula, regions[images], noise)
+        shift, of_images = _tilt(hot[images], *seen, formula, regions[images], variances, noise)
+        statistics += of_images
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
-    moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
+    moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
     entropy = torch.special.entr(probabilities).sum(dim=1).mean()
-    return Posterior(reading, out, entropy, moved)
+    return Posterior(reading, out, entropy, moved, statistics)
 
 
 def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,9 +133,10 @@ def _tilt(
     predicted: torch.Tensor,
     formula: Formula,
     regions: Regions,
+    variances: torch.Tensor,
     noise: float,
-) -> torch.Tensor:
-    """What the scores of b images add to the logs of the finest regions' probabilities, (b, C, S).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the scores of b images add to the logs of the finest regions' probabilities, (b, C, S), and statistics.
 
     Args:
         p: (b, C, H, W).
@@ -139,17 +147,21 @@ def _tilt(
         predicted: (b, V, K, C), pixels of each class.
         formula: predicts the scores.
         regions: of the images.
+        variances: (D + 2,).
         noise: variance of the scores' noise.
     """
     images, visits, samples = scores.shape
-    classes, divisions, finest = p.shape[1], len(regions.counts), regions.counts[0]
+    classes, finest, counts = p.shape[1], regions.counts[0], list(regions.counts)
+    weight = torch.repeat_interleave(variances[:-2], torch.tensor(counts, device=p.device)).to(p.dtype)  # (R,)
+    of_error, of_offset = variances[-2:]
+    statistics = torch.empty(0)
     counted = [
         region_counts(maps.flatten(0, 1), of, finest, classes)
         for maps, of in zip(label_maps, regions.finest, strict=True)
     ]
     of_visits = there.repeat_interleave(samples, dim=1)[:, :, None, None]  # (b, M, 1, 1)
     pixels = regions.in_all(torch.stack(counted).mul_(of_visits))
-    size = regions.in_all(regions.sums(torch.ones_like(p[:, :1])))  # (b, 1, R); pixels: (b, M, C, R)
+    size = regions.in_all(regions.sizes)  # (b, 1, R); pixels: (b, M, C, R)
     size_of_finest = size[..., :finest].clamp(min=1)
     noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
     log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
@@ -172,8 +184,9 @@ def _tilt(
         features.addcmul_(size[:, None], prediction.per_target.view(images, -1, classes, 1))
         features -= (features * chances[:, None]).sum(dim=2, keepdim=True)
         features *= of_visits
-        weighted = (features * (chances / divisions).sqrt()[:, None]).flatten(2)
-        matrix = torch.bmm(weighted, weighted.transpose(1, 2)).to(scores.dtype)  # (b, M, M)
+        weighted = features * (chances * weight).sqrt()[:, None]
+        of_divisions = [_gram(part).to(scores.dtype) for part in weighted.split(counts, dim=3)]  # each (b, M, M)
+        matrix = torch.stack(of_divisions).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
         if step == 0:
             # A rounded score tells an interval: as a Gaussian factor, wide where the belief was as sure.
@@ -188,7 +201,7 @@ def _tilt(
             total = varied.square().sum(dim=(1, 2)) / number
             left = total - (uncertain * there[..., None]).sum(dim=(1, 2)) / number
             left = left.clamp(min=1e-3 * total + TINY)[:, None]  # (b, 1)
-            error, offset = ERROR * left, left * (OFFSET if formula.tells_level else NO_LEVEL)
+            error, offset = of_error * left, left * (of_offset if formula.tells_level else NO_LEVEL)
             variance = torch.diag_embed(uncertain.flatten(1) + error) + offset[..., None] * same_visit
         residual = (observed - mean) * there[..., None]
         rounding = ROUNDING * own.mean(dim=1, keepdim=True) + TINY  # of single precision: it stays invertible
@@ -197,7 +210,10 @@ def _tilt(
         factor, failed = torch.linalg.cholesky_ex(matrix)  # of a belief that is not finite; the loss is not, then
         found = torch.cholesky_solve(right_side[..., None], factor)
         found = found.masked_fill(failed[:, None, None] > 0, torch.nan)
-        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) / divisions
+        if step == 0:
+            parts = [*of_divisions, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
+            statistics = _statistics(parts, found, factor, of_visits[..., 0], formula.tells_level)
+        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) * weight
         moved = regions.over_all(moved)
         moved = moved - moved.mean(dim=1, keepdim=True)
         # Of a belief that is nearly sure the covariance is small, so that the whole step goes far beyond the scores.
@@ -206,4 +222,33 @@ def _tilt(
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)
         if step < STEPS - 1:
             of_q = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))
-    return shift
+    return shift, statistics
+
+
+def _gram(vectors: torch.Tensor) -> torch.Tensor:
+    """Products of every two of M vectors: (b, M, ...) -> (b, M, M)."""
+    flat = vectors.flatten(2)
+    return torch.bmm(flat, flat.transpose(1, 2))
+
+
+def _statistics(
+    parts: list[torch.Tensor], weights: torch.Tensor, factor: torch.Tensor, there: torch.Tensor, tells_level: bool
+) -> torch.Tensor:
+    """What ``Variances`` learns from, (2, D + 2).
+
+    Args:
+        parts: of the scores' covariance, D + 2 of (b, M, M).
+        weights: (b, M, 1), the inverse of the covariance times the residuals.
+        factor: (b, M, M), of Cholesky, of the covariance.
+        there: bool (b, M, 1), False for what is no score.
+        tells_level: whether the last of the parts is to be learned.
+    """
+    usable = there & weights.isfinite().all(dim=1, keepdim=True)
+    inverse = torch.cholesky_inverse(factor).where(usable & usable.transpose(1, 2), 0.0)
+    weights = weights.where(usable, 0.0)
+    seen = [(weights * torch.bmm(part, weights)).sum() for part in parts]
+    expected = [(inverse * part).sum() for part in parts]
+    statistics = torch.stack([torch.stack(seen), torch.stack(expected)])
+    if not tells_level:
+        statistics[:, -1] = 0.0
+    return statistics

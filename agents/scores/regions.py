@@ -56,6 +56,15 @@ class Regions:
         out = values.new_zeros((*values.shape[:2], self.counts[0]))
         return out.scatter_add_(2, self.finest.flatten(1)[:, None].expand(-1, values.shape[1], -1), values.flatten(2))
 
+    def means(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of each pixel's finest region: (B, C, H, W) -> (B, C, H, W)."""
+        return self.at_pixels(self.sums(values) / self.sizes.clamp(min=1))
+
+    @cached_property
+    def sizes(self) -> torch.Tensor:
+        """float32 (B, 1, S), number of pixels of each finest region."""
+        return self.sums(torch.ones(self.finest.shape, device=self.finest.device)[:, None])
+
     def in_all(self, values: torch.Tensor) -> torch.Tensor:
         """Sums over the finest regions of each region of all divisions: (B, ..., S) -> (B, ..., R)."""
         coarser = torch.bmm(values.flatten(1, -2), self.within).unflatten(1, values.shape[1:-1])

@@ -137,13 +137,13 @@ def _end_with(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)  # it waits for something that does not come
 
 
-def mean_over_processes(values: Sequence[torch.Tensor]) -> float:
-    """Mean of numbers over a list and the processes of the job."""
-    mean = torch.stack(list(values)).mean()
+def mean_over_processes(values: Sequence[torch.Tensor]) -> Any:
+    """Mean over a list and the processes of the job: of numbers a number, of tensors lists as ``tolist`` gives them."""
+    mean = torch.stack(list(values)).mean(dim=0)
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(mean)
         mean /= distributed.get_world_size()
-    return float(mean)
+    return mean.tolist()
 
 
 def gather_over_processes(value: Value) -> list[Value]:

@@ -93,7 +93,7 @@ class Spec:
         return words + further
 
 
-REGIONS = "agents.likelihood --regions 12 6 3 --replay 128"
+REGIONS = "agents.likelihood --regions 16 8 4 2 --replay 128"
 
 METHODS = {
     "cross_entropy": "agents.supervised",

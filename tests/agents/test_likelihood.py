@@ -449,13 +449,13 @@ def test_noisy_scores_make_the_cells_grow(regions: tuple[int, ...]) -> None:
 def test_with_regions_the_cells_become_finer_as_the_policy_learns() -> None:
     algorithm = make(samples_per_image=3, regions=REGIONS)
     assert isinstance(algorithm.level, ImageLevel)
-    certainty = torch.zeros(2, 3, 16, 20)
-    certainty[:, 0] = 4.0
     sides = []
-    for logits in (torch.zeros_like(certainty), certainty):
+    for certainty in (0.0, 1.5, 4.0):
+        logits = torch.zeros(2, 3, 16, 20)
+        logits[:, 0] = certainty
         update(algorithm, logits, np.array([[0.4, 0.2, 0.4], [0.1, 0.5, 0.1]]))  # no noise
         sides.append(algorithm.level.side(0.0, 16))
-    assert sides == [8, 4]
+    assert sides == [8, 4, 2]
 
 
 @both

@@ -21,6 +21,12 @@ from tests.agents.scores.oracle import draw_problem, predict
 ACCURACY, MEAN_IOU = KnownFormula("pixel_accuracy"), KnownFormula("mean_iou")
 
 
+@pytest.fixture(autouse=True)
+def nothing_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The belief that is tilted is the one that is given; what pooling does to it has tests of its own."""
+    monkeypatch.setattr(posterior, "POOLED", 0.0)
+
+
 def each_pixel(batch: int, height: int, width: int) -> Regions:
     """One division, of which every pixel is a region."""
     finest = torch.arange(height * width).view(height, width).expand(batch, -1, -1)
@@ -39,6 +45,12 @@ def some_regions(batch: int, height: int, width: int, counts: tuple[int, ...], s
     return Regions(finest, coarser, counts)
 
 
+def alike(regions: Regions, error: float = 0.1, offset: float = 0.1) -> torch.Tensor:
+    """Variances to which every division adds as much."""
+    divisions = len(regions.counts)
+    return torch.tensor([1 / divisions] * divisions + [error, offset], dtype=torch.float64)
+
+
 def draw(
     seed: int = 0,
     size: tuple[int, int, int, int] = (2, 3, 6, 7),  # B, earlier visits, H, W
@@ -54,7 +66,8 @@ def draw(
 
 
 def tilt(problem: dict[str, Any], formula: Formula = MEAN_IOU, **changes: Any) -> Posterior:
-    return region_posterior(**problem | changes, formula=formula)
+    given = {"variances": alike(problem["regions"])} | problem | changes
+    return region_posterior(**given, formula=formula)
 
 
 def expect(problem: dict[str, Any], belief: torch.Tensor, formula: Formula = MEAN_IOU) -> torch.Tensor:
@@ -102,18 +115,19 @@ def least_divergence(
 
 @pytest.fixture
 def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newton's method until nothing moves any more; the scores are trusted more than in a training."""
+    """Newton's method until nothing moves any more."""
     monkeypatch.setattr(posterior, "HEAT", 1.0)
     monkeypatch.setattr(posterior, "STEPS", 25)
-    monkeypatch.setattr(posterior, "ERROR", 0.03)
-    monkeypatch.setattr(posterior, "OFFSET", 0.02)
+
+
+TRUSTED = {"error": 0.03, "offset": 0.02}  # more than in a training
 
 
 def error_variance(residuals: np.ndarray, visit: np.ndarray, noise: float) -> np.ndarray:
-    """D of the scores of one image."""
+    """E of the scores of one image."""
     left = max((residuals**2).mean() - noise, 1e-3 * (residuals**2).mean())
     same = visit[:, None] == visit
-    return (noise + posterior.ERROR * left) * np.eye(len(visit)) + posterior.OFFSET * left * same
+    return (noise + TRUSTED["error"] * left) * np.eye(len(visit)) + TRUSTED["offset"] * left * same
 
 
 @pytest.mark.usefixtures("to_the_end")
@@ -132,7 +146,8 @@ def test_of_single_pixels_and_accuracies_it_is_the_nearest_belief_that_explains_
     q, left = least_divergence(p, shares, scores, variance)
     assert left < 1e-6
     assert np.abs(q - p).max() > 0.1
-    found = tilt(problem, ACCURACY, scores=torch.from_numpy(scores).view(2, 2), noise=noise)
+    variances = alike(problem["regions"], **TRUSTED)
+    found = tilt(problem, ACCURACY, scores=torch.from_numpy(scores).view(2, 2), noise=noise, variances=variances)
     assert_close(found.probabilities[0].flatten(1).T, torch.from_numpy(q), 2e-5)
     divergence = (q * np.log(q / p)).sum(axis=1).mean()
     assert float(found.moved) == pytest.approx(divergence, rel=1e-3)
@@ -158,6 +173,7 @@ def test_a_region_that_is_all_alike_counts_as_one_variable_of_many_pixels() -> N
         1,
         ACCURACY,
         regions,
+        alike(regions, **TRUSTED),
     )
     assert_close(found.probabilities[0].flatten(1).T, torch.from_numpy(q[pixels]), 2e-5)
 
@@ -166,9 +182,8 @@ def test_a_region_that_is_all_alike_counts_as_one_variable_of_many_pixels() -> N
 def test_in_the_end_the_belief_expects_the_scores_of_a_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posterior, "HEAT", 1.0)
     monkeypatch.setattr(posterior, "STEPS", 12)
-    monkeypatch.setattr(posterior, "ERROR", 1e-3)
-    monkeypatch.setattr(posterior, "OFFSET", 1e-3)
-    problem = draw(0, (2, 2, 6, 7), samples=3) | {"regions": each_pixel(2, 6, 7)}
+    regions = each_pixel(2, 6, 7)
+    problem = draw(0, (2, 2, 6, 7), samples=3) | {"regions": regions, "variances": alike(regions, 1e-3, 1e-3)}
     targets = torch.randint(3, (2, 6, 7), generator=torch.Generator().manual_seed(5)).numpy()
     shown = targets[problem["image"]][:, None].repeat(3, axis=1)
     for v in range(4):
@@ -189,9 +204,14 @@ def test_in_the_end_the_belief_expects_the_scores_of_a_target(name: str, monkeyp
 def newton(name: str, problem: dict[str, Any], b: int, steps: int, noise: float) -> torch.Tensor:
     """The belief about image b after some steps, (C, H, W), in float64; every region of every division by itself."""
     known = problem["probabilities"][b].double().clamp(min=posterior.LEAST).log()
-    p = (known / posterior.HEAT).softmax(dim=0)
     finest, parents = problem["regions"].finest[b], problem["regions"].parents[b]
+    for region in finest.unique():
+        inside = finest == region
+        mean = known[:, inside].mean(dim=1, keepdim=True)
+        known[:, inside] += posterior.POOLED * (mean - known[:, inside])
+    p = (known / posterior.HEAT).softmax(dim=0)
     divisions = [finest, *(parent[finest] for parent in parents)]  # the region of each pixel
+    *weights, error, offset = problem["variances"].tolist()
     visits = [v for v in range(len(problem["image"])) if problem["image"][v] == b]
     told = [(v, k) for v in visits for k in range(problem["scores"].shape[1])]
     observed = torch.stack([problem["scores"][v, k] for v, k in told])
@@ -212,20 +232,20 @@ def newton(name: str, problem: dict[str, Any], b: int, steps: int, noise: float)
             variance = torch.zeros(len(told), len(told), dtype=torch.float64)
             for i, (v, _) in enumerate(told):
                 for j, (w, _) in enumerate(told):
-                    variance[i, j] = (noise + posterior.ERROR * left) * (i == j) + posterior.OFFSET * left * (v == w)
+                    variance[i, j] = (noise + error * left) * (i == j) + offset * left * (v == w)
 
         covariance = torch.zeros_like(variance)
         features = torch.zeros(len(told), len(divisions), *p.shape, dtype=torch.float64)  # F_k(S_d(i), c)
-        for d, division in enumerate(divisions):
+        for d, (division, weight) in enumerate(zip(divisions, weights, strict=True)):
             for region in division.unique():
                 inside = division == region
                 chance = q[:, inside].mean(dim=1)
                 summed = torch.stack([slope[:, inside].sum(dim=1) for slope in slopes])  # (M, C)
                 summed = summed - (summed @ chance)[:, None]
-                covariance += torch.einsum("kc,jc,c->kj", summed, summed, chance) / len(divisions)
-                features[:, d, :, inside] = summed[:, :, None]
+                covariance += weight * torch.einsum("kc,jc,c->kj", summed, summed, chance)
+                features[:, d, :, inside] = weight * summed[:, :, None]
         found = torch.linalg.solve(covariance + variance, residual - variance @ alpha)
-        moved = torch.einsum("k,kdchw->chw", found, features) / len(divisions)
+        moved = torch.einsum("k,kdchw->chw", found, features)
         moved = moved - moved.mean(dim=0)
         part = min(1.0, posterior.LONGEST / float(moved.abs().max()))
         alpha = alpha + part * found
@@ -248,7 +268,9 @@ def test_it_is_that_of_newtons_method_in_plain_loops(
     name: str, counts: tuple[int, ...], classes: int, noise: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(posterior, "STEPS", steps)
+    monkeypatch.setattr(posterior, "POOLED", 0.4)
     problem = draw(2, (2, 3, 6, 7), classes, 3, counts)
+    problem["variances"] = torch.rand(len(counts) + 2, generator=torch.Generator().manual_seed(steps)).double() + 0.05
     problem["image"] = torch.tensor([0, 1, 1, 1, 1])  # of the first image there is no earlier visit
     found = tilt(problem, KnownFormula(name), noise=noise).probabilities
     for b in range(2):
@@ -315,12 +337,11 @@ def test_scores_of_much_noise_hardly_move_the_belief() -> None:
     assert moved[-1] < 1e-4 * moved[0]
 
 
-def test_a_label_map_scored_again_and_again_is_one_whose_error_is_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_map_scored_again_and_again_is_one_whose_error_is_averaged() -> None:
     problem = draw(7, (1, 0, 6, 7), samples=2)
     repeated = {name: problem[name].repeat_interleave(4, dim=1) for name in ("label_maps", "scores")}
-    monkeypatch.setattr(posterior, "ERROR", 0.4)
-    four, one = tilt(problem, **repeated), tilt(problem)
-    monkeypatch.setattr(posterior, "ERROR", 0.1)
+    doubtful = alike(problem["regions"], error=0.4)
+    four, one = tilt(problem, **repeated, variances=doubtful), tilt(problem, variances=doubtful)
     averaged = tilt(problem)
     assert_close(four.probabilities, averaged.probabilities)
     assert four.moved > 1.01 * one.moved
@@ -408,3 +429,57 @@ def test_a_belief_that_is_not_finite_gives_one_that_is_not() -> None:
     found = tilt(problem).probabilities
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
+
+
+# Pooling
+
+
+@pytest.mark.parametrize("pooled", [0.25, 1.0])
+def test_a_region_shares_what_its_pixels_say_where_scores_say_nothing(
+    pooled: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posterior, "POOLED", pooled)
+    problem = draw(15)
+    problem["scores"][:] = 0.0  # all scores of a visit are equal
+    found = tilt(problem).probabilities
+    for b in range(2):
+        belief, finest = problem["probabilities"][b].double(), problem["regions"].finest[b]
+        expected = torch.zeros_like(belief)
+        for row, column in np.ndindex(6, 7):
+            inside = finest == finest[row, column]
+            shared = belief[:, inside].log().mean(dim=1)
+            expected[:, row, column] = ((1 - pooled) * belief[:, row, column].log() + pooled * shared).softmax(dim=0)
+        assert_close(found[b], expected)
+        assert (expected - belief).abs().max() > 0.05
+
+
+def test_what_was_moved_counts_what_was_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posterior, "POOLED", 0.5)
+    problem = draw(16)
+    found = tilt(problem)
+    q, p = found.probabilities.double(), problem["probabilities"].double()
+    assert float(found.moved) == pytest.approx(float((q * (q / p).log()).sum(dim=1).mean()), rel=1e-4)
+
+
+def test_the_statistics_are_those_of_the_residuals_covariance() -> None:
+    # Of one visit of one image in one division.
+    problem = draw(17, (1, 0, 6, 7), samples=4, counts=(5,))
+    problem["regions"] = problem["regions"][[0]]
+    hot = (problem["probabilities"].log() / posterior.HEAT).softmax(dim=1)
+    residual = (problem["scores"] - expect(problem, hot))[0]
+    left = residual.square().mean()
+
+    def statistics(weight: float, error: float, offset: float) -> torch.Tensor:
+        given = torch.tensor([weight, error, offset], dtype=torch.float64)
+        return tilt(problem, variances=given).statistics
+
+    identity, ones = torch.eye(4).double(), torch.ones(4, 4).double()
+    # Where the diagonal is all there is, the residuals are seen as it divides them.
+    seen, expected = statistics(1e-12, 1e6, 1e-12)
+    assert float(seen[1]) == pytest.approx(float(residual.square().sum() / (1e6 * left)), rel=1e-6)
+    assert float(expected[1]) == pytest.approx(4.0, rel=1e-6)
+    # In any case the parts make up the whole: Σ tr K⁻¹(v G) = M, but for rounding, and Σ rᵀK⁻¹(v G)K⁻¹r = rᵀK⁻¹r.
+    seen, expected = statistics(0.7, 0.2, 0.3)
+    assert float(expected.sum()) == pytest.approx(4.0, rel=1e-3)
+    noise = 0.2 * left * identity + 0.3 * left * ones
+    assert float(seen.sum()) < float(residual @ torch.linalg.solve(noise, residual))

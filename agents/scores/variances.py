@@ -1,0 +1,61 @@
+"""How wrong a belief is at which size: the variances that the scores of an image are made of.
+
+What a belief does not predict of scores has the covariance (``scores.posterior``)
+
+    K = Σ_d w_d G_d + e V + o O + what is measured,
+
+where G_d is the covariance that the pixels of a belief would cause if those of a region of division d erred together, V
+is diagonal and O the same for all scores of a visit. The likelihood of the residuals r under N(0, K) says how much
+there is of each. It is maximised by the multiplicative steps of Zhou, Hu, Zhou and Lange (MM algorithms for variance
+components models, 2019), taken a little at a time, over the images that come by:
+
+    w_d ← w_d · (rᵀ K⁻¹ G_d K⁻¹ r / tr K⁻¹ G_d)^½.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+ERROR, OFFSET = 0.1, 0.1  # at first
+MEMORY = 0.9  # weight that earlier sums keep at each update
+RATE = 0.1  # exponent of an update; a whole step is ½
+LEAST = 1e-4
+
+
+class Variances:
+    """Running estimates of the weights w_d of D divisions, of the error e and of the offset o.
+
+    Attributes:
+        values: w_1 .. w_D, e and o; empty until the number of divisions is known.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self._seen: list[float] = []
+        self._expected: list[float] = []
+
+    def start(self, divisions: int) -> list[float]:
+        """The values for a number of divisions; at first every one has the same part."""
+        if len(self.values) != divisions + 2:
+            self.values = [1 / divisions] * divisions + [ERROR, OFFSET]
+            self._seen = self._expected = [0.0] * len(self.values)
+        return self.values
+
+    def observe(self, statistics: Sequence[Sequence[float]]) -> None:
+        """Takes what an update saw of every part, rᵀK⁻¹(w G)K⁻¹r, and expected of it, tr K⁻¹(w G); sums over images."""
+        seen, expected = statistics
+        self._seen = [MEMORY * old + new for old, new in zip(self._seen, seen, strict=True)]
+        self._expected = [MEMORY * old + new for old, new in zip(self._expected, expected, strict=True)]
+        self.values = [
+            max(LEAST, value * (one / other) ** RATE) if other > 0 else value
+            for value, one, other in zip(self.values, self._seen, self._expected, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from ``state_dict()``."""
+        vars(self).update(state)
