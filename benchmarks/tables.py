@@ -57,6 +57,9 @@ RECORDS = (
     "region_solving",
     "region_cells",
     "region_training",
+    "region_pooling",
+    "region_variances",
+    "region_tried",
     "replay_crops",
     "fewer_images",
 )

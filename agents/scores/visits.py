@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch
 
 from ..ops.torch_ops import labels_a_number
 from .packing import PackedMaps, packed_bytes
+
+BLOCK, TOGETHER = 8_000_000, 64  # most bytes, and most visits, that memory is reserved for at once
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,28 @@ def visit_bytes(samples: int, image_size: Sequence[int], num_classes: int) -> in
     return packed_bytes(samples * math.prod(image_size), num_classes) + 8 * samples
 
 
+class Slots:
+    """Places of one size for tensors that are kept long, many in one block of memory.
+
+    Kept one by one, such tensors lie between those that a training step needs for a moment, and what those leave free
+    is too small for the next: the memory of a process grew by half as much again.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[torch.Tensor] = []
+
+    def keep(self, value: torch.Tensor) -> torch.Tensor:
+        """A copy in a free place; all values have one shape and type, and lie on one device."""
+        if not self._free:
+            many = max(1, min(TOGETHER, BLOCK // max(1, value.nbytes)))
+            self._free += value.new_empty((many, *value.shape)).unbind()
+        return self._free.pop().copy_(value)
+
+    def give_back(self, place: torch.Tensor) -> None:
+        """Frees a place that ``keep`` gave."""
+        self._free.append(place)
+
+
 class VisitMemory:
     """The last visits of every image; when full, the oldest of all goes first.
 
@@ -61,19 +85,25 @@ class VisitMemory:
         self._kept: OrderedDict[int, Visit] = OrderedDict()  # by serial number, oldest first
         self._of_image: dict[int, deque[int]] = defaultdict(deque)  # serial numbers, oldest first
         self._next = 0
+        self._slots: dict[tuple[torch.Size, torch.device], Slots] = defaultdict(Slots)  # of label maps
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def recall(self, index: int, crop: tuple[float, ...] | None = None) -> list[Visit]:
-        """The visits of one crop of an image, newest first; those of other crops are of other pixels."""
+        """The visits of one crop of an image, newest first; those of other crops are of other pixels.
+
+        They hold until the next one is stored, which may take their place.
+        """
         visits = [self._kept[serial] for serial in reversed(self._of_image.get(index, ()))]
         return [visit for visit in visits if visit.crop == crop]
 
     def store(self, visit: Visit) -> None:
-        """Keeps a visit, which must not share memory with anything that changes."""
+        """Keeps a visit, with a copy of its label maps; its scores must not share memory with anything that changes."""
         if not self.visits or visit.nbytes > self.capacity:
             return
+        packed = visit.label_maps
+        visit = replace(visit, label_maps=replace(packed, numbers=self._slots_of(packed.numbers).keep(packed.numbers)))
         serials = self._of_image[visit.index]
         serials.append(self._next)
         self._kept[self._next] = visit
@@ -84,8 +114,12 @@ class VisitMemory:
         while self.nbytes > self.capacity:
             self._forget(next(iter(self._kept)))
 
+    def _slots_of(self, numbers: torch.Tensor) -> Slots:
+        return self._slots[numbers.shape, numbers.device]
+
     def _forget(self, serial: int) -> None:
         visit = self._kept.pop(serial)
+        self._slots_of(visit.label_maps.numbers).give_back(visit.label_maps.numbers)
         self.nbytes -= visit.nbytes
         serials = self._of_image[visit.index]
         serials.remove(serial)
@@ -131,9 +165,10 @@ class VisitMemory:
         crops = [tuple(crop) for crop in state["crop"].tolist()] if "crop" in state else [None] * len(numbers)
         columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist(), crops)
         for index, numbers, scores, when, crop in zip(*columns, strict=True):
-            merged[when] = Visit(index, PackedMaps(numbers.clone(), shape, num_classes), scores.clone(), when, crop)
+            merged[when] = Visit(index, PackedMaps(numbers, shape, num_classes), scores.clone(), when, crop)
         self._kept.clear()
         self._of_image.clear()
+        self._slots.clear()
         self.nbytes = 0
         for when in sorted(merged):
             self.store(merged[when])
