@@ -2,8 +2,10 @@
 
     python -m benchmarks.pretrained --root ../shared/data/voc_animals
     python -m benchmarks.pretrained --root ../shared/data/voc_animals --device cuda --parallel 6
+    python -m benchmarks.pretrained --root ../shared/data/voc_animals --image-size 96 96 --batch-size 8 \
+        --algorithms cross-entropy likelihood regions --seeds 1 --out benchmarks/results/pretrained_few_visits.csv
 
-Cross-entropy, the likelihood and RSS train a U-Net on an ImageNet-pretrained EfficientNet-Lite0
+Cross-entropy, the likelihood (of pixels, and in regions) and RSS train a U-Net on an ImageNet-pretrained EfficientNet-Lite0
 (``--network efficientnet_lite0``), its encoder frozen or fine-tuned, through ``RSS-VOC-ImageReward-v0``, from the split
 ``trainaug`` to ``val``. Reported: mIoU over all 21 classes and over those seven that the photos show often. The folder
 is one in the layout of PASCAL VOC, such as a selection of its photos of animals.
@@ -24,10 +26,16 @@ from agents.evaluate import EvaluateArguments, evaluate_checkpoint
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks.comparison import Case, run_cases
+from benchmarks.convergence.suites import REGIONS
 from benchmarks.results_file import RESULTS, Table, read_rows
 
 OFTEN = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
-ALGORITHMS = {"cross-entropy": "agents.supervised", "likelihood": "agents.likelihood", "rss": "agents.rss"}
+ALGORITHMS = {
+    "cross-entropy": "agents.supervised",
+    "likelihood": "agents.likelihood",
+    "regions": REGIONS,
+    "rss": "agents.rss",
+}
 
 
 @dataclass
@@ -48,6 +56,8 @@ class PretrainedArguments:
     """seeds to run"""
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     """algorithms to run"""
+    encoders: tuple[Literal["frozen", "fine-tuned"], ...] = ("frozen", "fine-tuned")
+    """whether the encoder learns"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where it runs"""
     parallel: int = 2
@@ -63,7 +73,7 @@ def cases(args: PretrainedArguments) -> list[Case]:
     size = tuple(map(str, args.image_size))
     made = []
     for seed in args.seeds:
-        for encoder in ("frozen", "fine-tuned"):
+        for encoder in args.encoders:
             for algorithm in args.algorithms:
                 samples = 1 if algorithm == "cross-entropy" else args.samples_per_image
                 columns = {
@@ -75,7 +85,7 @@ def cases(args: PretrainedArguments) -> list[Case]:
                     "batch_size": str(args.batch_size),
                     "seed": str(seed),
                 }
-                words = [ALGORITHMS[algorithm], "--env-id", "RSS-VOC-ImageReward-v0", "--root", args.root]
+                words = [*ALGORITHMS[algorithm].split(), "--env-id", "RSS-VOC-ImageReward-v0", "--root", args.root]
                 words += ["--split", "trainaug", "--image-size", *size, "--augment", "flip"]
                 words += ["--network", "efficientnet_lite0"]
                 words += ["--network-options", json.dumps({"frozen": encoder == "frozen"})]
@@ -83,7 +93,7 @@ def cases(args: PretrainedArguments) -> list[Case]:
                 words += ["--eval-every", "0", "--checkpoint-every", str(args.steps), "--device", args.device]
                 if algorithm != "cross-entropy":
                     words += ["--samples-per-image", str(samples)]
-                if algorithm == "likelihood":
+                if algorithm in ("likelihood", "regions"):
                     words += ["--replay-megabytes", "6000"]
                 made.append(Case(columns, words))
     return made

@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "regions": regions_table,
     **{name: record_table(name) for name in RECORDS},
     "pretrained": pretrained.pretrained_table,
+    "pretrained_few_visits": lambda: pretrained.pretrained_table(RESULTS / "pretrained_few_visits.csv"),
     "information_needed": information.needed_table,
     "information_query": information.query_table,
     "information_tasks": information.tasks_table,
