@@ -5,7 +5,7 @@
     python -m benchmarks.pretrained --root ../shared/data/voc_animals --image-size 96 96 --batch-size 8 \
         --algorithms cross-entropy likelihood regions --seeds 1 --out benchmarks/results/pretrained_few_visits.csv
 
-Cross-entropy, the likelihood of pixels and in regions, and RSS train a U-Net on an ImageNet-pretrained EfficientNet-Lite0
+Cross-entropy, the likelihood of pixels and in regions, and RSS train a U-Net on a pretrained EfficientNet-Lite0
 (``--network efficientnet_lite0``), its encoder frozen or fine-tuned, through ``RSS-VOC-ImageReward-v0``, from the split
 ``trainaug`` to ``val``. Reported: mIoU over all 21 classes and over those seven that the photos show often. The folder
 is one in the layout of PASCAL VOC, such as a selection of its photos of animals.
