@@ -68,13 +68,13 @@ class Likelihood(Algorithm):
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
-    regions: tuple[int, ...] = ()
-    """regions of similar colour whose pixels share what scores say: their number along the shorter side of the image,
-    in nested divisions from the finest to the coarsest, such as 16 8 4 2; none: every pixel is judged by itself"""
+    regions: tuple[int, ...] = (16, 8, 4, 2)
+    """regions of similar colour whose pixels share what scores of whole label maps say: their number along the shorter
+    side of the image, in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from the measured score noise, otherwise 1"""
-    replay: int = 256
+    replay: int = 128
     """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
     replay_megabytes: float = 2000.0
     """most memory that they take over all images, in MB; the oldest go first"""

@@ -55,7 +55,7 @@ class AgentStepArguments:
     samples_per_image: tuple[int, ...] = (8, 32, 128)
     """label maps an image (K), one row each"""
     objectives: tuple[Literal["reinforce", "likelihood", "regions"], ...] = ("reinforce", "likelihood", "regions")
-    """agents.rss, agents.likelihood, and agents.likelihood --regions 16 8 4 2 --replay 128, one row each"""
+    """agents.rss, agents.likelihood --regions --replay 256, and agents.likelihood as it is, one row each"""
     compile: tuple[bool, ...] = (False,)
     """whether the policy is compiled, one row each"""
     steps: int = 20
@@ -90,9 +90,9 @@ def measure(args: AgentStepArguments, objective: str, samples: int, compiled: bo
     if objective == "reinforce":
         algorithm = RSS(samples_per_image=samples)
     elif objective == "likelihood":
-        algorithm = Likelihood(samples_per_image=samples)
+        algorithm = Likelihood(samples_per_image=samples, regions=(), replay=256)
     else:
-        algorithm = Likelihood(samples_per_image=samples, regions=(16, 8, 4, 2), replay=128)
+        algorithm = Likelihood(samples_per_image=samples)
     algorithm.start(envs.metadata, args.num_classes)
     images, infos = envs.reset(seed=0)
     parts: dict[str, list[float]] = defaultdict(list)

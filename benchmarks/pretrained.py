@@ -26,14 +26,14 @@ from agents.evaluate import EvaluateArguments, evaluate_checkpoint
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks.comparison import Case, run_cases
-from benchmarks.convergence.suites import REGIONS
+from benchmarks.convergence.suites import PIXELS
 from benchmarks.results_file import RESULTS, Table, read_rows
 
 OFTEN = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
 ALGORITHMS = {
     "cross-entropy": "agents.supervised",
-    "likelihood": "agents.likelihood",
-    "regions": REGIONS,
+    "likelihood": PIXELS,
+    "regions": "agents.likelihood",
     "rss": "agents.rss",
 }
 

@@ -93,7 +93,8 @@ class Spec:
         return words + further
 
 
-REGIONS = "agents.likelihood --regions 16 8 4 2 --replay 128"
+PIXELS = "agents.likelihood --regions --replay 256"
+"""Every pixel is judged by itself."""
 
 METHODS = {
     "cross_entropy": "agents.supervised",
@@ -103,15 +104,15 @@ METHODS = {
     "entropy": "agents.rss",
     "psr": "agents.rss --cells 4 2 1",
     "psd": "agents.rss --cells 4 2 1 --advantage psd",
-    "likelihood": "agents.likelihood --replay 0",
-    "replay": "agents.likelihood",
-    "regions": REGIONS,
-    "replay_accuracy": "agents.likelihood --reward pixel_accuracy",
-    "replay_stars": "agents.likelihood --wrap stars:5",
-    "replay_noise": "agents.likelihood --wrap noise:0.05",
-    "regions_accuracy": f"{REGIONS} --reward pixel_accuracy",
-    "regions_stars": f"{REGIONS} --wrap stars:5",
-    "regions_noise": f"{REGIONS} --wrap noise:0.05",
+    "likelihood": "agents.likelihood --regions --replay 0",
+    "replay": PIXELS,
+    "regions": "agents.likelihood",
+    "replay_accuracy": f"{PIXELS} --reward pixel_accuracy",
+    "replay_stars": f"{PIXELS} --wrap stars:5",
+    "replay_noise": f"{PIXELS} --wrap noise:0.05",
+    "regions_accuracy": "agents.likelihood --reward pixel_accuracy",
+    "regions_stars": "agents.likelihood --wrap stars:5",
+    "regions_noise": "agents.likelihood --wrap noise:0.05",
     "entropy_stars": "agents.rss --wrap stars:5",
     "entropy_noise": "agents.rss --wrap noise:0.05",
 }
@@ -125,15 +126,15 @@ TITLES = {
     "entropy": "leave-one-out, SyncAN, entropy target",
     "psr": "leave-one-out, SyncAN, entropy target, PSR",
     "psd": "leave-one-out, SyncAN, entropy target, PSR, PSD",
-    "likelihood": "likelihood of the scores",
-    "replay": "likelihood + replay (default)",
-    "regions": "likelihood in regions, replay",
-    "replay_accuracy": "default, pixel accuracy as the score",
-    "replay_stars": "default, five stars",
-    "replay_noise": "default, noise 0.05",
-    "regions_accuracy": "regions, pixel accuracy as the score",
-    "regions_stars": "regions, five stars",
-    "regions_noise": "regions, noise 0.05",
+    "likelihood": "likelihood, pixel by pixel",
+    "replay": "likelihood, pixel by pixel, replay",
+    "regions": "likelihood in regions, replay (default)",
+    "replay_accuracy": "pixel by pixel, pixel accuracy as the score",
+    "replay_stars": "pixel by pixel, five stars",
+    "replay_noise": "pixel by pixel, noise 0.05",
+    "regions_accuracy": "default, pixel accuracy as the score",
+    "regions_stars": "default, five stars",
+    "regions_noise": "default, noise 0.05",
     "entropy_stars": "leave-one-out, SyncAN, entropy target, five stars",
     "entropy_noise": "leave-one-out, SyncAN, entropy target, noise 0.05",
 }
