@@ -56,7 +56,7 @@ def headline_table() -> Table:
 
 def regions_table() -> Table:
     """Scores read pixel by pixel and in regions, wherever both were run: validation mIoU, and the number of seeds."""
-    lines = [["data", "scores", "K", "cross-entropy", "seeds", "pixel by pixel", "seeds", "in regions (default)", "seeds"]]
+    lines = [["data", "scores", "K", "cross-entropy", "seeds", "pixel by pixel", "seeds", "in regions", "seeds"]]
     scores = {"": "mean IoU", "_accuracy": "pixel accuracy", "_stars": "five stars of it", "_noise": "noise 0.05 on it"}
     for suite in ("headline", "queries", "feedback"):
         for (dataset, level), groups in read_panels(RESULTS / f"{suite}.csv").items():
