@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,8 +62,10 @@ REMEMBERED = 250e6  # bytes of the regions that are kept
 class Likelihood(Algorithm):
     """Train a policy from scores of its label maps by the likelihood of the scores."""
 
+    EARLIER: ClassVar[dict[str, Any]] = {"regions": ()}
+
     learning_rate: float = 1e-3
-    """peak of the one-cycle schedule; with regions it is twice as high"""
+    """peak of the one-cycle schedule; at image level, with regions, it is twice as high"""
     samples_per_image: int = 32
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0

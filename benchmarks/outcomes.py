@@ -28,13 +28,14 @@ from agents.networks.checkpoints import load_policy, predict_label_maps
 from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks.comparison import Case, run_cases
+from benchmarks.convergence.suites import PIXELS
 from benchmarks.results_file import RESULTS, Table, add_rows, device_name, provenance, read_rows
 from rss_env.datasets import load_dataset
 from rss_env.evaluation import evaluate
 from rss_env.worlds.crafter import CLASSES, GOALS, CrafterWorld
 
 ENV_ID = "RSS-Crafter-OutcomeReward-v0"
-METHODS = {"rss": "agents.rss", "likelihood": "agents.likelihood", "cross-entropy": "agents.supervised"}
+METHODS = {"rss": "agents.rss", "likelihood": PIXELS, "cross-entropy": "agents.supervised"}
 MERGED = {"walkable": ("grass", "sand", "path"), "hazards": ("lava", "zombie", "skeleton")}
 """Classes that mean the same, or nearly, to who acts on them."""
 KEY = ("method", "samples_per_image", "steps", "seed")
@@ -70,7 +71,7 @@ def cases(args: OutcomesArguments) -> list[Case]:
     made = []
     for seed in args.seeds:
         for method in args.methods:
-            words = [METHODS[method], "--env-id", ENV_ID, "--steps", str(args.steps), "--seed", str(seed)]
+            words = [*METHODS[method].split(), "--env-id", ENV_ID, "--steps", str(args.steps), "--seed", str(seed)]
             words += ["--batch-size", str(args.batch_size), "--augment", "flip"]
             words += ["--eval-every", str(max(1, args.steps // 5)), "--checkpoint-every", str(args.steps)]
             samples = ""

@@ -3,10 +3,10 @@
     python -m benchmarks.unknown_formula --camvid ../shared/data/camvid
     python -m benchmarks.unknown_formula --camvid ../shared/data/camvid --device cuda --parallel 8
 
-``agents.likelihood`` gets each score of ``benchmarks.opaque_scores`` as a function of which it knows nothing. Compared
-with the same agent that gets the score by its name, so knows the formula (a rating: five stars of the mean IoU; the
-boundary F1, of which no formula is known, and the cubed mean IoU: the mean IoU): mIoU of the final policy on the
-validation split, and the score itself there.
+``agents.likelihood``, in regions or pixel by pixel, gets each score of ``benchmarks.opaque_scores`` as a function of
+which it knows nothing. Compared with the same agent that gets the score by its name, so knows the formula (a rating:
+five stars of the mean IoU; the boundary F1, of which no formula is known, and the cubed mean IoU: the mean IoU): mIoU
+of the final policy on the validation split, and the score itself there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -27,10 +28,12 @@ from agents.training.arguments import check_numbers
 from agents.training.command import run_command
 from benchmarks import opaque_scores
 from benchmarks.comparison import Case, run_cases
+from benchmarks.convergence.suites import PIXELS
 from benchmarks.results_file import RESULTS, Table, read_rows
 from rss_env.errors import OptionError
 from rss_env.evaluation import evaluate
 
+AGENTS = {"regions": "agents.likelihood", "pixels": PIXELS}
 REFERENCES = {  # agents that know the formula: flags, and the scores that they are the reference of
     "mean_iou by name": ([], ("mean_iou", "cubed_mean_iou", "boundary_f1")),
     "weighted_mean_iou by name": (["--reward-options", "WEIGHTS"], ("weighted_mean_iou",)),
@@ -48,6 +51,8 @@ class UnknownFormulaArguments:
     """folder of CamVid, with images/, masks/, splits/ and classes.json"""
     datasets: tuple[Literal["shapes", "camvid"], ...] = ("shapes", "camvid")
     """data sets to run on"""
+    agents: tuple[Literal["regions", "pixels"], ...] = ("regions",)
+    """whether pixels of similar colour share what scores say, or every pixel is judged by itself"""
     seeds: tuple[int, ...] = (1, 2, 3)
     """seeds to run"""
     samples_per_image: int = 32
@@ -72,13 +77,14 @@ def environment(dataset: str, camvid: str | None) -> tuple[str, dict[str, Any], 
 
 
 def cases(args: UnknownFormulaArguments) -> list[Case]:
-    """The runs: data set × score × seed, with the known formulas first."""
+    """The runs: agent × data set × score × seed, with the known formulas first."""
     made = []
     for seed in args.seeds:
         for dataset in args.datasets:
             env_id, options, steps = environment(dataset, args.camvid)
-            for score in (*REFERENCES, *SCORES):
-                words = ["agents.likelihood", "--env-id", env_id, "--samples-per-image", str(args.samples_per_image)]
+            for agent, score in product(args.agents, (*REFERENCES, *SCORES)):
+                words = [*AGENTS[agent].split(), "--env-id", env_id]
+                words += ["--samples-per-image", str(args.samples_per_image)]
                 words += ["--image-size", *map(str, options["image_size"]), "--steps", str(steps), "--seed", str(seed)]
                 words += ["--root", options["root"]] if "root" in options else []
                 words += ["--eval-every", "0", "--checkpoint-every", str(steps), "--device", args.device]
@@ -88,7 +94,12 @@ def cases(args: UnknownFormulaArguments) -> list[Case]:
                 else:
                     weights = json.dumps({"class_weights": opaque_scores.WEIGHTS[: CLASSES[dataset]]})
                     words += [weights if word == "WEIGHTS" else word for word in REFERENCES[score][0]]
-                columns = {"dataset": dataset, "score": score, "samples_per_image": str(args.samples_per_image)}
+                columns = {
+                    "agent": agent,
+                    "dataset": dataset,
+                    "score": score,
+                    "samples_per_image": str(args.samples_per_image),
+                }
                 made.append(Case(columns | {"steps": str(steps), "seed": str(seed)}, words))
     return made
 
@@ -122,20 +133,21 @@ def main() -> None:
 
 def unknown_formula_table(file: Path = RESULTS / "unknown_formula.csv") -> Table:
     """MIoU and the score itself, each as a share of what the agent that knows the formula reaches."""
-    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    for row in read_rows(file, ["dataset", "score"]):
-        groups[row["dataset"], row["score"]].append(row)
-    lines = [["data", "score", "seeds", "mIoU", "of the known", "the score itself", "of the known"]]
-    for (dataset, score), rows in sorted(groups.items(), key=lambda item: (item[0][0], str(item[0][1] in SCORES))):
+    groups: dict[tuple[str, str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in read_rows(file, ["agent", "dataset", "score"]):
+        groups[row["agent"], row["dataset"], row["score"]].append(row)
+    lines = [["agent", "data", "score", "seeds", "mIoU", "of the known", "the score itself", "of the known"]]
+    for (agent, dataset, score), rows in sorted(groups.items(), key=lambda it: (*it[0][:2], it[0][2] in SCORES)):
         miou = [float(row["val_miou"]) for row in rows]
         cells = [
+            agent,
             dataset,
             score.replace("_", " "),
             str(len(rows)),
             f"{mean(miou):.3f} ({min(miou):.3f}–{max(miou):.3f})",
         ]
         reference = [name for name, (_, scores) in REFERENCES.items() if score in scores]
-        known = groups[dataset, reference[0]] if reference else []
+        known = groups[agent, dataset, reference[0]] if reference else []
         if score not in SCORES or not known:
             lines.append([*cells, "", "", ""])
             continue

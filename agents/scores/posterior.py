@@ -3,7 +3,7 @@
 ``scores.evidence`` takes the pixels of the belief as independent. Pixels of one figure are not: if one of them is of
 another class than was thought, so are those around it. Here the pixels of a region share their errors, in nested
 divisions of the image at once (``scores.regions``), and all scores of the image that are remembered are solved for
-together. The policy then learns the result by cross-entropy. This is our own; maths: docs/likelihood.md.
+together. The policy then learns the result by cross-entropy. This is our own; maths: docs/regions.md.
 
 With F_k(S, c), what region S adds to the expectation μ_k of score k if it is of class c, less its mean over the
 classes, the belief is tilted,
@@ -244,8 +244,10 @@ def _statistics(
         tells_level: whether the last of the parts is to be learned.
     """
     usable = there & weights.isfinite().all(dim=1, keepdim=True)
-    inverse = torch.cholesky_inverse(factor).where(usable & usable.transpose(1, 2), 0.0)
-    weights = weights.where(usable, 0.0)
+    both = usable & usable.transpose(1, 2)
+    factor = factor.where(both.any(dim=(1, 2), keepdim=True), torch.eye(factor.shape[1], device=factor.device).double())
+    inverse, weights = torch.cholesky_inverse(factor).where(both, 0.0), weights.where(usable, 0.0)
+    parts = [part.where(both, 0.0) for part in parts]
     seen = [(weights * torch.bmm(part, weights)).sum() for part in parts]
     expected = [(inverse * part).sum() for part in parts]
     statistics = torch.stack([torch.stack(seen), torch.stack(expected)])

@@ -20,6 +20,7 @@ from typing import Any
 ERROR, OFFSET = 0.1, 0.1  # at first
 MEMORY = 0.9  # weight that earlier sums keep at each update
 RATE = 0.1  # exponent of an update; a whole step is ½
+MOST = 100.0  # of what is expected that counts as seen, and its inverse the least
 LEAST = 1e-4
 
 
@@ -48,7 +49,7 @@ class Variances:
         self._seen = [MEMORY * old + new for old, new in zip(self._seen, seen, strict=True)]
         self._expected = [MEMORY * old + new for old, new in zip(self._expected, expected, strict=True)]
         self.values = [
-            max(LEAST, value * (one / other) ** RATE) if other > 0 else value
+            max(LEAST, value * min(max(one / other, 1 / MOST), MOST) ** RATE) if other > 0 else value
             for value, one, other in zip(self.values, self._seen, self._expected, strict=True)
         ]
 

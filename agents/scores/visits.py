@@ -55,17 +55,22 @@ class Slots:
 
     def __init__(self) -> None:
         self._free: list[torch.Tensor] = []
+        self._taken = 0
 
     def keep(self, value: torch.Tensor) -> torch.Tensor:
         """A copy in a free place; all values have one shape and type, and lie on one device."""
         if not self._free:
             many = max(1, min(TOGETHER, BLOCK // max(1, value.nbytes)))
             self._free += value.new_empty((many, *value.shape)).unbind()
+        self._taken += 1
         return self._free.pop().copy_(value)
 
     def give_back(self, place: torch.Tensor) -> None:
-        """Frees a place that ``keep`` gave."""
+        """Frees a place that ``keep`` gave; with the last one the memory goes."""
         self._free.append(place)
+        self._taken -= 1
+        if self._taken == 0:  # such as that of visits from a checkpoint, which lie on the CPU
+            self._free.clear()
 
 
 class VisitMemory:

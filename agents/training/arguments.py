@@ -189,7 +189,10 @@ def to_config(run: TrainArguments, algorithm: Any) -> dict[str, Any]:
 
 
 def from_config(cls: type[Any], config: dict[str, Any], source: str | Path) -> Any:
-    """The arguments that config.json stores, the inverse of ``to_config``; those that it lacks have their defaults.
+    """The arguments that config.json stores, the inverse of ``to_config``.
+
+    Those that it lacks have their values in ``cls.EARLIER``, what runs did before there was the argument, or else their
+    defaults.
 
     Args:
         cls: dataclass of arguments, such as ``TrainArguments`` or an algorithm.
@@ -201,6 +204,7 @@ def from_config(cls: type[Any], config: dict[str, Any], source: str | Path) -> A
     """
     hints = get_type_hints(cls)
     stored = {known.name: config[known.name] for known in fields(cls) if known.name in config}
+    stored = {name: value for name, value in getattr(cls, "EARLIER", {}).items() if name not in config} | stored
     for key, value in stored.items():
         stored[key] = tuple(value) if isinstance(value, list) else value
         try:

@@ -26,6 +26,7 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "rss": lambda: RSS(samples_per_image=4),
     "rss with PSR and PSD": lambda: RSS(samples_per_image=4, cells=(4, 1), advantage="psd"),
     "likelihood": lambda: Likelihood(samples_per_image=4),
+    "likelihood, pixel by pixel": lambda: Likelihood(samples_per_image=4, regions=()),
     "supervised": Supervised,
     "weak labels": WeakLabels,
 }

@@ -38,7 +38,7 @@ def background() -> float:
 
 
 def test_the_likelihood_of_one_number_a_label_map_beats_all_background(tmp_path: Path, background: float) -> None:
-    # Seeds 1, 2 and 3 reach 0.93, 0.95 and 0.95; all background has 0.25.
+    # All background has 0.25; with every pixel judged by itself seeds 1, 2 and 3 reached 0.93, 0.95 and 0.95.
     algorithm = Likelihood(samples_per_image=32, learning_rate=5e-3)
     result = train("RSS-Shapes-ImageReward-v0", algorithm, run_dir=str(tmp_path / "run"), **SHARED)
     assert result.evaluation is not None
@@ -174,6 +174,8 @@ def test_an_update_forms_no_tensor_of_all_samples_and_classes(
     largest = batch * samples * height * width
     if "cells" in VARIANTS[variant][1]:
         largest = batch * samples * (height + 4) * (width + 4)  # cells stick out of the image
+    if variant == "likelihood" and level == "image":
+        largest = batch * samples * (height + 8) * (width + 8)  # and so do those of half of it
     assert recorder.most <= largest < batch * samples * classes * height * width
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
+from agents.training.arguments import from_config
 from agents.training.feedback import read_feedback
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
@@ -344,7 +346,7 @@ def play(
     **arguments: Any,
 ) -> tuple[Likelihood, list[tuple[Any, int]]]:
     """Updates with a uniform policy: the algorithm, and the lesson and the side of the cells of every update."""
-    algorithm, generator = Likelihood(**arguments), torch.Generator().manual_seed(0)
+    algorithm, generator = Likelihood(**{"regions": ()} | arguments), torch.Generator().manual_seed(0)
     options = {"image_size": size, "num_classes": 5} | algorithm.env_options() | (env or {})
     envs: Any = gym.make_vec(f"RSS-Shapes-{level}Reward-v0", num_envs=num_envs, **options)
     for kind in wrap:
@@ -444,6 +446,29 @@ def test_noisy_scores_make_the_cells_grow(regions: tuple[int, ...]) -> None:
     # From 40 pairs: a standard deviation of 22 % in the variance; a fixed seed.
     assert isinstance(algorithm.level, ImageLevel)
     assert math.sqrt(algorithm.level.noise.noise) == pytest.approx(0.05, rel=0.5)
+
+
+def test_what_is_wrong_at_which_size_is_learned_in_every_update_and_restored() -> None:
+    algorithm = make(samples_per_image=4, regions=REGIONS)
+    assert isinstance(algorithm.level, ImageLevel)
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(3):
+        update(algorithm, torch.zeros(2, 3, 16, 20), rng.uniform(size=(2, 4)))
+        values.append(list(algorithm.level.variances.values))
+    assert len(values[0]) == 2 + 2  # of twelve, six and three regions along 16 pixels those of 2.5 pixels and more
+    assert all((np.array(one) != other).all() for one, other in pairwise(values))
+    again = make(samples_per_image=4, regions=REGIONS)
+    again.load_state_dict(algorithm.state_dict())
+    assert isinstance(again.level, ImageLevel)
+    assert again.level.variances.values == values[-1]
+
+
+def test_a_run_from_before_there_were_regions_goes_on_without() -> None:
+    before = {"samples_per_image": 4, "learning_rate": 0.001, "replay": 256}
+    assert from_config(Likelihood, before, "config.json").regions == ()
+    assert from_config(Likelihood, before | {"regions": [8, 4]}, "config.json").regions == (8, 4)
+    assert Likelihood().regions == (16, 8, 4, 2)
 
 
 def test_with_regions_the_cells_become_finer_as_the_policy_learns() -> None:

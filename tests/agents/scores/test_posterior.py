@@ -291,6 +291,7 @@ def test_every_image_has_the_posterior_that_it_has_alone(
     problem = draw(3, (4, 5, 6, 7))
     problem["image"] = torch.tensor([0, 1, 2, 3, 3, 1, 3, 3, 1])
     together = tilt(problem, formula).probabilities
+    statistics = torch.zeros(2, 5).double()
     for b in range(4):
         mine = problem["image"] == b
         own = {name: problem[name][mine] for name in ("label_maps", "scores")}
@@ -298,6 +299,8 @@ def test_every_image_has_the_posterior_that_it_has_alone(
         alone = tilt(problem, formula, **own, image=torch.zeros(int(mine.sum()), dtype=torch.long), fresh=1)
         assert (alone.probabilities - own["probabilities"]).abs().max() > 0.05
         assert_close(together[b], alone.probabilities[0], 1e-5)
+        statistics += alone.statistics
+    torch.testing.assert_close(tilt(problem, formula).statistics, statistics, rtol=1e-4, atol=1e-6)
 
 
 def test_the_order_of_visits_and_of_label_maps_does_not_matter() -> None:
@@ -426,9 +429,13 @@ def test_stars_that_are_all_equal_tell_the_level() -> None:
 def test_a_belief_that_is_not_finite_gives_one_that_is_not() -> None:
     problem = draw(14)
     problem["probabilities"][1] = torch.nan
-    found = tilt(problem).probabilities
-    assert found[0].isfinite().all()
-    assert found[1].isnan().all()
+    found = tilt(problem)
+    assert found.probabilities[0].isfinite().all()
+    assert found.probabilities[1].isnan().all()
+    first = problem["image"] == 0
+    own = {name: problem[name][first] for name in ("label_maps", "scores", "image")}
+    own |= {"probabilities": problem["probabilities"][:1], "regions": problem["regions"][[0]], "fresh": 1}
+    torch.testing.assert_close(found.statistics, tilt(problem, **own).statistics)  # the other one counts nothing
 
 
 # Pooling

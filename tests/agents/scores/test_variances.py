@@ -93,6 +93,11 @@ def test_what_is_not_expected_at_all_stays_and_nothing_vanishes() -> None:
     for _ in range(400):
         learned.observe([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
     assert learned.values == pytest.approx([variances.LEAST, 0.5, variances.ERROR, variances.OFFSET])
+    before = list(learned.values)
+    learned.observe([[1e9, -1e9, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])  # of rounding
+    change = np.array(learned.values) / before
+    assert (change <= variances.MOST**variances.RATE + 1e-9).all()
+    assert (change >= variances.MOST**-variances.RATE - 1e-9).all()
 
 
 def test_another_number_of_divisions_starts_anew() -> None:
@@ -143,7 +148,7 @@ def test_scores_that_only_fill_up_and_images_without_an_end_count_nothing() -> N
     matrix[0, 9:, 9:] = torch.eye(3)
     factor = torch.linalg.cholesky(matrix)
     weights = torch.cholesky_solve(residual, factor)
-    weights[1] = torch.nan
+    weights[1] = parts[:, 1] = factor[1] = torch.nan
     found = _statistics(list(parts), weights, factor, there, True)
     expected = _statistics(list(parts[:, :1, :9, :9]), weights[:1, :9], factor[:1, :9, :9], there[:1, :9], True)
     assert expected.isfinite().all()
