@@ -7,8 +7,8 @@
 Our own algorithm; it is not in the paper's abstract. One forward pass gives the probabilities p of an image. K label
 maps are drawn from them, hotter than the policy, and scored by the environment. Then
 
-- at image level the belief p predicts every score, and the residuals of the prediction, compared within the image, say
-  which pixels were right (``scores.evidence``);
+- at image level the belief p predicts every score; what it did not predict says which regions of similar colour were
+  right (``scores.posterior``), or, with ``--regions`` and no number, which pixels (``scores.evidence``);
 - at pixel level the class of a pixel is found, or classes are excluded (``scores.pixels``).
 
 As it is a regression and no policy gradient, label maps may come from anywhere: earlier visits of an image are replayed
@@ -75,7 +75,7 @@ class Likelihood(Algorithm):
     side of the image, in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
-    chosen from the measured score noise, otherwise 1"""
+    chosen from how sure the policy is and from the measured score noise, otherwise 1"""
     replay: int = 128
     """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
     replay_megabytes: float = 2000.0
