@@ -222,8 +222,8 @@ assert np.corrcoef(soft, exact)[0, 1] > 0.8
 
 # %%
 # The soft score has an error, but it *orders* label maps much as the exact one does. ``agents.likelihood`` uses the
-# same formula (``agents.scores.models``), and it compares only label maps of the same image, so that a common error
-# drops out.
+# same formula (``agents.scores.models``), and where it judges every pixel by itself it compares only label maps of
+# the same image, so that a common error drops out.
 #
 # A learner in fifteen lines
 # --------------------------
@@ -374,7 +374,7 @@ assert QUICK or by_likelihood > by_pg + 2 * error[:2, 0].max()
 # -------------------------
 #
 # Does it matter outside of 2×2? ``agents.RSS`` is a policy gradient, ``agents.Likelihood`` the learner of this lesson
-# with a memory. Same network, same images (64 training images of 16×16 pixels), same number of scores.
+# with a memory, in which pixels of similar colour share what scores say. Same network, same images (64 training images of 16×16 pixels), same number of scores.
 #
 # .. admonition:: Predict first
 #
@@ -418,8 +418,9 @@ if not QUICK:
 
 # %%
 # About :math:`64 \cdot 4 = 256` queries show each image once; before that there is nothing to remember. The learner
-# with a memory ends higher. Whether the memory is the reason, or the regression, this run does not tell: for that one
-# would train it once more without the memory (``agents.Likelihood(replay=0)``). And two seeds are an anecdote. How to
+# with a memory ends higher. Whether the memory is the reason, the regression, or what pixels of one colour share, this
+# run does not tell: for that one would train it once more without each (``agents.Likelihood(replay=0)``,
+# ``agents.Likelihood(regions=())``). And two seeds are an anecdote. How to
 # do better is the subject of lesson 9.
 #
 # What to take away
