@@ -374,7 +374,8 @@ assert QUICK or by_likelihood > by_pg + 2 * error[:2, 0].max()
 # -------------------------
 #
 # Does it matter outside of 2×2? ``agents.RSS`` is a policy gradient, ``agents.Likelihood`` the learner of this lesson
-# with a memory, in which pixels of similar colour share what scores say. Same network, same images (64 training images of 16×16 pixels), same number of scores.
+# with a memory, in which pixels of similar colour share what scores say. Same network, same images (64 training images
+# of 16×16 pixels), same number of scores.
 #
 # .. admonition:: Predict first
 #

@@ -120,7 +120,8 @@ for c in range(3):
 # .. admonition:: Predict first
 #
 #    ``agents.RSS`` is a policy gradient like ours whose entropy is held to a falling target. ``agents.Likelihood`` is
-#    the learner of lesson 7, with a memory and with pixels that share what scores say. Which one wins, and by more than the seeds differ among themselves?
+#    the learner of lesson 7, with a memory and with pixels that share what scores say. Which one wins, and by more than
+#    the seeds differ among themselves?
 
 steps, seeds, K = (6, (1, 2), 4) if QUICK else (90, (1, 2, 3, 4), 8)
 batch_size = 8
