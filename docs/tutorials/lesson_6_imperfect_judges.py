@@ -402,7 +402,7 @@ assert QUICK or np.mean(outcome["noise 0.2", "cells of 3×3"]) > np.mean(outcome
 # Remedy 3: know how the judge errs
 # ---------------------------------
 #
-# ``agents.Likelihood`` measures the noise (now and then it has a label map scored twice), makes the cells coarser by it,
+# ``agents.Likelihood`` measures the noise (now and then it has a label map scored twice), makes cells coarser by it,
 # and takes a star as an interval in which the score lies. It is told by the environment's metadata that there are
 # stars. Here it is next to the policy gradient ``agents.RSS`` on images of 16×16 pixels, where a network has to
 # generalise.
