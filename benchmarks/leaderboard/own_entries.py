@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, int | None]] = {
     "cross-entropy": ("agents.supervised", None),
     "image tags": ("agents.weak_labels", None),
     "RSS": ("agents.likelihood", None),
+    "RSS, pixel by pixel": ("agents.likelihood --regions", None),
     "leave-one-out": ("agents.rss", 32),
     "REINFORCE, one baseline sample": (METHODS["leave_one_out"], 2),
     "SB3 PPO, dense, pixel ratio": ("agents.sb3 --algo ppo --ratio pixel", 16),
