@@ -58,13 +58,15 @@ def regions_table() -> Table:
     """Scores read pixel by pixel and in regions, wherever both were run: validation mIoU, and the number of seeds."""
     lines = [["data", "scores", "K", "cross-entropy", "seeds", "pixel by pixel", "seeds", "in regions", "seeds"]]
     scores = {"": "mean IoU", "_accuracy": "pixel accuracy", "_stars": "five stars of it", "_noise": "noise 0.05 on it"}
+    shown = set()  # a suite shows rows of the headline as well
     for suite in ("headline", "queries", "feedback"):
         for (dataset, level), groups in read_panels(RESULTS / f"{suite}.csv").items():
             ends = {group: final_rows(rows) for group, rows in groups.items()}
             for (method, samples), rows in ends.items():
                 score = method.removeprefix("regions")
-                if level != "image" or not rows or score == method:
+                if level != "image" or not rows or score == method or (dataset, method, samples) in shown:
                     continue
+                shown.add((dataset, method, samples))
                 cells = []
                 for other in (("cross_entropy", 0), (f"replay{score}", samples), (method, samples)):
                     cells += [_span(ends.get(other, [])), str(len(ends.get(other, []))) if ends.get(other) else ""]
