@@ -50,7 +50,7 @@ class Slots:
     """Places of one size for tensors that are kept long, many in one block of memory.
 
     Kept one by one, such tensors lie between those that a training step needs for a moment, and what those leave free
-    is too small for the next: the memory of a process grew by half as much again.
+    is too small for the next, so that the memory of a process grows.
     """
 
     def __init__(self) -> None:
