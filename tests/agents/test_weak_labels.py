@@ -159,11 +159,16 @@ def test_it_learns_from_the_tags_only_and_logs_the_scores() -> None:
     assert metrics["reward/mean"] == 0.75
 
 
-def learn_in_parts(size: int, process: slice = slice(None)) -> WeakLabels:
-    """One update on a process's share of four images, in micro-batches."""
-    target = torch.tensor([[[0, 0, 2]], [[0, 1, 1]], [[0, 0, 0]], [[0, 2, 1]]], dtype=torch.uint8)
+def started() -> WeakLabels:
+    """The algorithm before its first update; threads must not start theirs at once, who share one generator."""
     algorithm = WeakLabels()
     algorithm.start({}, 3)
+    return algorithm
+
+
+def learn_in_parts(algorithm: WeakLabels, size: int, process: slice = slice(None)) -> WeakLabels:
+    """One update on a process's share of four images, in micro-batches."""
+    target = torch.tensor([[[0, 0, 2]], [[0, 1, 1]], [[0, 0, 0]], [[0, 2, 1]]], dtype=torch.uint8)
     whole = algorithm.observe(torch.zeros(4, 3, 1, 3), earn(target, 0.0))
     parts = zip(whole.tags[process].split(size), whole.images[process].split(size), strict=True)
     algorithm.synchronise([Tags(whole.feedback, tags, images) for tags, images in parts])
@@ -176,11 +181,11 @@ def weights(algorithm: WeakLabels) -> torch.Tensor:
 
 
 def test_micro_batches_are_one_update() -> None:
-    torch.testing.assert_close(weights(learn_in_parts(4)), weights(learn_in_parts(2)))
+    torch.testing.assert_close(weights(learn_in_parts(started(), 4)), weights(learn_in_parts(started(), 2)))
 
 
 def test_processes_are_one_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = weights(learn_in_parts(4))
+    alone = weights(learn_in_parts(started(), 4))
     both, given = threading.Barrier(2, timeout=60), dict[bool, Any]()
 
     def gather(value: Any) -> list[Any]:
@@ -192,7 +197,8 @@ def test_processes_are_one_update(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("agents.weak_labels.gather_over_processes", gather)
     with ThreadPoolExecutor(2) as processes:
-        shares = list(processes.map(lambda share: learn_in_parts(2, share), [slice(0, 3, 2), slice(1, 4, 2)]))
+        halves = [slice(0, 3, 2), slice(1, 4, 2)]
+        shares = list(processes.map(learn_in_parts, [started(), started()], [2, 2], halves))
     torch.testing.assert_close(weights(shares[0]), alone)
     torch.testing.assert_close(weights(shares[1]), alone)
 
