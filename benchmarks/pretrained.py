@@ -3,7 +3,8 @@
     python -m benchmarks.pretrained --root ../shared/data/voc_animals
     python -m benchmarks.pretrained --root ../shared/data/voc_animals --device cuda --parallel 6
     python -m benchmarks.pretrained --root ../shared/data/voc_animals --image-size 96 96 --batch-size 8 \
-        --algorithms cross-entropy likelihood regions --seeds 1 --out benchmarks/results/pretrained_few_visits.csv
+        --encoders frozen --algorithms cross-entropy regions --seeds 1 \
+        --out benchmarks/results/pretrained_few_visits.csv
 
 Cross-entropy, the likelihood of pixels and in regions, and RSS train a U-Net on a pretrained EfficientNet-Lite0
 (``--network efficientnet_lite0``), its encoder frozen or fine-tuned, through ``RSS-VOC-ImageReward-v0``, from the split

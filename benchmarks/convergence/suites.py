@@ -148,7 +148,9 @@ CAMVID = Spec("camvid", "image", "", 32, 0, (72, 96), 1000)
 
 
 def headline(seeds: Iterable[int]) -> list[Spec]:
-    """The default method against cross-entropy: real photos at both levels, and procedural images at image level.
+    """The likelihood, in regions and pixel by pixel, against cross-entropy.
+
+    Real photos are learned at both levels, procedural images at image level.
 
     Photos add the plain policy gradient, procedural images another score, the pixel accuracy. Procedural images get
     more steps, because cross-entropy is still rising on them after 1,000.
@@ -172,7 +174,7 @@ def headline(seeds: Iterable[int]) -> list[Spec]:
 
 
 def queries(seeds: Iterable[int]) -> list[Spec]:
-    """Few reward queries: the default method at small K, and the plain policy gradient at K = 8 and 64."""
+    """Few reward queries: the likelihood at small K, both ways, and the plain policy gradient at K = 8 and 64."""
     runs = [("replay", 8), ("entropy", 64), ("replay", 4), ("replay", 16), ("replay", 2), ("entropy", 8)]
     runs += [("regions", samples) for samples in (2, 4, 8)]
     return [replace(CAMVID, method=method, samples=samples, seed=seed) for seed in seeds for method, samples in runs]
