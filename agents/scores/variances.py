@@ -10,6 +10,9 @@ there is of each. It is maximised by the multiplicative steps of Zhou, Hu, Zhou 
 components models, 2019), taken a little at a time, over the images that come by:
 
     w_d ← w_d · (rᵀ K⁻¹ G_d K⁻¹ r / tr K⁻¹ G_d)^½.
+
+Few scores tell little about them, so a prior holds them near where they start, at v: it adds n (w/v + v/w) to twice the
+negative log-likelihood, and n v/w² and n/v to numerator and denominator of that step.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 ERROR, OFFSET = 0.1, 0.1  # at first
+PRIOR = 500.0  # scores of the last updates that the prior of one of them is worth
 MEMORY = 0.9  # weight that earlier sums keep at each update
 RATE = 0.1  # exponent of an update; a whole step is ½
 MOST = 100.0  # of what is expected that counts as seen, and its inverse the least
@@ -33,13 +37,15 @@ class Variances:
 
     def __init__(self) -> None:
         self.values: list[float] = []
+        self._first: list[float] = []
         self._seen: list[float] = []
         self._expected: list[float] = []
 
     def start(self, divisions: int) -> list[float]:
         """The values for a number of divisions; at first every one has the same part."""
         if len(self.values) != divisions + 2:
-            self.values = [1 / divisions] * divisions + [ERROR, OFFSET]
+            self._first = [1 / divisions] * divisions + [ERROR, OFFSET]
+            self.values = list(self._first)
             self._seen = self._expected = [0.0] * len(self.values)
         return self.values
 
@@ -49,9 +55,15 @@ class Variances:
         self._seen = [MEMORY * old + new for old, new in zip(self._seen, seen, strict=True)]
         self._expected = [MEMORY * old + new for old, new in zip(self._expected, expected, strict=True)]
         self.values = [
-            max(LEAST, value * min(max(one / other, 1 / MOST), MOST) ** RATE) if other > 0 else value
-            for value, one, other in zip(self.values, self._seen, self._expected, strict=True)
+            max(LEAST, value * min(max(one / other, 1 / MOST), MOST) ** RATE)
+            for value, one, other in zip(self.values, *self._with_prior(), strict=True)
         ]
+
+    def _with_prior(self) -> tuple[list[float], list[float]]:
+        """What was seen and expected of every part, with what the prior adds."""
+        moved = [value / first for value, first in zip(self.values, self._first, strict=True)]
+        seen = [one + PRIOR / by for one, by in zip(self._seen, moved, strict=True)]
+        return seen, [one + PRIOR * by for one, by in zip(self._expected, moved, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold."""

@@ -48,23 +48,47 @@ def cost(parts: np.ndarray, residuals: np.ndarray, values: np.ndarray) -> float:
     return float(np.linalg.slogdet(covariance)[1].sum() + (residuals * solved).sum())
 
 
-def test_no_whole_step_makes_the_residuals_less_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prior", [0.0, 3.0, 100.0])
+def test_no_whole_step_makes_the_residuals_and_the_prior_less_likely(
+    prior: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(variances, "MEMORY", 0.0)
     monkeypatch.setattr(variances, "RATE", 0.5)
+    monkeypatch.setattr(variances, "PRIOR", prior)
     rng = np.random.default_rng(0)
     parts = draw_parts(rng, 20)
     residuals = draw_residuals(rng, parts, TRUE)
     learned = Variances()
+    first = np.array(learned.start(2))
     costs = []
     for _ in range(30):
         values = np.array(learned.start(2))
-        costs.append(cost(parts, residuals, values))
+        costs.append(cost(parts, residuals, values) + prior * (values / first + first / values).sum())
         learned.observe(statistics_of(parts, residuals, values))
     assert (np.diff(costs) <= 1e-9).all()
-    assert costs[0] - costs[-1] > 10
+    assert costs[0] - costs[-1] > 1
+    scale = 1 + 1e-4 * np.array([1, -1, 1, -1])  # and it ends where no other value near is better
+    for moved in (values * scale, values / scale, values * scale[0], values / scale[0]):
+        assert cost(parts, residuals, moved) + prior * (moved / first + first / moved).sum() >= costs[-1] - 1e-3
 
 
-def test_over_many_images_they_come_to_the_true_ones() -> None:
+def test_few_scores_leave_them_near_the_start_and_many_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variances, "PRIOR", 50.0)
+    rng = np.random.default_rng(5)
+    ends = []
+    for images in (1, 60):
+        learned = Variances()
+        for _ in range(200):
+            values = np.array(learned.start(2))
+            parts = draw_parts(rng, images)
+            learned.observe(statistics_of(parts, draw_residuals(rng, parts, TRUE), values))
+        ends.append(np.abs(np.log(np.array(learned.values)[1:] / TRUE[1:])).mean())
+    start = np.abs(np.log(np.array(Variances().start(2))[1:] / TRUE[1:])).mean()
+    assert ends[1] < 0.25 * start < ends[0] < start
+
+
+def test_over_many_images_they_come_to_the_true_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variances, "PRIOR", 0.0)
     rng = np.random.default_rng(1)
     learned, last = Variances(), []
     for step in range(600):
@@ -87,7 +111,8 @@ def test_the_unit_of_the_residuals_and_of_the_parts_does_not_matter() -> None:
     np.testing.assert_allclose(one.values, other.values)
 
 
-def test_what_is_not_expected_at_all_stays_and_nothing_vanishes() -> None:
+def test_what_is_not_expected_at_all_stays_and_nothing_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variances, "PRIOR", 1e-9)
     learned = Variances()
     learned.start(2)
     for _ in range(400):
@@ -103,7 +128,7 @@ def test_what_is_not_expected_at_all_stays_and_nothing_vanishes() -> None:
 def test_another_number_of_divisions_starts_anew() -> None:
     learned = Variances()
     learned.start(2)
-    learned.observe([[2.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    learned.observe([[2000.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
     assert learned.start(2)[0] > 0.5
     assert learned.start(3) == pytest.approx([1 / 3, 1 / 3, 1 / 3, variances.ERROR, variances.OFFSET])
 
