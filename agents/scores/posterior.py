@@ -108,7 +108,8 @@ def region_posterior(
     for first in range(0, len(order), together):
         images = order[first : first + together]
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
-        seen = label_maps[rows], scores[rows], there & compared[rows], expected[rows], predicted[rows]
+        chosen = label_maps.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # a tenth of the time of [rows]
+        seen = chosen, scores[rows], there & compared[rows], expected[rows], predicted[rows]
         shift, of_images = _tilt(hot[images], *seen, formula, regions[images], variances, noise)
         statistics += of_images
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
@@ -156,12 +157,13 @@ def _tilt(
     of_error, of_offset = variances[-2:]
     statistics = torch.empty(0)
     counted = [
-        region_counts(maps.flatten(0, 1), of, finest, classes)
-        for maps, of in zip(label_maps, regions.finest, strict=True)
+        region_counts(maps.flatten(0, 1), of, parents, regions.counts, classes)
+        for maps, of, parents in zip(label_maps, regions.finest, regions.parents, strict=True)
     ]
-    of_visits = there.repeat_interleave(samples, dim=1)[:, :, None, None]  # (b, M, 1, 1)
-    pixels = regions.in_all(torch.stack(counted).mul_(of_visits))
-    size = regions.in_all(regions.sizes)  # (b, 1, R); pixels: (b, M, C, R)
+    pixels = torch.stack(counted)  # (b, M, C, R)
+    features, weighted = torch.empty_like(pixels), torch.empty_like(pixels)
+    of_visits = there.repeat_interleave(samples, dim=1)[:, :, None]  # (b, M, 1)
+    size = regions.in_all(regions.sizes)  # (b, 1, R)
     size_of_finest = size[..., :finest].clamp(min=1)
     noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
     log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
@@ -180,12 +182,19 @@ def _tilt(
         mean = prediction.mean.view_as(scores).to(scores.dtype)
 
         chances = regions.in_all(of_q) / size.clamp(min=1)  # (b, C, R)
-        features = pixels * prediction.per_right.view(images, -1, classes, 1)
-        features.addcmul_(size[:, None], prediction.per_target.view(images, -1, classes, 1))
-        features -= (features * chances[:, None]).sum(dim=2, keepdim=True)
-        features *= of_visits
-        weighted = features * (chances * weight).sqrt()[:, None]
-        of_divisions = [_gram(part).to(scores.dtype) for part in weighted.split(counts, dim=3)]  # each (b, M, M)
+        per_right, per_target = (
+            (part.view(images, -1, classes) * of_visits)[..., None]
+            for part in (prediction.per_right, prediction.per_target)
+        )
+        torch.mul(pixels, per_right, out=features).addcmul_(size[:, None], per_target)
+        mean_feature = features[:, :, 0] * chances[:, None, 0]  # over the classes, one after the other: nothing large
+        for c in range(1, classes):
+            mean_feature.addcmul_(features[:, :, c], chances[:, None, c])
+        features -= mean_feature[:, :, None]
+        torch.mul(features, (chances * weight).sqrt()[:, None], out=weighted)
+        # What each division adds is needed once, for the statistics; together they are a single product.
+        split = weighted.split(counts, dim=3) if step == 0 else [weighted]
+        of_divisions = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
         matrix = torch.stack(of_divisions).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
         if step == 0:
@@ -212,7 +221,7 @@ def _tilt(
         found = found.masked_fill(failed[:, None, None] > 0, torch.nan)
         if step == 0:
             parts = [*of_divisions, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
-            statistics = _statistics(parts, found, factor, of_visits[..., 0], formula.tells_level)
+            statistics = _statistics(parts, found, factor, of_visits, formula.tells_level)
         moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) * weight
         moved = regions.over_all(moved)
         moved = moved - moved.mean(dim=1, keepdim=True)
@@ -243,14 +252,14 @@ def _statistics(
         there: bool (b, M, 1), False for what is no score.
         tells_level: whether the last of the parts is to be learned.
     """
-    usable = there & weights.isfinite().all(dim=1, keepdim=True)
-    both = usable & usable.transpose(1, 2)
-    factor = factor.where(both.any(dim=(1, 2), keepdim=True), torch.eye(factor.shape[1], device=factor.device).double())
-    inverse, weights = torch.cholesky_inverse(factor).where(both, 0.0), weights.where(usable, 0.0)
-    parts = [part.where(both, 0.0) for part in parts]
-    seen = [(weights * torch.bmm(part, weights)).sum() for part in parts]
-    expected = [(inverse * part).sum() for part in parts]
-    statistics = torch.stack([torch.stack(seen), torch.stack(expected)])
+    usable = weights.isfinite().all(dim=1, keepdim=True)  # (b, 1, 1)
+    factor = factor.where(usable, torch.eye(factor.shape[1], device=factor.device, dtype=factor.dtype))
+    counted = there & usable
+    inverse = torch.cholesky_inverse(factor).where(counted & counted.transpose(1, 2), 0.0).flatten(1)
+    weights = weights.where(counted, 0.0)
+    seen = torch.stack([(weights * torch.bmm(part, weights)).sum(dim=(1, 2)) for part in parts])  # (D + 2, b)
+    expected = torch.stack([torch.linalg.vecdot(inverse, part.flatten(1)) for part in parts])
+    statistics = torch.stack([seen, expected]).where(usable[:, 0, 0], 0.0).sum(dim=2)
     if not tells_level:
         statistics[:, -1] = 0.0
     return statistics
