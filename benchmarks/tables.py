@@ -60,6 +60,7 @@ RECORDS = (
     "region_pooling",
     "region_variances",
     "region_tried",
+    "region_steps",
     "replay_crops",
     "fewer_images",
 )
