@@ -70,7 +70,7 @@ class Likelihood(Algorithm):
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
-    regions: tuple[int, ...] = (16, 8, 4, 2)
+    regions: tuple[int, ...] = (12, 6, 3)
     """regions of similar colour whose pixels share what scores of whole label maps say: their number along the shorter
     side of the image, in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
@@ -241,7 +241,10 @@ class ImageLevel:
         if not self.options.regions:
             return self.noise.side(max(1, shorter // 2))
         known = 1 - self.unsure
-        shortest = max(1, round(shorter / float(np.interp(known, KNOWN, CELLS))))
+        along = float(np.interp(known, KNOWN, CELLS))
+        if self.formula.rounding:  # of label maps that differ in smaller cells all would get the same level
+            along = min(along, CELLS[1])
+        shortest = max(1, round(shorter / along))
         return self.noise.side(max(1, shorter // 2), shortest, rounded=known < KNOWN[1])
 
     def prepare(self, label_maps: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-ERROR, OFFSET = 0.1, 0.1  # at first
+DIVISIONS, ERROR, OFFSET = 0.3, 0.1, 0.1  # at first: of all divisions, of the error and of the offset
 PRIOR = 500.0  # scores of the last updates that the prior of one of them is worth
 MEMORY = 0.9  # weight that earlier sums keep at each update
 RATE = 0.1  # exponent of an update; a whole step is ½
@@ -42,9 +42,9 @@ class Variances:
         self._expected: list[float] = []
 
     def start(self, divisions: int) -> list[float]:
-        """The values for a number of divisions; at first every one has the same part."""
+        """The values for a number of divisions; at first every division has the same."""
         if len(self.values) != divisions + 2:
-            self._first = [1 / divisions] * divisions + [ERROR, OFFSET]
+            self._first = [DIVISIONS / divisions] * divisions + [ERROR, OFFSET]
             self.values = list(self._first)
             self._seen = self._expected = [0.0] * len(self.values)
         return self.values

@@ -17,6 +17,7 @@ from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
 from agents.scores.noise import EVERY
 from agents.scores.packing import unpack
+from agents.scores.formulas import KnownFormula
 from agents.scores.pixels import UNKNOWN, classes_found
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
@@ -468,19 +469,21 @@ def test_a_run_from_before_there_were_regions_goes_on_without() -> None:
     before = {"samples_per_image": 4, "learning_rate": 0.001, "replay": 256}
     assert from_config(Likelihood, before, "config.json").regions == ()
     assert from_config(Likelihood, before | {"regions": [8, 4]}, "config.json").regions == (8, 4)
-    assert Likelihood().regions == (16, 8, 4, 2)
+    assert Likelihood().regions == (12, 6, 3)
 
 
-def test_with_regions_the_cells_become_finer_as_the_policy_learns() -> None:
+@pytest.mark.parametrize(("stars", "finest"), [(0, 2), (5, 4)])
+def test_with_regions_the_cells_become_finer_as_the_policy_learns(stars: int, finest: int) -> None:
     algorithm = make(samples_per_image=3, regions=REGIONS)
     assert isinstance(algorithm.level, ImageLevel)
+    algorithm.level.formula = KnownFormula("mean_iou", stars)
     sides = []
     for certainty in (0.0, 1.5, 4.0):
         logits = torch.zeros(2, 3, 16, 20)
         logits[:, 0] = certainty
         update(algorithm, logits, np.array([[0.4, 0.2, 0.4], [0.1, 0.5, 0.1]]))  # no noise
         sides.append(algorithm.level.side(0.0, 16))
-    assert sides == [8, 4, 2]
+    assert sides == [8, 4, finest]
 
 
 @both

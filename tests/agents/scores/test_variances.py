@@ -117,7 +117,7 @@ def test_what_is_not_expected_at_all_stays_and_nothing_vanishes(monkeypatch: pyt
     learned.start(2)
     for _ in range(400):
         learned.observe([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
-    assert learned.values == pytest.approx([variances.LEAST, 0.5, variances.ERROR, variances.OFFSET])
+    assert learned.values == pytest.approx([variances.LEAST, variances.DIVISIONS / 2, variances.ERROR, variances.OFFSET])
     before = list(learned.values)
     learned.observe([[1e9, -1e9, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])  # of rounding
     change = np.array(learned.values) / before
@@ -129,8 +129,8 @@ def test_another_number_of_divisions_starts_anew() -> None:
     learned = Variances()
     learned.start(2)
     learned.observe([[2000.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert learned.start(2)[0] > 0.5
-    assert learned.start(3) == pytest.approx([1 / 3, 1 / 3, 1 / 3, variances.ERROR, variances.OFFSET])
+    assert learned.start(2)[0] > variances.DIVISIONS / 2
+    assert learned.start(3) == pytest.approx([*[variances.DIVISIONS / 3] * 3, variances.ERROR, variances.OFFSET])
 
 
 def test_a_checkpoint_continues_it() -> None:
