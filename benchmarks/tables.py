@@ -61,6 +61,7 @@ RECORDS = (
     "region_variances",
     "region_tried",
     "region_steps",
+    "region_imperfect",
     "replay_crops",
     "fewer_images",
 )

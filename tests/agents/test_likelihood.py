@@ -15,9 +15,9 @@ import torch
 import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
+from agents.scores.formulas import KnownFormula
 from agents.scores.noise import EVERY
 from agents.scores.packing import unpack
-from agents.scores.formulas import KnownFormula
 from agents.scores.pixels import UNKNOWN, classes_found
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
