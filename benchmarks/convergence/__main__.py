@@ -24,7 +24,7 @@ from tqdm import tqdm
 from agents.training.arguments import JsonObject, check_numbers, check_object
 from agents.training.command import run_command
 from benchmarks.convergence import plots, results
-from benchmarks.convergence.suites import SUITES, Spec, ablation
+from benchmarks.convergence.suites import METHODS, SUITES, Spec, ablation
 from benchmarks.executors import Engine, make_executor
 from benchmarks.processes import Processes
 from benchmarks.results_file import RESULTS, add_rows, check_writable, device_name, locked, provenance, read_rows
@@ -44,6 +44,10 @@ class ConvergenceArguments:
     """folder of CamVid, with images/, masks/, splits/ and classes.json"""
     datasets: tuple[str, ...] = ("shapes", "camvid")
     """data sets to run on"""
+    methods: tuple[str, ...] = ()
+    """methods to run, keys of METHODS in benchmarks/convergence/suites.py; default: all of the suite"""
+    samples_per_image: tuple[int, ...] = ()
+    """label maps an image (K) to run; default: all of the suite"""
     seeds: tuple[int, ...] = (1, 2, 3)
     """seeds to run"""
     quick: bool = False
@@ -64,7 +68,7 @@ def runs_of(args: ConvergenceArguments) -> list[Spec]:
     """The runs of the suite.
 
     Raises:
-        OptionError: ``--quick`` with a suite other than the ablation, or no run is left.
+        OptionError: ``--quick`` with a suite other than the ablation, an unknown method, or no run is left.
     """
     if args.quick:
         if args.suite != "ablation":
@@ -72,9 +76,20 @@ def runs_of(args: ConvergenceArguments) -> list[Spec]:
         specs = ablation(args.seeds[:1], quick=True)
     else:
         specs = SUITES[args.suite](args.seeds)
-    chosen = [spec for spec in specs if spec.dataset in args.datasets]
+    for method in args.methods:
+        if method not in METHODS:
+            raise OptionError(f"Unknown method {method!r}; valid: {', '.join(METHODS)}.")
+    chosen = [
+        spec
+        for spec in specs
+        if spec.dataset in args.datasets
+        and spec.method in (args.methods or METHODS)
+        and spec.samples in (args.samples_per_image or (spec.samples,))
+    ]
     if not chosen:
-        raise OptionError(f"--suite {args.suite} has no runs on {', '.join(args.datasets)}.")
+        of = f" of {', '.join(args.methods)}" if args.methods else ""
+        samples = f" with K = {', '.join(map(str, args.samples_per_image))}" if args.samples_per_image else ""
+        raise OptionError(f"--suite {args.suite} has no runs{of}{samples} on {', '.join(args.datasets)}.")
     return chosen
 
 

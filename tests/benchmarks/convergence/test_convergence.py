@@ -119,3 +119,18 @@ def test_quick_is_for_the_ablation_and_an_empty_choice_is_an_error() -> None:
         convergence.runs_of(convergence.ConvergenceArguments(suite="queries", quick=True))
     with pytest.raises(OptionError, match="no runs on voc"):
         convergence.runs_of(convergence.ConvergenceArguments(suite="queries", datasets=("voc",)))
+    nothing = convergence.ConvergenceArguments(suite="queries", methods=("regions",), samples_per_image=(3, 5))
+    with pytest.raises(OptionError, match="no runs of regions with K = 3, 5 on shapes, camvid"):
+        convergence.runs_of(nothing)
+    with pytest.raises(OptionError, match="Unknown method 'region'; valid: cross_entropy"):
+        convergence.runs_of(convergence.ConvergenceArguments(suite="queries", methods=("region",)))
+
+
+def test_methods_and_samples_choose_runs_of_a_suite() -> None:
+    args = convergence.ConvergenceArguments(suite="queries", methods=("regions", "replay"), samples_per_image=(2, 16))
+    chosen = [(spec.method, spec.samples, spec.seed) for spec in convergence.runs_of(args)]
+    assert sorted(chosen) == [
+        (method, samples, seed)
+        for method, samples in (("regions", 2), ("replay", 2), ("replay", 16))
+        for seed in (1, 2, 3)
+    ]
