@@ -62,6 +62,8 @@ RECORDS = (
     "region_tried",
     "region_steps",
     "region_imperfect",
+    "region_shifts",
+    "region_shifts_tried",
     "replay_crops",
     "fewer_images",
 )
