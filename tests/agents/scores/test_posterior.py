@@ -267,6 +267,34 @@ def test_it_is_that_of_plain_loops(
         assert_close(found[b], expected, 1e-4)
 
 
+# The whole image
+
+
+def test_two_scores_tell_by_the_whole_image_which_of_two_classes_is_in_it() -> None:
+    # The policy knows where the animals are and not which: half of the image is of class 1 or 2.
+    finest = (torch.arange(8)[:, None] // 2 * 4 + torch.arange(8) // 2)[None]
+    regions = Regions(finest, torch.zeros(1, 1, 16, dtype=torch.long), (16, 1))
+    animals = (torch.arange(8) < 4).expand(8, 8)
+    belief = torch.where(
+        animals, torch.tensor([0.1, 0.45, 0.45])[:, None, None], torch.tensor([0.9, 0.05, 0.05])[:, None, None]
+    )
+    target = animals.to(torch.uint8).numpy()
+    label_maps = torch.stack([animals * 1, animals * 2]).to(torch.uint8)
+    scores = torch.from_numpy(score_images("mean_iou", label_maps[None].numpy(), target[None], 3))
+
+    def classes(whole: float) -> torch.Tensor:
+        variances = torch.tensor([0.5, whole, 0.01, 0.01], dtype=torch.float64)
+        image = torch.zeros(1, dtype=torch.long)
+        found = region_posterior(belief[None], label_maps[None], scores, image, 1, MEAN_IOU, regions, variances)
+        return torch.stack([found.probabilities[0, :, part].mean(dim=1) for part in (animals, ~animals)])
+
+    (_, right, wrong), (background, *_) = classes(2.0)
+    assert right > 0.8
+    assert wrong < 0.1
+    assert background > 0.8
+    assert classes(1e-6)[0, 1] < right - 0.05
+
+
 # What does not matter
 
 
