@@ -70,7 +70,7 @@ class Likelihood(Algorithm):
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
-    regions: tuple[int, ...] = (12, 6, 3, 1)
+    regions: tuple[int, ...] = (12, 6, 3)
     """regions of similar colour whose pixels share what scores of whole label maps say: their number along the shorter
     side of the image, in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()

@@ -1,24 +1,21 @@
 """What image-level scores say about the regions of an image: a belief that expects them.
 
 ``scores.evidence`` takes the pixels of the belief as independent. Pixels of one figure are not: if one of them is of
-another class than was thought, so are those around it. Here the log-probabilities of the pixels of a region are wrong
-together, in nested divisions of the image from small regions to the whole (``scores.regions``), and all scores of the
-image that are remembered are solved for together. The policy then learns the result by cross-entropy. This is our own;
-maths: docs/regions.md.
+another class than was thought, so are those around it. Here the pixels of a region share their errors, in nested
+divisions of the image at once (``scores.regions``), and all scores of the image that are remembered are solved for
+together. The policy then learns the result by cross-entropy. This is our own; maths: docs/regions.md.
 
-Every region S of every division d shifts the log-probability of each class c by b_S(c), of which is known that it is
-Gaussian with mean 0 and variance w_d,
+With F_k(S, c), what region S adds to the expectation μ_k of score k if it is of class c, less its mean over the
+classes, the belief is tilted,
 
-    log q_i(c) = log p_i(c) + Σ_d b_{S_d(i)}(c) + constant,
+    log q_i(c) = log p_i(c) + Σ_k α_k Σ_d w_d F_k(S_d(i), c) + constant,
 
-where S_d(i) is the region of pixel i. A shift changes the expectation μ_k of score k by J_k(S, c). So scores have the
-covariance
+where S_d(i) is the region of pixel i in division d, such that q expects the scores R: α solves
 
-    K = Σ_d w_d J_d J_dᵀ + E,       E = the variances of noise, of the model's error and of a visit's offset,
+    R − μ(q) = E α,        E = the variances of noise, of the model's error and of a visit's offset,
 
-and the residuals R − μ(q) move the shifts by w_d J_dᵀ α with α = K⁻¹ (R − μ(q)). Two such steps are made, the second
-from the belief that the first one found. How much divisions, the model's error and the offset have of K, all that is
-not measured, is learned (``scores.variances``).
+by Newton's method, whose matrix Σ_d w_d Cov_q(F) + E is the covariance of the scores. How much divisions, the model's
+error and the offset have of it, all that is not measured, is learned (``scores.variances``).
 """
 
 from __future__ import annotations
@@ -32,13 +29,13 @@ from .evidence import Reading, differ, read_scores
 from .formulas import Formula
 from .regions import Regions
 
-STEPS = 2
-HEAT = 1.25  # temperature of the belief that is moved: where it is sure it is wrong more often than it says
+STEPS = 2  # of Newton's method
+HEAT = 1.5  # temperature of the belief that is tilted: regions err together more than their pixels' probabilities say
 POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
 SUREST = 8.0  # nats that the scores may move the log of a probability by
-LONGEST = 3.0  # nats that a step may move it by
+LONGEST = 3.0  # nats that a step of Newton's method may move it by
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 LEAST = 1e-6  # probability
 ROUNDING = 1e-5
@@ -75,7 +72,7 @@ def region_posterior(
     spread: float = 1.0,
     noise: float = 0.0,
 ) -> Posterior:
-    """Moves a belief by the scores of label maps.
+    """Tilts a belief by the scores of label maps.
 
     Args:
         probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
@@ -113,7 +110,7 @@ def region_posterior(
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
         chosen = label_maps.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # a tenth of the time of [rows]
         seen = chosen, scores[rows], there & compared[rows], expected[rows], predicted[rows]
-        shift, of_images = _shift(hot[images], *seen, formula, regions[images], variances, noise)
+        shift, of_images = _tilt(hot[images], *seen, formula, regions[images], variances, noise)
         statistics += of_images
         out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
@@ -128,7 +125,7 @@ def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, torch.arange(rows.shape[1], device=rows.device) < length[:, None]
 
 
-def _shift(
+def _tilt(
     p: torch.Tensor,
     label_maps: torch.Tensor,
     scores: torch.Tensor,
@@ -155,19 +152,19 @@ def _shift(
         noise: variance of the scores' noise.
     """
     images, visits, samples = scores.shape
-    classes, counts = p.shape[1], list(regions.counts)
-    of_divisions = variances[:-2].to(p.dtype)
-    weight = torch.repeat_interleave(of_divisions, torch.tensor(counts, device=p.device))  # (R,)
+    classes, finest, counts = p.shape[1], regions.counts[0], list(regions.counts)
+    weight = torch.repeat_interleave(variances[:-2], torch.tensor(counts, device=p.device)).to(p.dtype)  # (R,)
     of_error, of_offset = variances[-2:]
     statistics = torch.empty(0)
     counted = [
-        region_counts(maps.flatten(0, 1), of, counts[0], classes)
-        for maps, of in zip(label_maps, regions.finest, strict=True)
+        region_counts(maps.flatten(0, 1), of, parents, regions.counts, classes)
+        for maps, of, parents in zip(label_maps, regions.finest, regions.parents, strict=True)
     ]
-    pixels = torch.stack(counted)  # (b, M, C, S)
-    changes = torch.empty_like(pixels)
+    pixels = torch.stack(counted)  # (b, M, C, R)
+    features, weighted = torch.empty_like(pixels), torch.empty_like(pixels)
     of_visits = there.repeat_interleave(samples, dim=1)[:, :, None]  # (b, M, 1)
-    size = regions.sizes  # (b, 1, S)
+    size = regions.in_all(regions.sizes)  # (b, 1, R)
+    size_of_finest = size[..., :finest].clamp(min=1)
     noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
     log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
     of_q, shift = of_p, torch.zeros_like(of_p)
@@ -177,31 +174,28 @@ def _shift(
     same_visit = (same_visit[:, None] == same_visit).to(scores.dtype)  # (M, M)
     for step in range(STEPS):
         right = expected.flatten(0, 2)
-        if step > 0:  # what the shifts changed is taken as even within the finest regions
-            change = (of_q - of_p) / size.clamp(min=1)
-            right = right + (pixels * change[:, None]).sum(dim=3).flatten(0, 1)
+        if step > 0:  # what the tilt changed is taken as even within the finest regions
+            change = (of_q - of_p) / size_of_finest
+            right = right + (pixels[..., :finest] * change[:, None]).sum(dim=3).flatten(0, 1)
         target = of_q.sum(dim=2).repeat_interleave(visits * samples, dim=0)
         prediction = formula.predict(right, predicted.flatten(0, 2), target)
         mean = prediction.mean.view_as(scores).to(scores.dtype)
 
-        chances = of_q / size.clamp(min=1)  # (b, C, S)
+        chances = regions.in_all(of_q) / size.clamp(min=1)  # (b, C, R)
         per_right, per_target = (
             (part.view(images, -1, classes) * of_visits)[..., None]
             for part in (prediction.per_right, prediction.per_target)
         )
-        torch.mul(pixels, per_right, out=changes).addcmul_(size[:, None], per_target)
-        mean_change = changes[:, :, 0] * chances[:, None, 0]  # over the classes, one after the other: nothing large
+        torch.mul(pixels, per_right, out=features).addcmul_(size[:, None], per_target)
+        mean_feature = features[:, :, 0] * chances[:, None, 0]  # over the classes, one after the other: nothing large
         for c in range(1, classes):
-            mean_change.addcmul_(changes[:, :, c], chances[:, None, c])
-        changes.sub_(mean_change[:, :, None]).mul_(chances[:, None])  # of the scores, by the shifts of finest regions
-        jacobian = regions.in_all(changes)  # (b, M, C, R)
+            mean_feature.addcmul_(features[:, :, c], chances[:, None, c])
+        features -= mean_feature[:, :, None]
+        torch.mul(features, (chances * weight).sqrt()[:, None], out=weighted)
         # What each division adds is needed once, for the statistics; together they are a single product.
-        if step == 0:
-            parts = [_gram(part).to(scores.dtype) for part in jacobian.split(counts, dim=3)]
-            parts = [part * of for part, of in zip(parts, variances[:-2], strict=True)]  # each (b, M, M)
-            matrix = torch.stack(parts).sum(dim=0)
-        else:
-            matrix = _gram(jacobian * weight.sqrt()).to(scores.dtype)
+        split = weighted.split(counts, dim=3) if step == 0 else [weighted]
+        of_divisions = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
+        matrix = torch.stack(of_divisions).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
         if step == 0:
             # A rounded score tells an interval: as a Gaussian factor, wide where the belief was as sure.
@@ -226,11 +220,12 @@ def _shift(
         found = torch.cholesky_solve(right_side[..., None], factor)
         found = found.masked_fill(failed[:, None, None] > 0, torch.nan)
         if step == 0:
-            parts += [torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
+            parts = [*of_divisions, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
             statistics = _statistics(parts, found, factor, of_visits, formula.tells_level)
-        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), jacobian.flatten(2)).unflatten(2, (classes, -1))[:, 0]
-        moved = regions.over_all(moved * weight)
-        # Of a belief that is nearly sure the derivatives are small, so that the whole step goes far beyond the scores.
+        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) * weight
+        moved = regions.over_all(moved)
+        moved = moved - moved.mean(dim=1, keepdim=True)
+        # Of a belief that is nearly sure the covariance is small, so that the whole step goes far beyond the scores.
         part = (LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
         alpha = alpha + part * found[..., 0]
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)

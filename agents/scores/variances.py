@@ -4,10 +4,10 @@ What a belief does not predict of scores has the covariance (``scores.posterior`
 
     K = Σ_d w_d G_d + e V + o O + what is measured,
 
-where G_d is the covariance that shifts of the log-probabilities of the regions of division d cause, if they vary by
-1 nat, V is diagonal and O the same for all scores of a visit. The likelihood of the residuals r under N(0, K) says how
-much there is of each. It is maximised by the multiplicative steps of Zhou, Hu, Zhou and Lange (MM algorithms for
-variance components models, 2019), taken a little at a time, over the images that come by:
+where G_d is the covariance that the pixels of a belief would cause if those of a region of division d erred together, V
+is diagonal and O the same for all scores of a visit. The likelihood of the residuals r under N(0, K) says how much
+there is of each. It is maximised by the multiplicative steps of Zhou, Hu, Zhou and Lange (MM algorithms for variance
+components models, 2019), taken a little at a time, over the images that come by:
 
     w_d ← w_d · (rᵀ K⁻¹ G_d K⁻¹ r / tr K⁻¹ G_d)^½.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-DIVISION, ERROR, OFFSET = 2.0, 0.03, 0.03  # at first: of each division in nats², and the shares of error and offset
+DIVISIONS, ERROR, OFFSET = 0.3, 0.1, 0.1  # at first: of all divisions, of the error and of the offset
 PRIOR = 500.0  # scores of the last updates that the prior of one of them is worth
 MEMORY = 0.9  # weight that earlier sums keep at each update
 RATE = 0.1  # exponent of an update; a whole step is ½
@@ -44,7 +44,7 @@ class Variances:
     def start(self, divisions: int) -> list[float]:
         """The values for a number of divisions; at first every division has the same."""
         if len(self.values) != divisions + 2:
-            self._first = [DIVISION] * divisions + [ERROR, OFFSET]
+            self._first = [DIVISIONS / divisions] * divisions + [ERROR, OFFSET]
             self.values = list(self._first)
             self._seen = self._expected = [0.0] * len(self.values)
         return self.values

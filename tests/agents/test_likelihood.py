@@ -469,7 +469,7 @@ def test_a_run_from_before_there_were_regions_goes_on_without() -> None:
     before = {"samples_per_image": 4, "learning_rate": 0.001, "replay": 256}
     assert from_config(Likelihood, before, "config.json").regions == ()
     assert from_config(Likelihood, before | {"regions": [8, 4]}, "config.json").regions == (8, 4)
-    assert Likelihood().regions == (12, 6, 3, 1)
+    assert Likelihood().regions == (12, 6, 3)
 
 
 @pytest.mark.parametrize(("stars", "finest"), [(0, 2), (5, 4)])

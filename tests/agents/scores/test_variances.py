@@ -117,8 +117,8 @@ def test_what_is_not_expected_at_all_stays_and_nothing_vanishes(monkeypatch: pyt
     learned.start(2)
     for _ in range(400):
         learned.observe([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
-    first = [variances.DIVISION, variances.ERROR, variances.OFFSET]
-    assert learned.values == pytest.approx([variances.LEAST, *first])
+    first = variances.DIVISIONS / 2
+    assert learned.values == pytest.approx([variances.LEAST, first, variances.ERROR, variances.OFFSET])
     before = list(learned.values)
     learned.observe([[1e9, -1e9, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])  # of rounding
     change = np.array(learned.values) / before
@@ -130,8 +130,8 @@ def test_another_number_of_divisions_starts_anew() -> None:
     learned = Variances()
     learned.start(2)
     learned.observe([[2000.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert learned.start(2)[0] > variances.DIVISION
-    assert learned.start(3) == pytest.approx([*[variances.DIVISION] * 3, variances.ERROR, variances.OFFSET])
+    assert learned.start(2)[0] > variances.DIVISIONS / 2
+    assert learned.start(3) == pytest.approx([*[variances.DIVISIONS / 3] * 3, variances.ERROR, variances.OFFSET])
 
 
 def test_a_checkpoint_continues_it() -> None:
