@@ -37,6 +37,7 @@ from benchmarks.convergence.results import final_table, headline_table, regions_
 from benchmarks.convergence.suites import LEVELS, SUITES
 from benchmarks.leaderboard.report import best_table, ranking_table
 from benchmarks.results_file import RESULTS, Table
+from benchmarks.tasks import FEW_VISITS
 from rss_env.errors import OptionError
 
 ROOT = RESULTS.parent.parent
@@ -101,6 +102,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "capabilities": capabilities_table("summary"),
     "capabilities_likelihood": capabilities_table("likelihood"),
     "leaderboard_shapes": ranking_table("shapes-32"),
+    "leaderboard_shapes_few_visits": ranking_table("shapes-32", FEW_VISITS),
     "executors": executor_scaling.scaling_table,
     "leaderboard_camvid": ranking_table("camvid"),
     "leaderboard_best": best_table,
