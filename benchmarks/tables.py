@@ -105,6 +105,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "leaderboard_shapes_few_visits": ranking_table("shapes-32", FEW_VISITS),
     "executors": executor_scaling.scaling_table,
     "leaderboard_camvid": ranking_table("camvid"),
+    "leaderboard_camvid_few_visits": ranking_table("camvid", FEW_VISITS),
     "leaderboard_best": best_table,
 }
 
