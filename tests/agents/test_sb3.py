@@ -94,9 +94,7 @@ def test_an_image_that_is_shown_several_times_is_seen_once_and_nothing_else_chan
     assert torch.equal(outputs[0][0], outputs[1][0])  # the draws, bit by bit
     assert (outputs[0][0][0] != outputs[0][0][2]).any()  # copies of an image have draws of their own
     for one, other in zip(*outputs, strict=True):
-        largest = float(
-            other.detach().abs().max()
-        )  # gradients are sums of such parts, in an order that the processor chooses
+        largest = float(other.detach().abs().max())  # gradients sum such parts in an order that the processor chooses
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1.0, largest))
 
 
