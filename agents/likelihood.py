@@ -39,7 +39,7 @@ from .scores.formulas import Formula, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
-from .scores.posterior import Posterior, region_posterior
+from .scores.posterior import ONE_CLASS, SHIFTS, Posterior, region_posterior
 from .scores.regions import Regions, make_regions
 from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
@@ -62,17 +62,21 @@ REMEMBERED = 250e6  # bytes of the regions that are kept
 class Likelihood(Algorithm):
     """Train a policy from scores of its label maps by the likelihood of the scores."""
 
-    EARLIER: ClassVar[dict[str, Any]] = {"regions": ()}
+    EARLIER: ClassVar[dict[str, Any]] = {"regions": (), "decay_from": 0.0}
 
     learning_rate: float = 1e-3
     """peak of the one-cycle schedule; at image level, with regions, it is twice as high"""
+    decay_from: float = 0.6
+    """share of the steps, below 1, for which the learning rate stays at its peak once it is there: what the scores said
+    adds up, so the last steps know most"""
     samples_per_image: int = 32
     """label maps drawn and scored for each image (K), at least 2"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
-    regions: tuple[int, ...] = (12, 6, 3)
+    regions: tuple[int, ...] = (12, 6, 3, 1)
     """regions of similar colour whose pixels share what scores of whole label maps say: their number along the shorter
-    side of the image, in nested divisions from the finest to the coarsest; none: every pixel is judged by itself"""
+    side of the image, in nested divisions from the finest to the coarsest, 1 being the whole image, which is left out
+    where scores are noisy or rounded; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from how sure the policy is and from the measured score noise, otherwise 1"""
@@ -272,9 +276,11 @@ class ImageLevel:
         spread = self.noise.residual**0.5
         evidence: Evidence | Posterior
         if self.options.regions:
-            regions = self._regions(feedback)
-            variances = torch.tensor(self.variances.start(len(regions.counts)), dtype=torch.float64)
-            evidence = region_posterior(*seen, regions, variances.to(logits.device), spread, self.noise.noise)
+            regions, errors = self._regions(feedback), SHIFTS
+            if self.noise.matters:
+                regions, errors = regions.parts(), ONE_CLASS
+            variances = torch.tensor(self.variances.start(errors.variances(len(regions.counts))), dtype=torch.float64)
+            evidence = region_posterior(*seen, regions, variances.to(logits.device), errors, spread, self.noise.noise)
         else:
             evidence = score_evidence(*seen, spread)
         self._remember(feedback)

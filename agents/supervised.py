@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
@@ -47,8 +47,12 @@ class Labels:
 class Supervised(Algorithm):
     """Train a policy from pixel labels, by default with cross-entropy."""
 
+    EARLIER: ClassVar[dict[str, Any]] = {"decay_from": 0.0}
+
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
+    decay_from: float = 0.6
+    """share of the steps, below 1, for which the learning rate stays at its peak once it is there"""
     loss_name: Annotated[Literal["cross_entropy", "lovasz", "soft_iou"], tyro.conf.arg(name="loss")] = "cross_entropy"
     """lovasz and soft_iou: 1 - IoU of each class, made smooth, over the images of a micro-batch"""
     cross_entropy_share: float = 0.0

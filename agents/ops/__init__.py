@@ -141,20 +141,17 @@ def nearest_centres(
     return backend(points).nearest_centres(points, cell, centres, used)
 
 
-def region_counts(
-    label_maps: torch.Tensor, regions: torch.Tensor, parents: torch.Tensor, counts: Sequence[int], num_classes: int
-) -> torch.Tensor:
-    """Pixels of each class in the regions of an image, in nested divisions.
+def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, number: int, num_classes: int) -> torch.Tensor:
+    """Pixels of each class in the regions of an image.
 
     Args:
         label_maps: uint8 (M, H, W), values 0..C-1, all of one image.
-        regions: int64 (H, W), the region of the finest division, 0..S-1, of each pixel.
-        parents: int64 (D - 1, S), for each coarser division the region of it that each finest region lies in.
-        counts: number of regions of each of the D divisions, the finest first, R in all.
+        regions: int64 (H, W), the region, 0..S-1, of each pixel.
+        number: S.
         num_classes: C.
 
     Returns:
-        float32 (M, C, R), the finest division first.
+        float32 (M, C, S).
     """
     like = torch.empty(0, device=label_maps.device)
-    return backend(like).region_counts(label_maps, regions, parents, counts, num_classes)
+    return backend(like).region_counts(label_maps, regions, number, num_classes)

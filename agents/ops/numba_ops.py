@@ -130,15 +130,12 @@ def nearest_centres(
     return torch.from_numpy(label)
 
 
-def region_counts(
-    label_maps: torch.Tensor, regions: torch.Tensor, parents: torch.Tensor, counts: Sequence[int], num_classes: int
-) -> torch.Tensor:
+def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, number: int, num_classes: int) -> torch.Tensor:
     """See ``torch_ops.region_counts``."""
     maps = label_maps.contiguous().numpy().reshape(len(label_maps), -1)
-    of, coarser = regions.contiguous().numpy().reshape(-1), parents.contiguous().numpy()
-    starts = np.cumsum(counts)[:-1]
-    out = np.zeros((len(maps), num_classes, sum(counts)), np.float32)
-    _share(len(maps), maps.size, lambda a, b: _region_counts(maps[a:b], of, coarser, starts, out[a:b]))
+    of = regions.contiguous().numpy().reshape(-1)
+    out = np.zeros((len(maps), num_classes, number), np.float32)
+    _share(len(maps), maps.size, lambda a, b: _region_counts(maps[a:b], of, out[a:b]))
     return torch.from_numpy(out)
 
 
@@ -329,12 +326,8 @@ def _nearest_centres(points, cell, centres, used, begin, stop, label):  # type: 
 
 
 @compiled
-def _region_counts(maps, regions, parents, starts, out):  # type: ignore[no-untyped-def]
+def _region_counts(maps, regions, out):  # type: ignore[no-untyped-def]
     for m in range(maps.shape[0]):
         label_map, counts = maps[m], out[m]
         for i in range(len(label_map)):
             counts[label_map[i], regions[i]] += np.float32(1)
-        for of_class in counts:
-            for d in range(parents.shape[0]):
-                for region in range(parents.shape[1]):
-                    of_class[starts[d] + parents[d, region]] += of_class[region]

@@ -196,15 +196,8 @@ def nearest_centres(
     return label
 
 
-def region_counts(
-    label_maps: torch.Tensor, regions: torch.Tensor, parents: torch.Tensor, counts: Sequence[int], num_classes: int
-) -> torch.Tensor:
+def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, number: int, num_classes: int) -> torch.Tensor:
     """See ``ops.region_counts``."""
-    place = label_maps.flatten(1).long() * counts[0] + regions.flatten()  # (M, N)
-    finest = torch.zeros(len(label_maps), num_classes * counts[0], device=label_maps.device)
-    finest.scatter_add_(1, place, torch.ones_like(place, dtype=finest.dtype))
-    divisions = [finest.unflatten(1, (num_classes, -1))]
-    for of_finest, count in zip(parents, counts[1:], strict=True):
-        coarser = torch.zeros(len(label_maps), num_classes, count, device=label_maps.device)
-        divisions.append(coarser.index_add_(2, of_finest, divisions[0]))
-    return torch.cat(divisions, dim=2)
+    place = label_maps.flatten(1).long() * number + regions.flatten()  # (M, N)
+    out = torch.zeros(len(label_maps), num_classes * number, device=label_maps.device)
+    return out.scatter_add_(1, place, torch.ones_like(place, dtype=out.dtype)).unflatten(1, (num_classes, number))

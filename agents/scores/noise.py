@@ -21,6 +21,7 @@ import torch
 
 EVERY = 8  # updates from one measurement of the noise to the next, while there is noise
 MEMORY = 100  # measurements of the noise that its mean goes back
+SMALL = 0.1  # of the variance of the residuals: less noise than that is none
 FORGET = 0.98  # weight that an earlier observation of the scores keeps at each update
 
 
@@ -48,6 +49,11 @@ class ScoreNoise:
     def known(self) -> bool:
         """Whether there is noise, or rounding, as far as is known."""
         return self.noise + self.rounding > 0
+
+    @property
+    def matters(self) -> bool:
+        """Whether noise and rounding are more than a small part of what the belief does not predict."""
+        return self.noise + self.rounding > SMALL * self.residual
 
     @property
     def due(self) -> bool:

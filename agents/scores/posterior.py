@@ -1,25 +1,30 @@
 """What image-level scores say about the regions of an image: a belief that expects them.
 
 ``scores.evidence`` takes the pixels of the belief as independent. Pixels of one figure are not: if one of them is of
-another class than was thought, so are those around it. Here the pixels of a region share their errors, in nested
-divisions of the image at once (``scores.regions``), and all scores of the image that are remembered are solved for
-together. The policy then learns the result by cross-entropy. This is our own; maths: docs/regions.md.
+another class than was thought, so are those around it. Here the pixels of a region are wrong together, in nested
+divisions of the image (``scores.regions``), and all scores of the image that are remembered are solved for together.
+The policy then learns the result by cross-entropy. This is our own; maths: docs/regions.md.
 
-With F_k(S, c), what region S adds to the expectation μ_k of score k if it is of class c, less its mean over the
-classes, the belief is tilted,
+With S_d(i) the region of pixel i in division d, the belief becomes
 
-    log q_i(c) = log p_i(c) + Σ_k α_k Σ_d w_d F_k(S_d(i), c) + constant,
+    log q_i(c) = log p_i(c) + Σ_d b_{S_d(i)}(c) + constant.
 
-where S_d(i) is the region of pixel i in division d, such that q expects the scores R: α solves
+What the shifts b are, ``Errors`` says. Either they are Gaussian, with mean 0 and variance w_d, so that a score k, which
+they change by J_k(S, c), moves them by w_d J_k(S, c) α_k. Or every region is of a single class, as likely as the mean
+of its pixels says: with F_k(S, c), what S adds to the expectation of score k if it is of class c, less its mean over
+the classes, they move by w_d F_k(S, c) α_k. In both cases α = K⁻¹ (R − μ(q)), where R are the scores, μ(q) what is
+expected of them, and
 
-    R − μ(q) = E α,        E = the variances of noise, of the model's error and of a visit's offset,
+    K = Σ_d w_d U_d U_dᵀ + E,       U = J or U_k(S, c) = q_S(c)^½ F_k(S, c),
 
-by Newton's method, whose matrix Σ_d w_d Cov_q(F) + E is the covariance of the scores. How much divisions, the model's
-error and the offset have of it, all that is not measured, is learned (``scores.variances``).
+is the covariance of the scores; E are the variances of noise, of the model's error and of a visit's offset. Two such
+steps are made, the second from the belief that the first one found. How much divisions, the model's error and the
+offset have of K, all that is not measured, is learned (``scores.variances``).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,17 +34,45 @@ from .evidence import Reading, differ, read_scores
 from .formulas import Formula
 from .regions import Regions
 
-STEPS = 2  # of Newton's method
-HEAT = 1.5  # temperature of the belief that is tilted: regions err together more than their pixels' probabilities say
+STEPS = 2
 POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
 SUREST = 8.0  # nats that the scores may move the log of a probability by
-LONGEST = 3.0  # nats that a step of Newton's method may move it by
+LONGEST = 3.0  # nats that a step may move it by
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 LEAST = 1e-6  # probability
 ROUNDING = 1e-5
 TINY = 1e-16
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How a belief is taken to be wrong.
+
+    Attributes:
+        of_one_class: whether the pixels of a region are of one class, as likely as their mean says; else the region
+            shifts the log-probability of each class by a Gaussian amount.
+        heat: temperature of the belief that is moved: where it is sure it is wrong more often than it says.
+        division: w of each division at first, in nats² if it is that of shifts; ``shared``: of all together.
+        shared: see ``division``.
+        doubt: variances of the model's error and of a visit's offset at first, as shares of that of the residuals.
+    """
+
+    of_one_class: bool
+    heat: float
+    division: float
+    shared: bool
+    doubt: float
+
+    def variances(self, divisions: int) -> list[float]:
+        """Where ``Variances`` starts: w of every division, the error's and the offset's variance."""
+        each = self.division / divisions if self.shared else self.division
+        return [each] * divisions + [self.doubt] * 2
+
+
+SHIFTS = Errors(of_one_class=False, heat=1.25, division=2.0, shared=False, doubt=0.03)
+ONE_CLASS = Errors(of_one_class=True, heat=1.5, division=0.3, shared=True, doubt=0.1)
 
 
 class Posterior(NamedTuple):
@@ -69,10 +102,11 @@ def region_posterior(
     formula: Formula,
     regions: Regions,
     variances: torch.Tensor,
+    errors: Errors = SHIFTS,
     spread: float = 1.0,
     noise: float = 0.0,
 ) -> Posterior:
-    """Tilts a belief by the scores of label maps.
+    """Moves a belief by the scores of label maps.
 
     Args:
         probabilities: float32 (B, C, H, W), the belief; no gradient flows into it.
@@ -83,6 +117,7 @@ def region_posterior(
         formula: predicts the scores; it does not learn here.
         regions: of the images, in D divisions.
         variances: float64 (D + 2,), those of ``Variances``.
+        errors: how the belief is taken to be wrong.
         spread: standard deviation of residuals before rounding, for the reading.
         noise: variance of the noise of the scores, without rounding.
     """
@@ -91,7 +126,7 @@ def region_posterior(
     reading = read_scores(probabilities, *new, fresh, formula, spread)
     log_p = probabilities.clamp(min=LEAST).log()
     log_p = torch.lerp(log_p, regions.means(log_p), POOLED)
-    hot = (log_p / HEAT).softmax(dim=1)
+    hot = (log_p / errors.heat).softmax(dim=1)
     samples, classes = scores.shape[1], probabilities.shape[1]
     counts = soft_counts(hot, label_maps.flatten(0, 1), image.repeat_interleave(samples))  # both (V·K, C)
     expected, predicted = (count.view(*scores.shape, classes) for count in counts)
@@ -110,9 +145,9 @@ def region_posterior(
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
         chosen = label_maps.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # a tenth of the time of [rows]
         seen = chosen, scores[rows], there & compared[rows], expected[rows], predicted[rows]
-        shift, of_images = _tilt(hot[images], *seen, formula, regions[images], variances, noise)
+        shift, of_images = _shift(hot[images], *seen, formula, regions[images], variances, errors, noise)
         statistics += of_images
-        out[images] = (log_p[images] + HEAT * regions[images].at_pixels(shift)).softmax(dim=1)
+        out[images] = (log_p[images] + errors.heat * regions[images].at_pixels(shift)).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
     entropy = torch.special.entr(probabilities).sum(dim=1).mean()
     return Posterior(reading, out, entropy, moved, statistics)
@@ -125,7 +160,7 @@ def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, torch.arange(rows.shape[1], device=rows.device) < length[:, None]
 
 
-def _tilt(
+def _shift(
     p: torch.Tensor,
     label_maps: torch.Tensor,
     scores: torch.Tensor,
@@ -135,6 +170,7 @@ def _tilt(
     formula: Formula,
     regions: Regions,
     variances: torch.Tensor,
+    errors: Errors,
     noise: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the scores of b images add to the logs of the finest regions' probabilities, (b, C, S), and statistics.
@@ -149,22 +185,24 @@ def _tilt(
         formula: predicts the scores.
         regions: of the images.
         variances: (D + 2,).
+        errors: how the belief is taken to be wrong.
         noise: variance of the scores' noise.
     """
     images, visits, samples = scores.shape
-    classes, finest, counts = p.shape[1], regions.counts[0], list(regions.counts)
+    classes, counts = p.shape[1], list(regions.counts)
     weight = torch.repeat_interleave(variances[:-2], torch.tensor(counts, device=p.device)).to(p.dtype)  # (R,)
     of_error, of_offset = variances[-2:]
     statistics = torch.empty(0)
     counted = [
-        region_counts(maps.flatten(0, 1), of, parents, regions.counts, classes)
-        for maps, of, parents in zip(label_maps, regions.finest, regions.parents, strict=True)
+        region_counts(maps.flatten(0, 1), of, counts[0], classes)
+        for maps, of in zip(label_maps, regions.finest, strict=True)
     ]
-    pixels = torch.stack(counted)  # (b, M, C, R)
-    features, weighted = torch.empty_like(pixels), torch.empty_like(pixels)
+    pixels = torch.stack(counted)  # (b, M, C, S)
+    counted_in = regions.in_all(pixels) if errors.of_one_class else pixels  # (b, M, C, R or S)
+    features = torch.empty_like(counted_in)
     of_visits = there.repeat_interleave(samples, dim=1)[:, :, None]  # (b, M, 1)
-    size = regions.in_all(regions.sizes)  # (b, 1, R)
-    size_of_finest = size[..., :finest].clamp(min=1)
+    size = regions.sizes  # (b, 1, S)
+    size_of = regions.in_all(size) if errors.of_one_class else size
     noise_of_scores = noise / formula.scale(scores.flatten(0, 1)).square().view(images, visits, 1)
     log_p, of_p = p.clamp(min=LEAST).log(), regions.sums(p)  # (b, C, S)
     of_q, shift = of_p, torch.zeros_like(of_p)
@@ -174,26 +212,31 @@ def _tilt(
     same_visit = (same_visit[:, None] == same_visit).to(scores.dtype)  # (M, M)
     for step in range(STEPS):
         right = expected.flatten(0, 2)
-        if step > 0:  # what the tilt changed is taken as even within the finest regions
-            change = (of_q - of_p) / size_of_finest
-            right = right + (pixels[..., :finest] * change[:, None]).sum(dim=3).flatten(0, 1)
+        if step > 0:  # what the shifts changed is taken as even within the finest regions
+            change = (of_q - of_p) / size.clamp(min=1)
+            right = right + (pixels * change[:, None]).sum(dim=3).flatten(0, 1)
         target = of_q.sum(dim=2).repeat_interleave(visits * samples, dim=0)
         prediction = formula.predict(right, predicted.flatten(0, 2), target)
         mean = prediction.mean.view_as(scores).to(scores.dtype)
 
-        chances = regions.in_all(of_q) / size.clamp(min=1)  # (b, C, R)
+        chances = (regions.in_all(of_q) if errors.of_one_class else of_q) / size_of.clamp(min=1)  # (b, C, R or S)
         per_right, per_target = (
             (part.view(images, -1, classes) * of_visits)[..., None]
             for part in (prediction.per_right, prediction.per_target)
         )
-        torch.mul(pixels, per_right, out=features).addcmul_(size[:, None], per_target)
+        torch.mul(counted_in, per_right, out=features).addcmul_(size_of[:, None], per_target)
         mean_feature = features[:, :, 0] * chances[:, None, 0]  # over the classes, one after the other: nothing large
         for c in range(1, classes):
             mean_feature.addcmul_(features[:, :, c], chances[:, None, c])
         features -= mean_feature[:, :, None]
-        torch.mul(features, (chances * weight).sqrt()[:, None], out=weighted)
+        if errors.of_one_class:
+            moves, roots = features, features * (chances * weight).sqrt()[:, None]
+        else:
+            moves = regions.in_all(features * chances[:, None])
+            roots = moves * weight.sqrt()
+        # both (b, M, C, R): what a score moves the shifts by, but for w, and what makes the covariance
         # What each division adds is needed once, for the statistics; together they are a single product.
-        split = weighted.split(counts, dim=3) if step == 0 else [weighted]
+        split = roots.split(counts, dim=3) if step == 0 else [roots]
         of_divisions = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
         matrix = torch.stack(of_divisions).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
@@ -222,10 +265,10 @@ def _tilt(
         if step == 0:
             parts = [*of_divisions, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
             statistics = _statistics(parts, found, factor, of_visits, formula.tells_level)
-        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), features.flatten(2)).view_as(chances) * weight
-        moved = regions.over_all(moved)
+        moved = torch.bmm(found.transpose(1, 2).to(p.dtype), moves.flatten(2)).unflatten(2, (classes, -1))[:, 0]
+        moved = regions.over_all(moved * weight)
         moved = moved - moved.mean(dim=1, keepdim=True)
-        # Of a belief that is nearly sure the covariance is small, so that the whole step goes far beyond the scores.
+        # Of a belief that is nearly sure the derivatives are small, so that the whole step goes far beyond the scores.
         part = (LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
         alpha = alpha + part * found[..., 0]
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)

@@ -80,6 +80,12 @@ class Regions:
         index = self.finest.flatten(1)[:, None].expand(-1, values.shape[1], -1)
         return values.gather(2, index).unflatten(2, self.finest.shape[1:])
 
+    def parts(self) -> Regions:
+        """Those that are parts of an image: without a last division that is the whole image, if there is another."""
+        if self.counts[-1] > 1 or len(self.counts) == 1:
+            return self
+        return Regions(self.finest, self.parents[:, :-1], self.counts[:-1])
+
     def packed(self) -> Regions:
         """The same in less memory, to be kept: a quarter of it; ``unpacked`` makes them usable again."""
         dtype = torch.int16 if max(self.counts) <= 1 << 15 else torch.int32

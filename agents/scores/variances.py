@@ -4,10 +4,10 @@ What a belief does not predict of scores has the covariance (``scores.posterior`
 
     K = Σ_d w_d G_d + e V + o O + what is measured,
 
-where G_d is the covariance that the pixels of a belief would cause if those of a region of division d erred together, V
-is diagonal and O the same for all scores of a visit. The likelihood of the residuals r under N(0, K) says how much
-there is of each. It is maximised by the multiplicative steps of Zhou, Hu, Zhou and Lange (MM algorithms for variance
-components models, 2019), taken a little at a time, over the images that come by:
+where G_d is the covariance that the errors of the regions of division d cause, V is diagonal and O the same for all
+scores of a visit. The likelihood of the residuals r under N(0, K) says how much there is of each. It is maximised by
+the multiplicative steps of Zhou, Hu, Zhou and Lange (MM algorithms for variance components models, 2019), taken a
+little at a time, over the images that come by:
 
     w_d ← w_d · (rᵀ K⁻¹ G_d K⁻¹ r / tr K⁻¹ G_d)^½.
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-DIVISIONS, ERROR, OFFSET = 0.3, 0.1, 0.1  # at first: of all divisions, of the error and of the offset
 PRIOR = 500.0  # scores of the last updates that the prior of one of them is worth
 MEMORY = 0.9  # weight that earlier sums keep at each update
 RATE = 0.1  # exponent of an update; a whole step is ½
@@ -32,7 +31,7 @@ class Variances:
     """Running estimates of the weights w_d of D divisions, of the error e and of the offset o.
 
     Attributes:
-        values: w_1 .. w_D, e and o; empty until the number of divisions is known.
+        values: w_1 .. w_D, e and o; empty until it is known where they start.
     """
 
     def __init__(self) -> None:
@@ -41,12 +40,11 @@ class Variances:
         self._seen: list[float] = []
         self._expected: list[float] = []
 
-    def start(self, divisions: int) -> list[float]:
-        """The values for a number of divisions; at first every division has the same."""
-        if len(self.values) != divisions + 2:
-            self._first = [DIVISIONS / divisions] * divisions + [ERROR, OFFSET]
-            self.values = list(self._first)
-            self._seen = self._expected = [0.0] * len(self.values)
+    def start(self, first: Sequence[float]) -> list[float]:
+        """The values, which start at ``first`` if they have not started there."""
+        if self._first != list(first):
+            self._first, self.values = list(first), list(first)
+            self._seen = self._expected = [0.0] * len(first)
         return self.values
 
     def observe(self, statistics: Sequence[Sequence[float]]) -> None:

@@ -25,6 +25,8 @@ class Algorithm(ABC):
 
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
+    decay_from: float = 0.0
+    """share of the steps, below 1, for which the learning rate stays at its peak once it is there"""
 
     @property
     def learning_rate_factor(self) -> float:

@@ -38,6 +38,8 @@ from .interruption import interruption
 from .run_folder import STATE, RunFolder, contents_of
 from .validation import Validation, to_log
 
+WARM_UP = 0.15  # share of the training in which the learning rate rises
+
 
 @dataclass(frozen=True)
 class Result:
@@ -140,6 +142,8 @@ def fit(run: TrainArguments, algorithm: Algorithm, callbacks: Callbacks | None =
         JobError: another process of the job failed.
     """
     assert run.run_dir is not None
+    if not 0 <= algorithm.decay_from < 1:
+        raise OptionError(f"decay_from must be at least 0 and below 1, got {algorithm.decay_from}.")
     job, folder, callbacks = Job(), RunFolder(run.run_dir), callbacks or Callbacks()
     trainer = None
     try:
@@ -324,7 +328,8 @@ class _Trainer:
             first = first or metrics
             total = total + loss.detach() / len(batches)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), run.max_grad_norm)
-        learning_rate = algorithm.learning_rate * algorithm.learning_rate_factor * one_cycle(progress)
+        peak = algorithm.learning_rate * algorithm.learning_rate_factor
+        learning_rate = peak * one_cycle(progress, algorithm.decay_from)
         for group, factor in zip(self.optimiser.param_groups, self.learning_rate_factors, strict=True):
             group["lr"] = factor * learning_rate
         self.optimiser.step()
@@ -459,11 +464,17 @@ def num_classes(envs: gym.vector.VectorEnv) -> int:
     return int(space.nvec.flat[0])
 
 
-def one_cycle(progress: float, warm_up: float = 0.15) -> float:
-    """Factor of the learning rate: up along half a cosine for the first ``warm_up``, then down to 0 along another."""
-    if progress < warm_up:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warm_up)) / 2
-    return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+def one_cycle(progress: float, decay_from: float = 0.0) -> float:
+    """Factor of the learning rate: up along half a cosine for the first ``WARM_UP``, then down to 0 along another.
+
+    Args:
+        progress: share of the training done.
+        decay_from: share after which it falls; until then it stays at 1. It never falls before ``WARM_UP``.
+    """
+    if progress < WARM_UP:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / WARM_UP)) / 2
+    start = max(WARM_UP, decay_from)
+    return (1 + math.cos(math.pi * max(0.0, progress - start) / (1 - start))) / 2
 
 
 def micro_batch_size(batch_size: int, accumulation_steps: int, processes: int) -> int:

@@ -16,9 +16,10 @@ import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
 from agents.scores.formulas import KnownFormula
-from agents.scores.noise import EVERY
+from agents.scores.noise import EVERY, ScoreNoise
 from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
+from agents.scores.posterior import ONE_CLASS, SHIFTS, Errors, Posterior, region_posterior
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
 from agents.training.arguments import from_config
@@ -469,7 +470,8 @@ def test_a_run_from_before_there_were_regions_goes_on_without() -> None:
     before = {"samples_per_image": 4, "learning_rate": 0.001, "replay": 256}
     assert from_config(Likelihood, before, "config.json").regions == ()
     assert from_config(Likelihood, before | {"regions": [8, 4]}, "config.json").regions == (8, 4)
-    assert Likelihood().regions == (12, 6, 3)
+    assert Likelihood().regions == (12, 6, 3, 1)
+    assert (from_config(Likelihood, before, "config.json").decay_from, Likelihood().decay_from) == (0.0, 0.6)
 
 
 @pytest.mark.parametrize(("stars", "finest"), [(0, 2), (5, 4)])
@@ -484,6 +486,38 @@ def test_with_regions_the_cells_become_finer_as_the_policy_learns(stars: int, fi
         update(algorithm, logits, np.array([[0.4, 0.2, 0.4], [0.1, 0.5, 0.1]]))  # no noise
         sides.append(algorithm.level.side(0.0, 16))
     assert sides == [8, 4, finest]
+
+
+@pytest.mark.parametrize(("noise", "stars", "model"), [(0.0, 0, SHIFTS), (0.05, 0, ONE_CLASS), (0.0, 5, ONE_CLASS)])
+def test_noise_and_rounding_decide_how_the_belief_is_taken_to_be_wrong(
+    noise: float, stars: int, model: Errors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, list[float], Errors]] = []
+
+    def noted(*arguments: Any) -> Posterior:
+        regions, variances, errors = arguments[6:9]
+        given.append((regions.counts[-1], variances.tolist(), errors))
+        return region_posterior(*arguments)
+
+    monkeypatch.setattr(likelihood, "region_posterior", noted)
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1))
+    assert isinstance(algorithm.level, ImageLevel)
+    algorithm.level.formula = KnownFormula("mean_iou", stars)
+    algorithm.level.noise.rounding, algorithm.level.noise.noise = algorithm.level.formula.rounding, noise**2
+    update(algorithm, torch.zeros(2, 3, 16, 20), np.array([[0.5, 0.25, 0.5], [0.0, 0.5, 0.25]]))
+    whole, counts = model is SHIFTS, {False: 2 * 2, True: 1}
+    assert given == [(counts[whole], model.variances(2 + whole), model)]
+
+
+def test_noise_that_is_small_next_to_what_is_not_predicted_is_none() -> None:
+    noise = ScoreNoise()
+    assert not noise.matters
+    noise.noise = 0.05 * noise.residual
+    assert noise.known
+    assert not noise.matters
+    noise.noise = 0.5 * noise.residual
+    assert noise.matters
+    assert ScoreNoise(rounding=noise.residual).matters
 
 
 @both

@@ -97,6 +97,16 @@ def test_sums_are_those_of_loops(sides: list[int]) -> None:
     torch.testing.assert_close(regions.in_all(torch.stack([sums, 2 * sums], dim=1)), torch.stack([whole, 2 * whole], 1))
 
 
+def test_the_parts_of_an_image_are_all_divisions_but_the_whole() -> None:
+    images = torch.randint(256, (2, 12, 16, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    with_whole, without, whole = (make_regions(images, sides) for sides in ([3.0, 6.0, 12.0], [3.0, 6.0], [12.0]))
+    assert with_whole.counts == (20, 6, 1)
+    parts = with_whole.parts()
+    assert (parts.counts, without.parts(), whole.parts()) == (without.counts, without, whole)
+    assert torch.equal(parts.finest, without.finest)
+    assert torch.equal(parts.parents, without.parents)
+
+
 def test_they_are_mirrored_kept_and_put_together() -> None:
     regions = make_regions(photos(), SIDES)
     shown = regions.mirrored([False, True])

@@ -13,6 +13,7 @@ from agents.scores.posterior import _statistics
 from agents.scores.variances import Variances
 
 TRUE = np.array([0.02, 0.9, 0.3, 0.15])  # two divisions, the error and the offset
+FIRST = [2.0, 2.0, 0.03, 0.03]
 SCORES, VISITS = 12, 4
 
 
@@ -59,10 +60,10 @@ def test_no_whole_step_makes_the_residuals_and_the_prior_less_likely(
     parts = draw_parts(rng, 20)
     residuals = draw_residuals(rng, parts, TRUE)
     learned = Variances()
-    first = np.array(learned.start(2))
+    first = np.array(learned.start(FIRST))
     costs = []
     for _ in range(30):
-        values = np.array(learned.start(2))
+        values = np.array(learned.start(FIRST))
         costs.append(cost(parts, residuals, values) + prior * (values / first + first / values).sum())
         learned.observe(statistics_of(parts, residuals, values))
     assert (np.diff(costs) <= 1e-9).all()
@@ -79,11 +80,11 @@ def test_few_scores_leave_them_near_the_start_and_many_do_not(monkeypatch: pytes
     for images in (1, 60):
         learned = Variances()
         for _ in range(200):
-            values = np.array(learned.start(2))
+            values = np.array(learned.start(FIRST))
             parts = draw_parts(rng, images)
             learned.observe(statistics_of(parts, draw_residuals(rng, parts, TRUE), values))
         ends.append(np.abs(np.log(np.array(learned.values)[1:] / TRUE[1:])).mean())
-    start = np.abs(np.log(np.array(Variances().start(2))[1:] / TRUE[1:])).mean()
+    start = np.abs(np.log(np.array(Variances().start(FIRST))[1:] / TRUE[1:])).mean()
     assert ends[1] < 0.25 * start < ends[0] < start
 
 
@@ -92,7 +93,7 @@ def test_over_many_images_they_come_to_the_true_ones(monkeypatch: pytest.MonkeyP
     rng = np.random.default_rng(1)
     learned, last = Variances(), []
     for step in range(600):
-        values = np.array(learned.start(2))
+        values = np.array(learned.start(FIRST))
         parts = draw_parts(rng, 8)
         learned.observe(statistics_of(parts, draw_residuals(rng, parts, TRUE), values))
         if step >= 400:
@@ -106,19 +107,18 @@ def test_the_unit_of_the_residuals_and_of_the_parts_does_not_matter() -> None:
     parts = draw_parts(rng, 5)
     residuals = draw_residuals(rng, parts, TRUE)
     one, other = Variances(), Variances()
-    one.observe(statistics_of(parts, residuals, np.array(one.start(2))))
-    other.observe(statistics_of(100 * parts, 10 * residuals, np.array(other.start(2))))
+    one.observe(statistics_of(parts, residuals, np.array(one.start(FIRST))))
+    other.observe(statistics_of(100 * parts, 10 * residuals, np.array(other.start(FIRST))))
     np.testing.assert_allclose(one.values, other.values)
 
 
 def test_what_is_not_expected_at_all_stays_and_nothing_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variances, "PRIOR", 1e-9)
     learned = Variances()
-    learned.start(2)
+    learned.start(FIRST)
     for _ in range(400):
         learned.observe([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
-    first = variances.DIVISIONS / 2
-    assert learned.values == pytest.approx([variances.LEAST, first, variances.ERROR, variances.OFFSET])
+    assert learned.values == pytest.approx([variances.LEAST, *FIRST[1:]])
     before = list(learned.values)
     learned.observe([[1e9, -1e9, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])  # of rounding
     change = np.array(learned.values) / before
@@ -126,17 +126,18 @@ def test_what_is_not_expected_at_all_stays_and_nothing_vanishes(monkeypatch: pyt
     assert (change >= variances.MOST**-variances.RATE - 1e-9).all()
 
 
-def test_another_number_of_divisions_starts_anew() -> None:
+def test_another_start_starts_anew() -> None:
     learned = Variances()
-    learned.start(2)
+    learned.start(FIRST)
     learned.observe([[2000.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert learned.start(2)[0] > variances.DIVISIONS / 2
-    assert learned.start(3) == pytest.approx([*[variances.DIVISIONS / 3] * 3, variances.ERROR, variances.OFFSET])
+    assert learned.start(FIRST)[0] > FIRST[0]
+    assert learned.start([0.1, 0.1, 0.1, 0.1]) == [0.1, 0.1, 0.1, 0.1]
+    assert learned.start(FIRST) == FIRST
 
 
 def test_a_checkpoint_continues_it() -> None:
     one, other = Variances(), Variances()
-    one.start(2)
+    one.start(FIRST)
     seen = [[2.0, 1.0, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0]]
     one.observe(seen)
     other.load_state_dict(json.loads(json.dumps(one.state_dict())))

@@ -153,6 +153,16 @@ def test_the_learning_rate_rises_for_15_percent_of_the_steps_and_falls_to_zero()
     assert (np.diff(curve[30:]) < 0).all()
 
 
+@pytest.mark.parametrize("decay_from", [0.4, 0.9])
+def test_the_learning_rate_stays_at_its_peak_until_it_is_to_fall(decay_from: float) -> None:
+    rising, staying = np.linspace(0, 0.15, 20), np.linspace(0.15, decay_from, 20)
+    assert [one_cycle(p, decay_from) for p in rising] == [one_cycle(p) for p in rising]
+    assert [one_cycle(p, decay_from) for p in staying] == [1.0] * 20
+    assert one_cycle((1 + decay_from) / 2, decay_from) == pytest.approx(0.5)
+    assert one_cycle(1, decay_from) == pytest.approx(0, abs=1e-12)
+    assert [one_cycle(p, 0.1) for p in staying] == [one_cycle(p) for p in staying]  # it cannot fall before it is up
+
+
 def test_every_step_uses_the_learning_rate_of_its_place_in_the_schedule(tmp_path: Path) -> None:
     train_recording(tmp_path / "run", steps=8, learning_rate=0.01)
     rates = [row["train/learning_rate"] for row in read_rows(tmp_path / "run") if "mine" in row]
