@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from agents.training.algorithm import Algorithm
 from agents.training.feedback import Feedback
 from agents.training.loop import Result, one_cycle, stream_seed, train
 from rss_env.datasets import load_dataset
+from rss_env.errors import OptionError
 
 ROOT = Path(__file__).parents[3]
 
@@ -161,6 +163,21 @@ def test_the_learning_rate_stays_at_its_peak_until_it_is_to_fall(decay_from: flo
     assert one_cycle((1 + decay_from) / 2, decay_from) == pytest.approx(0.5)
     assert one_cycle(1, decay_from) == pytest.approx(0, abs=1e-12)
     assert [one_cycle(p, 0.1) for p in staying] == [one_cycle(p) for p in staying]  # it cannot fall before it is up
+
+
+@pytest.mark.parametrize("decay_from", [-0.1, 1.0, math.nan])
+def test_a_learning_rate_that_would_never_or_always_fall_is_refused(tmp_path: Path, decay_from: float) -> None:
+    with pytest.raises(OptionError, match=f"decay_from must be at least 0 and below 1, got {decay_from}"):
+        train("RSS-Shapes-ImageReward-v0", Likelihood(decay_from=decay_from), run_dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_algorithm_says_from_when_on_the_learning_rate_falls(tmp_path: Path) -> None:
+    algorithm = Recording(learning_rate=0.01, decay_from=0.5)
+    shared: dict[str, Any] = {"image_size": (16, 16), "env_kwargs": {"num_images": 8}, "batch_size": 3}
+    train("RSS-Shapes-ImageReward-v0", algorithm, run_dir=str(tmp_path), steps=8, log_every=1, progress=False, **shared)
+    rates = [row["train/learning_rate"] for row in read_rows(tmp_path) if "mine" in row]
+    assert rates == pytest.approx([0.01 * one_cycle(step / 8, 0.5) for step in range(8)])
 
 
 def test_every_step_uses_the_learning_rate_of_its_place_in_the_schedule(tmp_path: Path) -> None:
