@@ -54,25 +54,22 @@ class Errors:
         of_one_class: whether the pixels of a region are of one class, as likely as their mean says; else the region
             shifts the log-probability of each class by a Gaussian amount.
         heat: temperature of the belief that is moved: where it is sure it is wrong more often than it says.
-        division: w of each division at first, in nats² if it is that of shifts; ``shared``: of all together.
-        shared: see ``division``.
+        division: w of each division at first, in nats² if it is that of shifts.
         doubt: variances of the model's error and of a visit's offset at first, as shares of that of the residuals.
     """
 
     of_one_class: bool
     heat: float
     division: float
-    shared: bool
     doubt: float
 
     def variances(self, divisions: int) -> list[float]:
         """Where ``Variances`` starts: w of every division, the error's and the offset's variance."""
-        each = self.division / divisions if self.shared else self.division
-        return [each] * divisions + [self.doubt] * 2
+        return [self.division] * divisions + [self.doubt] * 2
 
 
-SHIFTS = Errors(of_one_class=False, heat=1.25, division=2.0, shared=False, doubt=0.03)
-ONE_CLASS = Errors(of_one_class=True, heat=1.5, division=0.3, shared=True, doubt=0.1)
+SHIFTS = Errors(of_one_class=False, heat=1.25, division=2.0, doubt=0.03)
+ONE_CLASS = Errors(of_one_class=True, heat=1.5, division=0.1, doubt=0.1)
 
 
 class Posterior(NamedTuple):
@@ -229,12 +226,12 @@ def _shift(
         for c in range(1, classes):
             mean_feature.addcmul_(features[:, :, c], chances[:, None, c])
         features -= mean_feature[:, :, None]
+        # What a score moves the shifts by, but for w, and U times the root of w; both (b, M, C, R).
         if errors.of_one_class:
             moves, roots = features, features * (chances * weight).sqrt()[:, None]
         else:
             moves = regions.in_all(features * chances[:, None])
             roots = moves * weight.sqrt()
-        # both (b, M, C, R): what a score moves the shifts by, but for w, and what makes the covariance
         # What each division adds is needed once, for the statistics; together they are a single product.
         split = roots.split(counts, dim=3) if step == 0 else [roots]
         of_divisions = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
