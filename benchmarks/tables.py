@@ -67,6 +67,7 @@ RECORDS = (
     "region_shifts_tried",
     "replay_crops",
     "fewer_images",
+    "test_split",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{

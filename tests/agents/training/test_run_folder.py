@@ -43,7 +43,7 @@ def test_config_holds_the_algorithm_and_its_arguments(finished_run: Path) -> Non
     assert config["env_id"] == "RSS-Shapes-ImageReward-v0"
     assert config["image_size"] == [16, 24]
     assert (config["steps"], config["samples_per_image"], config["learning_rate"]) == (6, 3, 1e-3)
-    assert (config["temperature"], config["replay"], config["regions"]) == (2.0, 128, [12, 6, 3])
+    assert (config["temperature"], config["replay"], config["regions"]) == (2.0, 128, [12, 6, 3, 1])
     assert (config["network"], config["network_options"]) == ("unet", {"width": 8})
 
 
