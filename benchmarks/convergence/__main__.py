@@ -125,6 +125,8 @@ class Training:
         except RunFailed as failure:
             raise OptionError(f"{spec.name} {failure}") from failure
         measured = self.measured | {"device": device_name(threads=1)}
+        if spec.method == "cross_entropy":  # which learns from none, and has one an image scored to log it
+            measured["reward_queries"] = 0
         return [spec.columns | point | measured for point in read_curve(folder)]
 
 
