@@ -65,6 +65,7 @@ def test_a_suite_is_run_resumed_where_it_stopped_and_not_run_again(
         ("replay", "4"),
     ]
     assert {row["reward_queries"] for row in rows if row["method"] == "replay"} == {"8", "16"}
+    assert {row["reward_queries"] for row in rows if row["method"] == "cross_entropy"} == {"0"}
     assert "100.0%" in capsys.readouterr().out
     assert (tmp_path / "out.label_maps.png").exists()
 
