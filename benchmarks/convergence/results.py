@@ -101,7 +101,8 @@ def read_panels(path: Path) -> dict[tuple[str, str], Groups]:
         ]
     order = list(METHODS)
     panels: dict[tuple[str, str], Groups] = {}
-    for dataset, level in dict.fromkeys((r["dataset"], r["level"]) for r in rows if r["method"] != "cross_entropy"):
+    compared = [row for row in rows if row["method"] != "cross_entropy"] or rows
+    for dataset, level in dict.fromkeys((row["dataset"], row["level"]) for row in compared):
         groups: Groups = defaultdict(list)
         for row in rows:
             if row["dataset"] == dataset and (row["level"] == level or row["method"] == "cross_entropy"):

@@ -115,6 +115,13 @@ def test_plots_are_written_and_curves_of_one_method_are_told_apart_by_k(tmp_path
     assert titles[1:] == [f"{TITLES['replay']}, K = {k}" for k in (8, 32)]
 
 
+def test_cross_entropy_alone_has_a_panel_too(tmp_path: Path) -> None:
+    rows = [row for row in made_up_rows() if row["method"] == "cross_entropy"]
+    add_rows(tmp_path / "rows.csv", rows, list(TINY.columns))
+    assert results.read_panels(tmp_path / "rows.csv").keys() == {("shapes", "image")}
+    assert all(file.exists() for file in plots.plot(tmp_path / "rows.csv"))
+
+
 def test_quick_is_for_the_ablation_and_an_empty_choice_is_an_error() -> None:
     with pytest.raises(OptionError, match="--quick"):
         convergence.runs_of(convergence.ConvergenceArguments(suite="queries", quick=True))
