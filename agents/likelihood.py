@@ -40,6 +40,7 @@ from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import ONE_CLASS, SHIFTS, Posterior, region_posterior
+from .scores.queries import most_uncertain
 from .scores.regions import Regions, make_regions
 from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
@@ -55,6 +56,8 @@ EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
 KNOWN = (0.0, 0.2, 0.8)  # of what there is to know of an image
 CELLS = (2.0, 4.0, 8.0)  # along its shorter side where the belief knows that; where pixels share what scores say
 LEAST_SIDE = 2.5  # of regions, in pixels
+CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
+LEAST_BITS = 0.3  # that the rounded score of a label map should tell
 REMEMBERED = 250e6  # bytes of the regions that are kept
 
 
@@ -137,17 +140,8 @@ class Likelihood(Algorithm):
             self.level = PolicyGradientLevel(self)
         self.side = self.level.side(progress, min(logits.shape[2:]))
         # A seed and the offset of the cells' grid; they stay on the device.
-        drawn = torch.randint(2**63 - 1, (3,), generator=generator, device=generator.device)
-        label_maps = sample_label_maps(
-            logits,
-            self.samples_per_image,
-            drawn[:1],
-            temperature=self.level.temperature,
-            cell=self.side,
-            offset=drawn[1:],
-        )
-        self.level.prepare(label_maps)
-        return label_maps
+        numbers = torch.randint(2**63 - 1, (3,), generator=generator, device=generator.device)
+        return self.level.draw(logits, self.side, numbers)
 
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> Any:
         return self.level.observe(logits, feedback)
@@ -177,6 +171,14 @@ class Likelihood(Algorithm):
 
     def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
         self.level.memory.load_state_dict(memory)
+
+
+def draw(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
+    """Draws label maps from hotter or colder probabilities, uint8 (B, samples, H, W), in cells of a side.
+
+    ``numbers`` are three of int64, on the device of the logits: a seed and the offset of the cells' grid.
+    """
+    return sample_label_maps(logits, samples, numbers[:1], temperature=temperature, cell=side, offset=numbers[1:])
 
 
 def number_of_crops(metadata: Mapping[str, Any]) -> float:
@@ -228,6 +230,7 @@ class ImageLevel:
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
         self.unsure = 1.0  # entropy of the belief, of that of even chances
         self.variances = Variances()
+        self.bits: torch.Tensor | None = None  # that the rounded scores of this update are expected to tell, each
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
 
     def replay_nothing(self) -> None:
@@ -251,11 +254,38 @@ class ImageLevel:
         shortest = max(1, round(shorter / along))
         return self.noise.side(max(1, shorter // 2), shortest, rounded=known < KNOWN[1])
 
-    def prepare(self, label_maps: torch.Tensor) -> None:
-        """Has label maps scored twice in some updates, which measures the noise of the scores."""
+    def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
+        """Draws label maps: those whose rounded scores tell most, and some twice, which measures the noise."""
+        if self.options.regions and self.formula.levels is not None:
+            label_maps = self._draw_uncertain(logits, side, numbers)
+        else:
+            label_maps = draw(logits, self.options.samples_per_image, self.temperature, side, numbers)
         self.twice = not self.options.cells and self.noise.due
         if self.twice:
             score_twice(label_maps)
+        return label_maps
+
+    def _draw_uncertain(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
+        """Draws more than are scored, and keeps those whose level the belief is least certain of.
+
+        Where none of them is uncertain, as at the start, when all label maps get the lowest star, they are drawn colder
+        and coarser: they differ more, and the best of them are better.
+        """
+        samples, belief = self.options.samples_per_image, (logits / ONE_CLASS.heat).softmax(dim=1)
+        spread = (self.noise.residual + self.noise.noise) ** 0.5
+
+        def chosen(temperature: float, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+            label_maps = draw(logits, CHOICE * samples, temperature, side, numbers)
+            return most_uncertain(belief, label_maps, samples, self.formula, spread)
+
+        label_maps, told = chosen(self.temperature, side)
+        tells = told >= LEAST_BITS
+        if not self.options.cells and not tells.all():
+            others, told_then = chosen(1.0, max(1, min(logits.shape[2:]) // 2))
+            label_maps = torch.where(tells[:, None, None, None], label_maps, others)
+            told = torch.where(tells, told, told_then)
+        self.bits = told.mean()
+        return label_maps
 
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
         """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
@@ -383,6 +413,8 @@ class ImageLevel:
         if isinstance(evidence, Posterior):
             loss = -(evidence.probabilities * logits.log_softmax(dim=1)).sum(dim=1).mean()
             more["likelihood/moved"] = evidence.moved
+            if self.bits is not None:
+                more["likelihood/bits"] = self.bits
         else:
             pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
             loss = -(evidence.direction * probabilities).sum() / (pixels * self.scale.square()).to(logits.dtype)
@@ -445,8 +477,9 @@ class PolicyGradientLevel:
         """Side of the cells in pixels: a twelfth of the shorter side of the image, at least 4, unless it was chosen."""
         return self.options.schedule.side(progress) if self.options.cells else max(4, shorter // 12)
 
-    def prepare(self, label_maps: torch.Tensor) -> None:
-        """Leaves the label maps as they are."""
+    def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
+        """Draws label maps."""
+        return draw(logits, self.options.samples_per_image, self.temperature, side, numbers)
 
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> Lesson:
         return self.rss.observe(logits, feedback)
@@ -507,8 +540,9 @@ class PixelLevel:
         """Side of the cells in pixels."""
         return self.options.schedule.side(progress)
 
-    def prepare(self, label_maps: torch.Tensor) -> None:
-        """Leaves the label maps as they are."""
+    def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
+        """Draws label maps."""
+        return draw(logits, self.options.samples_per_image, self.temperature, side, numbers)
 
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> PixelLesson:
         """Puts together what this and the earlier visits of the batch's images say about every pixel."""

@@ -33,11 +33,13 @@ class Formula(ABC):
         rounding: variance that rounding adds to the scores.
         is_known: whether there is nothing to learn.
         tells_level: whether it predicts scores and not only their differences within a visit.
+        levels: float64, those that scores are rounded to, where it is known before the first score; else None.
     """
 
     rounding = 0.0
     is_known = True
     tells_level = True
+    levels: torch.Tensor | None = None
 
     @abstractmethod
     def predict(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> Prediction:

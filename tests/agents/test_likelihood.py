@@ -16,6 +16,7 @@ import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
 from agents.scores.formulas import KnownFormula
+from agents.scores.models import predict_scores
 from agents.scores.noise import EVERY, ScoreNoise
 from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
@@ -525,6 +526,64 @@ def test_few_stars_need_the_coarsest_cells_from_the_start(regions: tuple[int, ..
     (_, first), (_, second) = play_noise(2, wrap=("stars:5",), regions=regions)[1]
     assert first == 8  # half of the shorter side
     assert second >= 4  # measured
+
+
+def expected_stars(belief: torch.Tensor, label_maps: torch.Tensor) -> torch.Tensor:
+    """Expected scores of the label maps of every image, in steps between two stars, (B, N)."""
+    rows = []
+    for p, maps in zip(belief, label_maps, strict=True):
+        classes = torch.stack([maps == c for c in range(len(p))], dim=1).float()
+        counts = (classes * p).sum(dim=(2, 3)), classes.sum(dim=(2, 3)), p.sum(dim=(1, 2)).expand(len(maps), -1)
+        rows.append(predict_scores("mean_iou", *counts).mean * 4)
+    return torch.stack(rows)
+
+
+def test_with_stars_the_label_maps_are_scored_whose_star_is_least_certain() -> None:
+    algorithm = make(samples_per_image=8, regions=REGIONS)
+    assert isinstance(algorithm.level, ImageLevel)
+    logits = 2 * torch.randn(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
+    distances = []
+    for stars in (0, 5):
+        algorithm.level.formula = KnownFormula("mean_iou", stars)
+        algorithm.level.noise.residual = 1e-3
+        maps = algorithm.act(logits, 0.0, torch.Generator().manual_seed(1))
+        assert maps.shape == (2, 8, 16, 20)
+        # Of those scored twice the copy is left out.
+        mean = expected_stars((logits / ONE_CLASS.heat).softmax(dim=1), maps[:, :-1])
+        distances.append((mean - mean.floor() - 0.5).abs().mean().item())
+    assert distances[1] < 0.6 * distances[0]
+    _, metrics, _ = update(algorithm, logits, np.random.default_rng(0).integers(0, 5, (2, 8)) / 4)
+    assert 0 < float(metrics["likelihood/bits"]) <= math.log2(5)
+
+
+def test_where_all_would_get_the_same_star_label_maps_are_drawn_colder_and_coarser() -> None:
+    algorithm = make(samples_per_image=8, regions=REGIONS)
+    assert isinstance(algorithm.level, ImageLevel)
+    algorithm.level.formula = KnownFormula("mean_iou", 5)
+    algorithm.level.noise.residual = 1e-4
+    algorithm.level.unsure = 0.2  # cells would be fine
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.stack([torch.zeros(3, 16, 20), 3 * torch.randn(3, 16, 20, generator=generator)])
+    logits[0, 2] = 60.0  # one class is sure: every label map is expected to get the same star
+    maps = algorithm.act(logits, 0.0, generator)
+    coarse = maps.view(2, 8, -1)
+    assert (coarse[0] == 2).all()
+    assert (coarse[1] != coarse[1, :, :1]).any()
+    by_hand = make(samples_per_image=8, regions=REGIONS, cells=(1,))
+    assert isinstance(by_hand.level, ImageLevel)
+    by_hand.level.formula, by_hand.level.noise.residual = KnownFormula("mean_iou", 5), 1e-4
+    drawn: list[tuple[float, int]] = []
+    plain = likelihood.draw
+
+    def noted(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
+        drawn.append((temperature, side))
+        return plain(logits, samples, temperature, side, numbers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "draw", noted)
+        algorithm.act(logits, 0.0, generator)
+        by_hand.act(logits, 0.0, generator)
+    assert drawn == [(2.0, 4), (1.0, 8), (2.0, 1)]
 
 
 @pytest.mark.parametrize(("level", "arguments"), [("Pixel", {}), ("Image", {"cells": (2,)})])
