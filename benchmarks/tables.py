@@ -65,6 +65,7 @@ RECORDS = (
     "region_imperfect",
     "region_shifts",
     "region_shifts_tried",
+    "region_stars",
     "replay_crops",
     "fewer_images",
     "test_split",
