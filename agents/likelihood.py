@@ -272,7 +272,7 @@ class ImageLevel:
         and coarser: they differ more, and the best of them are better.
         """
         samples, belief = self.options.samples_per_image, (logits / ONE_CLASS.heat).softmax(dim=1)
-        spread = (self.noise.residual + self.noise.noise) ** 0.5
+        spread = max(self.noise.residual + self.noise.noise, 1e-12) ** 0.5
 
         def chosen(temperature: float, side: int) -> tuple[torch.Tensor, torch.Tensor]:
             label_maps = draw(logits, CHOICE * samples, temperature, side, numbers)

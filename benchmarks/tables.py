@@ -66,6 +66,7 @@ RECORDS = (
     "region_shifts",
     "region_shifts_tried",
     "region_stars",
+    "region_details",
     "replay_crops",
     "fewer_images",
     "test_split",
