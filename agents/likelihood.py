@@ -199,11 +199,13 @@ class ScoreLesson:
         feedback: from the environment.
         evidence: what this and the earlier visits say about the policy's probabilities.
         replayed: number of earlier visits.
+        bits: that the new scores were expected to tell, each, where label maps were chosen by that.
     """
 
     feedback: Feedback
     evidence: Evidence | Posterior
     replayed: int
+    bits: torch.Tensor | None = None
 
 
 class ImageLevel:
@@ -230,7 +232,7 @@ class ImageLevel:
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
         self.unsure = 1.0  # entropy of the belief, of that of even chances
         self.variances = Variances()
-        self.bits: torch.Tensor | None = None  # that the rounded scores of this update are expected to tell, each
+        self.bits: torch.Tensor | None = None  # that the scores of this micro-batch are expected to tell, each
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
 
     def replay_nothing(self) -> None:
@@ -252,15 +254,23 @@ class ImageLevel:
         if self.formula.rounding:  # of label maps that differ in smaller cells all would get the same level
             along = min(along, CELLS[1])
         shortest = max(1, round(shorter / along))
+        if self.chooses:  # what rounding would hide is found by the choice
+            return shortest
         return self.noise.side(max(1, shorter // 2), shortest, rounded=known < KNOWN[1])
+
+    @property
+    def chooses(self) -> bool:
+        """Whether label maps are chosen by what their rounded scores should tell."""
+        return bool(self.options.regions) and self.formula.levels is not None and self.noise.matters
 
     def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
         """Draws label maps: those whose rounded scores tell most, and some twice, which measures the noise."""
-        if self.options.regions and self.formula.levels is not None:
+        self.twice = not self.options.cells and self.noise.due
+        if self.chooses:
             label_maps = self._draw_uncertain(logits, side, numbers)
         else:
+            self.bits = None
             label_maps = draw(logits, self.options.samples_per_image, self.temperature, side, numbers)
-        self.twice = not self.options.cells and self.noise.due
         if self.twice:
             score_twice(label_maps)
         return label_maps
@@ -268,20 +278,23 @@ class ImageLevel:
     def _draw_uncertain(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
         """Draws more than are scored, and keeps those whose level the belief is least certain of.
 
-        Where none of them is uncertain, as at the start, when all label maps get the lowest star, they are drawn colder
-        and coarser: they differ more, and the best of them are better.
+        Where none of them is uncertain, as at the start, when all label maps get the lowest star, label maps are drawn
+        coarser, so that they differ more, and colder, so that they are better.
         """
         samples, belief = self.options.samples_per_image, (logits / ONE_CLASS.heat).softmax(dim=1)
-        spread = max(self.noise.residual + self.noise.noise, 1e-12) ** 0.5
+        spread = max(self.noise.residual, 1e-12) ** 0.5
 
         def chosen(temperature: float, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-            label_maps = draw(logits, CHOICE * samples, temperature, side, numbers)
-            return most_uncertain(belief, label_maps, samples, self.formula, spread)
+            drawn = draw(logits, CHOICE * samples, temperature, side, numbers)
+            label_maps, told = most_uncertain(belief, drawn, samples, self.formula, spread)
+            if self.twice:  # the noise is measured by any label map: between two levels little noise changes much
+                label_maps[:, 0] = drawn[:, 0]
+            return label_maps, told
 
         label_maps, told = chosen(self.temperature, side)
-        tells = told >= LEAST_BITS
-        if not self.options.cells and not tells.all():
+        if not self.options.cells and (told < LEAST_BITS).any():
             others, told_then = chosen(1.0, max(1, min(logits.shape[2:]) // 2))
+            tells = (told >= LEAST_BITS) | (told >= told_then)
             label_maps = torch.where(tells[:, None, None, None], label_maps, others)
             told = torch.where(tells, told, told_then)
         self.bits = told.mean()
@@ -314,7 +327,7 @@ class ImageLevel:
         else:
             evidence = score_evidence(*seen, spread)
         self._remember(feedback)
-        return ScoreLesson(feedback, evidence, len(old))
+        return ScoreLesson(feedback, evidence, len(old), self.bits)
 
     def _regions(self, feedback: Feedback) -> Regions:
         """Regions of the images of a micro-batch; those of whole images are remembered as they are stored."""
@@ -413,8 +426,8 @@ class ImageLevel:
         if isinstance(evidence, Posterior):
             loss = -(evidence.probabilities * logits.log_softmax(dim=1)).sum(dim=1).mean()
             more["likelihood/moved"] = evidence.moved
-            if self.bits is not None:
-                more["likelihood/bits"] = self.bits
+            if lesson.bits is not None:
+                more["likelihood/bits"] = lesson.bits
         else:
             pixels = probabilities[:, 0].numel()  # the scale divides one number and not every pixel
             loss = -(evidence.direction * probabilities).sum() / (pixels * self.scale.square()).to(logits.dtype)

@@ -1,10 +1,10 @@
 """Which label maps to have scored, where scores are rounded to a few levels such as stars.
 
 A star tells little if it is known beforehand. With five of them the scores of the label maps that are drawn of an image
-are mostly all nearest to the same one, so that nearly nothing is learned. So more label maps are drawn than are scored,
-and those are kept whose level the belief is least certain of: the score that it expects of them lies near the middle
-between two levels. As nothing but the belief decides which are kept, what a score says about the target stays what it
-was. This is our own; maths: docs/regions.md.
+are often all nearest to the same one. So more label maps are drawn than are scored, and those are kept whose level the
+belief is least certain of, the most where the score that it expects lies in the middle between two levels. As nothing
+but the belief decides which are kept, what a score says about the target stays what it was. This is our own; maths:
+docs/regions.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 
 from ..ops import soft_counts
 from .formulas import Formula
+
+NEXT = 1e-9  # bits that a distance of 1 from the middle between two levels counts
 
 
 def level_uncertainty(mean: torch.Tensor, spread: float, levels: torch.Tensor) -> torch.Tensor:
@@ -55,7 +57,9 @@ def most_uncertain(
     counts = soft_counts(belief, label_maps.flatten(0, 1), image)
     mean = formula.predict(*counts, belief.sum(dim=(2, 3))[image]).mean.view(batch, drawn)
     levels = formula.levels.to(mean.device)
+    told = level_uncertainty(mean, spread, levels)
+    # Where none is uncertain by any number that can be held, the score that is nearest to the middle of two levels is.
     from_middle = (mean[..., None] - (levels[1:] + levels[:-1]) / 2).abs().amin(dim=2)
-    kept = from_middle.topk(samples, dim=1, largest=False).indices.sort(dim=1).values
+    kept = (told - NEXT * from_middle).topk(samples, dim=1).indices.sort(dim=1).values
     chosen = label_maps.flatten(0, 1)[kept + drawn * torch.arange(batch, device=kept.device)[:, None]]
-    return chosen, level_uncertainty(mean.gather(1, kept), spread, levels).mean(dim=1)
+    return chosen, told.gather(1, kept).mean(dim=1)

@@ -21,6 +21,7 @@ from agents.scores.noise import EVERY, ScoreNoise
 from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
 from agents.scores.posterior import ONE_CLASS, SHIFTS, Errors, Posterior, region_posterior
+from agents.scores.queries import most_uncertain
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
 from agents.training.arguments import from_config
@@ -538,52 +539,79 @@ def expected_stars(belief: torch.Tensor, label_maps: torch.Tensor) -> torch.Tens
     return torch.stack(rows)
 
 
+def with_stars(stars: int = 5, residual: float = 1e-4, **arguments: Any) -> tuple[Likelihood, ImageLevel]:
+    """An algorithm that asks for stars and has measured its residuals; no label map is due to be scored twice."""
+    algorithm = make(samples_per_image=8, regions=REGIONS, **arguments)
+    level = algorithm.level
+    assert isinstance(level, ImageLevel)
+    level.formula = KnownFormula("mean_iou", stars)
+    level.noise.rounding, level.noise.residual, level.unsure = level.formula.rounding, residual, 0.2
+    level.noise.tick()
+    return algorithm, level
+
+
 def test_with_stars_the_label_maps_are_scored_whose_star_is_least_certain() -> None:
-    algorithm = make(samples_per_image=8, regions=REGIONS)
-    assert isinstance(algorithm.level, ImageLevel)
     logits = 2 * torch.randn(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
     distances = []
     for stars in (0, 5):
-        algorithm.level.formula = KnownFormula("mean_iou", stars)
-        algorithm.level.noise.residual = 1e-3
+        algorithm, _ = with_stars(stars, 1e-3)
         maps = algorithm.act(logits, 0.0, torch.Generator().manual_seed(1))
         assert maps.shape == (2, 8, 16, 20)
-        # Of those scored twice the copy is left out.
-        mean = expected_stars((logits / ONE_CLASS.heat).softmax(dim=1), maps[:, :-1])
+        mean = expected_stars((logits / ONE_CLASS.heat).softmax(dim=1), maps)
         distances.append((mean - mean.floor() - 0.5).abs().mean().item())
     assert distances[1] < 0.6 * distances[0]
     _, metrics, _ = update(algorithm, logits, np.random.default_rng(0).integers(0, 5, (2, 8)) / 4)
     assert 0 < float(metrics["likelihood/bits"]) <= math.log2(5)
 
 
-def test_where_all_would_get_the_same_star_label_maps_are_drawn_colder_and_coarser() -> None:
-    algorithm = make(samples_per_image=8, regions=REGIONS)
-    assert isinstance(algorithm.level, ImageLevel)
-    algorithm.level.formula = KnownFormula("mean_iou", 5)
-    algorithm.level.noise.residual = 1e-4
-    algorithm.level.unsure = 0.2  # cells would be fine
+def test_where_the_stars_would_tell_little_label_maps_are_drawn_colder_and_coarser() -> None:
+    algorithm, level = with_stars()
     generator = torch.Generator().manual_seed(0)
-    logits = torch.stack([torch.zeros(3, 16, 20), 3 * torch.randn(3, 16, 20, generator=generator)])
-    logits[0, 2] = 60.0  # one class is sure: every label map is expected to get the same star
-    maps = algorithm.act(logits, 0.0, generator)
-    coarse = maps.view(2, 8, -1)
-    assert (coarse[0] == 2).all()
-    assert (coarse[1] != coarse[1, :, :1]).any()
-    by_hand = make(samples_per_image=8, regions=REGIONS, cells=(1,))
-    assert isinstance(by_hand.level, ImageLevel)
-    by_hand.level.formula, by_hand.level.noise.residual = KnownFormula("mean_iou", 5), 1e-4
-    drawn: list[tuple[float, int]] = []
-    plain = likelihood.draw
+    logits = torch.stack([torch.zeros(3, 16, 20), 2.5 * torch.randn(3, 16, 20, generator=generator)])
+    belief, numbers = (logits / ONE_CLASS.heat).softmax(dim=1), torch.randint(2**63 - 1, (3,), generator=generator)
+    fine, coarse = (
+        most_uncertain(belief, likelihood.draw(logits, 32, *how, numbers), 8, level.formula, 0.01)
+        for how in ((2.0, 4), (1.0, 8))
+    )
+    assert fine[1][0] < 0.3 <= fine[1][1]
+    assert fine[1][0] < coarse[1][0]
+    maps = algorithm.level.draw(logits, 4, numbers)
+    assert torch.equal(maps[0], coarse[0][0])
+    assert torch.equal(maps[1], fine[0][1])
+    by_hand, _ = with_stars(cells=(4,))
+    assert torch.equal(by_hand.level.draw(logits, 4, numbers), fine[0])
 
-    def noted(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
-        drawn.append((temperature, side))
-        return plain(logits, samples, temperature, side, numbers)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood, "draw", noted)
-        algorithm.act(logits, 0.0, generator)
-        by_hand.act(logits, 0.0, generator)
-    assert drawn == [(2.0, 4), (1.0, 8), (2.0, 1)]
+def test_what_is_drawn_colder_and_coarser_is_not_asked_if_it_tells_even_less() -> None:
+    _, level = with_stars()
+    sure = torch.zeros(1, 3, 16, 20)
+    sure[:, 0] = 11.0
+    sure[:, :, 5, :8] = torch.tensor([0.0, 11.0, 0.0])[:, None]
+    for seed in range(5):
+        numbers = torch.randint(2**63 - 1, (3,), generator=torch.Generator().manual_seed(seed))
+        belief = (sure / ONE_CLASS.heat).softmax(dim=1)
+        fine, coarse = (
+            most_uncertain(belief, likelihood.draw(sure, 32, *how, numbers), 8, level.formula, 0.01)
+            for how in ((2.0, 4), (1.0, 8))
+        )
+        assert torch.equal(
+            level.draw(sure, 4, numbers), fine[0] if fine[1] >= min(0.3, coarse[1].item()) else coarse[0]
+        )
+
+
+def test_noise_before_rounding_is_measured_by_a_label_map_that_was_not_chosen() -> None:
+    _, level = with_stars()
+    logits = 2 * torch.randn(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
+    numbers = torch.randint(2**63 - 1, (3,), generator=torch.Generator().manual_seed(0))
+    chosen = level.draw(logits, 4, numbers)
+    level.noise = ScoreNoise(level.formula.rounding)
+    level.noise.residual = 1e-4
+    maps = level.draw(logits, 4, numbers)
+    assert level.twice
+    any_map = likelihood.draw(logits, 1, 2.0, 4, numbers)
+    assert torch.equal(maps[:, 0], any_map[:, 0])
+    assert torch.equal(maps[:, -1], any_map[:, 0])
+    assert torch.equal(maps[:, 1:-1], chosen[:, 1:-1])
 
 
 @pytest.mark.parametrize(("level", "arguments"), [("Pixel", {}), ("Image", {"cells": (2,)})])

@@ -27,6 +27,9 @@ def test_a_score_in_the_middle_between_two_levels_tells_a_bit_and_one_far_from_i
     means = torch.tensor([0.125, 0.375, 0.25, -5.0, 5.0, 0.0])
     assert level_uncertainty(means, 0.001, star_levels(5)).tolist() == pytest.approx([1, 1, 0, 0, 0, 0], abs=1e-6)
     assert level_uncertainty(torch.tensor([0.5]), 1e6, star_levels(2)).item() == pytest.approx(1.0)
+    # With many levels for the spread the middle is not the most uncertain place.
+    ends = level_uncertainty(torch.tensor([0.05, 0.2]), 0.1, star_levels(11))
+    assert ends.tolist() == pytest.approx([1.55, 2.07], abs=0.01)
 
 
 def test_the_label_maps_are_kept_whose_expected_scores_lie_nearest_to_a_middle() -> None:
