@@ -254,8 +254,8 @@ class ImageLevel:
         if self.formula.rounding:  # of label maps that differ in smaller cells all would get the same level
             along = min(along, CELLS[1])
         shortest = max(1, round(shorter / along))
-        if self.chooses:  # what rounding would hide is found by the choice
-            return shortest
+        if self.chooses:  # the choice finds what rounding would hide, but not of a policy that knows next to nothing
+            return shortest if known >= KNOWN[1] else max(1, shorter // 2)
         return self.noise.side(max(1, shorter // 2), shortest, rounded=known < KNOWN[1])
 
     @property

@@ -564,6 +564,14 @@ def test_with_stars_the_label_maps_are_scored_whose_star_is_least_certain() -> N
     assert 0 < float(metrics["likelihood/bits"]) <= math.log2(5)
 
 
+def test_with_stars_the_cells_are_a_half_of_the_side_until_a_fifth_is_known_and_a_fourth_from_then_on() -> None:
+    _, level = with_stars()
+    sides = []
+    for level.unsure in (1.0, 0.85, 0.75, 0.1):
+        sides.append(level.side(0.0, 16))
+    assert sides == [8, 8, 4, 4]
+
+
 def test_where_the_stars_would_tell_little_label_maps_are_drawn_colder_and_coarser() -> None:
     algorithm, level = with_stars()
     generator = torch.Generator().manual_seed(0)
