@@ -39,7 +39,7 @@ from .scores.formulas import Formula, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
-from .scores.posterior import ONE_CLASS, SHIFTS, Posterior, region_posterior
+from .scores.posterior import LEAST, ONE_CLASS, PIXELS_TOO, SHIFTS, Posterior, recall_belief, region_posterior
 from .scores.queries import most_uncertain
 from .scores.regions import Regions, make_regions
 from .scores.variances import Variances
@@ -85,14 +85,22 @@ class Likelihood(Algorithm):
     chosen from how sure the policy is and from the measured score noise, otherwise 1"""
     replay: int = 128
     """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
+    recall: float = 0.0
+    """weight, below 1, of what was believed of an image at its last visit against what the policy says now, for exact
+    scores in regions; single pixels shift by themselves then, and nothing is pooled. 0.8 is for long trainings"""
     replay_megabytes: float = 2000.0
     """most memory that they take over all images, in MB; the oldest go first"""
 
     def __post_init__(self) -> None:
-        least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0}
+        least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0}
         check_numbers(self, least, ("learning_rate", "temperature"))
         if any(number < 1 for number in self.regions) or sorted(set(self.regions), reverse=True) != list(self.regions):
             raise OptionError(f"regions must be numbers from 1 on, each less than the one before, got {self.regions}.")
+        if self.recall >= 1 or (self.recall and not (self.regions and self.replay)):
+            raise OptionError(
+                f"recall must be below 1, and needs regions and replay, got {self.recall:g} with regions "
+                f"{self.regions} and replay {self.replay}."
+            )
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
         self.level: ImageLevel | PixelLevel | PolicyGradientLevel
@@ -241,7 +249,8 @@ class ImageLevel:
 
     def image_bytes(self, image_size: Sequence[int]) -> int:
         """What the replay of one image takes."""
-        return self.memory.visits * visit_bytes(self.options.samples_per_image, image_size, self.num_classes)
+        belief = 2 * self.num_classes * math.prod(image_size) if self.options.recall else 0
+        return self.memory.visits * visit_bytes(self.options.samples_per_image, image_size, self.num_classes) + belief
 
     def side(self, progress: float, shorter: int) -> int:
         """Side of the cells in pixels, at most half of the shorter side of the image if the noise chooses it."""
@@ -308,8 +317,11 @@ class ImageLevel:
         shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
         old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
+        belief, recalls = logits.softmax(dim=1), self.options.recall > 0 and not self.noise.matters
+        if recalls:
+            belief = recall_belief(belief, self._recalled(feedback, old), self.options.recall)
         seen = (
-            logits.softmax(dim=1),
+            belief,
             self._label_maps(feedback, old),
             torch.cat([feedback.scores, *(visit.scores[None].to(logits.device) for _, visit in old)]),
             image.to(logits.device, non_blocking=True),
@@ -319,14 +331,14 @@ class ImageLevel:
         spread = self.noise.residual**0.5
         evidence: Evidence | Posterior
         if self.options.regions:
-            regions, errors = self._regions(feedback), SHIFTS
+            regions, errors = self._regions(feedback), PIXELS_TOO if self.options.recall else SHIFTS
             if self.noise.matters:
                 regions, errors = regions.parts(), ONE_CLASS
             variances = torch.tensor(self.variances.start(errors.variances(len(regions.counts))), dtype=torch.float64)
             evidence = region_posterior(*seen, regions, variances.to(logits.device), errors, spread, self.noise.noise)
         else:
             evidence = score_evidence(*seen, spread)
-        self._remember(feedback)
+        self._remember(feedback, evidence.probabilities if recalls and isinstance(evidence, Posterior) else None)
         return ScoreLesson(feedback, evidence, len(old), self.bits)
 
     def _regions(self, feedback: Feedback) -> Regions:
@@ -364,9 +376,23 @@ class ImageLevel:
                 places[first : last + 1] = places[first : last + 1].flip(-1)
         return self.buffer[:many]
 
-    def _remember(self, feedback: Feedback) -> None:
+    def _recalled(self, feedback: Feedback, old: Sequence[tuple[int, Visit]]) -> list[torch.Tensor | None]:
+        """What was believed of each image last time, as it is shown."""
+        beliefs: list[torch.Tensor | None] = [None] * len(feedback.index)
+        for b, visit in old:
+            if visit.belief is not None:
+                beliefs[b] = visit.belief.flip(-1) if feedback.flipped[b] else visit.belief
+        return beliefs
+
+    def _remember(self, feedback: Feedback, believed: torch.Tensor | None) -> None:
         if not self.memory.visits:
             return
+        kept: Sequence[torch.Tensor | None] = [None] * len(feedback.index)
+        if believed is not None:
+            kept = [
+                (of.flip(-1) if flipped else of).half()
+                for of, flipped in zip(believed.clamp(min=LEAST).log(), feedback.flipped, strict=True)
+            ]
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         for b, index in enumerate(feedback.index):
             if self.twice and b == 0 and feedback.label_maps.shape[1] == 2:
@@ -375,7 +401,7 @@ class ImageLevel:
             when = (self.observed << 32) + (rank << 16) + b
             packed = PackedMaps.pack(maps, self.num_classes)
             crop = None if feedback.crops is None else feedback.crops[b]
-            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when, crop))
+            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when, crop, kept[b]))
 
     def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
         """Measures the noise of the scores, and the variance of the residuals, with SyncAN; the formula may learn."""

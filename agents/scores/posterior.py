@@ -20,18 +20,23 @@ expected of them, and
 is the covariance of the scores; E are the variances of noise, of the model's error and of a visit's offset. Two such
 steps are made, the second from the belief that the first one found. How much divisions, the model's error and the
 offset have of K, all that is not measured, is learned (``scores.variances``).
+
+Single pixels shift as well, where regions do: they are one more division, but what two scores have of it in common is
+left out of K, which then only needs Σ_ic J_k(i, c)² of each score.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
-from ..ops import region_counts, soft_counts
+from ..ops import class_credit, region_counts, soft_counts
 from .evidence import Reading, differ, read_scores
 from .formulas import Formula
+from .models import Prediction
 from .regions import Regions
 
 STEPS = 2
@@ -55,21 +60,25 @@ class Errors:
             shifts the log-probability of each class by a Gaussian amount.
         heat: temperature of the belief that is moved: where it is sure it is wrong more often than it says.
         division: w of each division at first, in nats² if it is that of shifts.
+        pixels: w of single pixels at first, in nats²; 0: they do not shift by themselves, and what their probabilities
+            say is pooled in part.
         doubt: variances of the model's error and of a visit's offset at first, as shares of that of the residuals.
     """
 
     of_one_class: bool
     heat: float
     division: float
+    pixels: float
     doubt: float
 
     def variances(self, divisions: int) -> list[float]:
-        """Where ``Variances`` starts: w of every division, the error's and the offset's variance."""
-        return [self.division] * divisions + [self.doubt] * 2
+        """Where ``Variances`` starts: w of every division, of pixels if they shift, the error's and the offset's."""
+        return [self.division] * divisions + [self.pixels] * (self.pixels > 0) + [self.doubt] * 2
 
 
-SHIFTS = Errors(of_one_class=False, heat=1.25, division=2.0, doubt=0.03)
-ONE_CLASS = Errors(of_one_class=True, heat=1.5, division=0.1, doubt=0.1)
+SHIFTS = Errors(of_one_class=False, heat=1.25, division=2.0, pixels=0.0, doubt=0.03)
+ONE_CLASS = Errors(of_one_class=True, heat=1.5, division=0.1, pixels=0.0, doubt=0.1)
+PIXELS_TOO = replace(SHIFTS, pixels=8.0)
 
 
 class Posterior(NamedTuple):
@@ -80,7 +89,7 @@ class Posterior(NamedTuple):
         probabilities: float32 (B, C, H, W).
         entropy: of the belief that did not know them, mean over the pixels, in nats.
         moved: mean over the pixels of the Kullback-Leibler divergence of one from the other, in nats.
-        statistics: float64 (2, D + 2), from which ``Variances`` learns.
+        statistics: float64 (2, V) like the V variances, which ``Variances`` learns from them.
     """
 
     reading: Reading
@@ -113,7 +122,7 @@ def region_posterior(
         fresh: number of visits of this step.
         formula: predicts the scores; it does not learn here.
         regions: of the images, in D divisions.
-        variances: float64 (D + 2,), those of ``Variances``.
+        variances: float64, those of ``Variances``, as many as ``errors.variances`` says.
         errors: how the belief is taken to be wrong.
         spread: standard deviation of residuals before rounding, for the reading.
         noise: variance of the noise of the scores, without rounding.
@@ -122,7 +131,8 @@ def region_posterior(
     new = label_maps[:fresh], scores[:fresh], image[:fresh]
     reading = read_scores(probabilities, *new, fresh, formula, spread)
     log_p = probabilities.clamp(min=LEAST).log()
-    log_p = torch.lerp(log_p, regions.means(log_p), POOLED)
+    if not errors.pixels:
+        log_p = torch.lerp(log_p, regions.means(log_p), POOLED)
     hot = (log_p / errors.heat).softmax(dim=1)
     samples, classes = scores.shape[1], probabilities.shape[1]
     counts = soft_counts(hot, label_maps.flatten(0, 1), image.repeat_interleave(samples))  # both (V·K, C)
@@ -144,10 +154,25 @@ def region_posterior(
         seen = chosen, scores[rows], there & compared[rows], expected[rows], predicted[rows]
         shift, of_images = _shift(hot[images], *seen, formula, regions[images], variances, errors, noise)
         statistics += of_images
-        out[images] = (log_p[images] + errors.heat * regions[images].at_pixels(shift)).softmax(dim=1)
+        out[images] = (log_p[images] + errors.heat * shift).softmax(dim=1)
     moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
     entropy = torch.special.entr(probabilities).sum(dim=1).mean()
     return Posterior(reading, out, entropy, moved, statistics)
+
+
+def recall_belief(
+    probabilities: torch.Tensor, remembered: Sequence[torch.Tensor | None], weight: float
+) -> torch.Tensor:
+    """The policy's probabilities and what was believed of the images last time: their normalised geometric mean.
+
+    Args:
+        probabilities: (B, C, H, W), the policy's.
+        remembered: of each image log-probabilities (C, H, W), or None.
+        weight: of what is remembered, 0..1; the policy has the rest.
+    """
+    now = probabilities.clamp(min=LEAST).log()
+    before = torch.stack([mine if of is None else of.to(mine) for of, mine in zip(remembered, now, strict=True)])
+    return torch.lerp(now, before, weight).softmax(dim=1)
 
 
 def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,7 +195,7 @@ def _shift(
     errors: Errors,
     noise: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the scores of b images add to the logs of the finest regions' probabilities, (b, C, S), and statistics.
+    """What the scores of b images add to the logs of the probabilities, (b, C, H, W), and statistics.
 
     Args:
         p: (b, C, H, W).
@@ -181,14 +206,14 @@ def _shift(
         predicted: (b, V, K, C), pixels of each class.
         formula: predicts the scores.
         regions: of the images.
-        variances: (D + 2,).
+        variances: (V,).
         errors: how the belief is taken to be wrong.
         noise: variance of the scores' noise.
     """
     images, visits, samples = scores.shape
     classes, counts = p.shape[1], list(regions.counts)
-    weight = torch.repeat_interleave(variances[:-2], torch.tensor(counts, device=p.device)).to(p.dtype)  # (R,)
-    of_error, of_offset = variances[-2:]
+    of_divisions, of_error, of_offset = variances[: len(counts)], *variances[-2:]
+    weight = torch.repeat_interleave(of_divisions, torch.tensor(counts, device=p.device)).to(p.dtype)  # (R,)
     statistics = torch.empty(0)
     counted = [
         region_counts(maps.flatten(0, 1), of, counts[0], classes)
@@ -207,6 +232,7 @@ def _shift(
     observed, variance = scores, alpha
     same_visit = torch.arange(visits * samples, device=p.device) // samples
     same_visit = (same_visit[:, None] == same_visit).to(scores.dtype)  # (M, M)
+    of_pixels = variances[len(counts)] if errors.pixels else None
     for step in range(STEPS):
         right = expected.flatten(0, 2)
         if step > 0:  # what the shifts changed is taken as even within the finest regions
@@ -234,8 +260,8 @@ def _shift(
             roots = moves * weight.sqrt()
         # What each division adds is needed once, for the statistics; together they are a single product.
         split = roots.split(counts, dim=3) if step == 0 else [roots]
-        of_divisions = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
-        matrix = torch.stack(of_divisions).sum(dim=0)
+        grams = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
+        matrix = torch.stack(grams).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
         if step == 0:
             # A rounded score tells an interval: as a Gaussian factor, wide where the belief was as sure.
@@ -251,6 +277,10 @@ def _shift(
             left = total - (uncertain * there[..., None]).sum(dim=(1, 2)) / number
             left = left.clamp(min=1e-3 * total + TINY)[:, None]  # (b, 1)
             error, offset = of_error * left, left * (of_offset if formula.tells_level else NO_LEVEL)
+            if of_pixels is not None:
+                each = of_pixels * _of_single_pixels(p, label_maps, prediction.per_right).view_as(alpha)
+                grams.append(torch.diag_embed(each))
+                uncertain = uncertain + each.view_as(uncertain)
             variance = torch.diag_embed(uncertain.flatten(1) + error) + offset[..., None] * same_visit
         residual = (observed - mean) * there[..., None]
         rounding = ROUNDING * own.mean(dim=1, keepdim=True) + TINY  # of single precision: it stays invertible
@@ -260,7 +290,7 @@ def _shift(
         found = torch.cholesky_solve(right_side[..., None], factor)
         found = found.masked_fill(failed[:, None, None] > 0, torch.nan)
         if step == 0:
-            parts = [*of_divisions, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
+            parts = [*grams, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
             statistics = _statistics(parts, found, factor, of_visits, formula.tells_level)
         moved = torch.bmm(found.transpose(1, 2).to(p.dtype), moves.flatten(2)).unflatten(2, (classes, -1))[:, 0]
         moved = regions.over_all(moved * weight)
@@ -271,7 +301,48 @@ def _shift(
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)
         if step < STEPS - 1:
             of_q = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))
-    return shift, statistics
+    moved = regions.at_pixels(shift)
+    if of_pixels is not None:
+        each = _single_pixels(p, label_maps, alpha[..., None].to(p.dtype) * of_visits, prediction)
+        moved += (of_pixels * each).to(p.dtype).clamp(-SUREST, SUREST)
+    return moved, statistics
+
+
+def _of_single_pixels(p: torch.Tensor, label_maps: torch.Tensor, per_right: torch.Tensor) -> torch.Tensor:
+    """Σ_ic J_k(i, c)² of each label map, float64 (b·M,), but for what the target's size changes of its score.
+
+    With a the class that it gives to a pixel, J = p_a d (1 − p_a) for that class and −p_c p_a d for each other one,
+    where d is the derivative of its score with respect to right pixels of class a.
+
+    Args:
+        p: (b, C, H, W).
+        label_maps: (b, V, K, H, W).
+        per_right: (b·M, C), the derivatives.
+    """
+    square = p.square()
+    of_class = square * ((1 - p).square() + square.sum(dim=1, keepdim=True) - square)
+    image = torch.arange(len(p), device=p.device).repeat_interleave(label_maps.shape[1] * label_maps.shape[2])
+    counts, _ = soft_counts(of_class, label_maps.flatten(0, 2), image)
+    return (counts * per_right.square()).sum(dim=1).double()
+
+
+def _single_pixels(
+    p: torch.Tensor, label_maps: torch.Tensor, weights: torch.Tensor, prediction: Prediction
+) -> torch.Tensor:
+    """Σ_k α_k J_k(i, c), less its mean over the classes: (b, C, H, W).
+
+    Args:
+        p: (b, C, H, W).
+        label_maps: (b, V, K, H, W).
+        weights: α, (b, M, 1).
+        prediction: of the scores, with derivatives (b·M, C).
+    """
+    image = torch.arange(len(p), device=p.device).repeat_interleave(weights.shape[1])
+    per_pixel = class_credit(label_maps.flatten(0, 2), image, weights.flatten(0, 1) * prediction.per_right, len(p))
+    everywhere = (weights * prediction.per_target.view(*weights.shape[:2], -1)).sum(dim=1)  # (b, C)
+    per_pixel = per_pixel + everywhere[:, :, None, None]
+    moved = p * (per_pixel - (p * per_pixel).sum(dim=1, keepdim=True))
+    return moved - moved.mean(dim=1, keepdim=True)
 
 
 def _gram(vectors: torch.Tensor) -> torch.Tensor:
@@ -286,7 +357,7 @@ def _statistics(
     """What ``Variances`` learns from, (2, D + 2).
 
     Args:
-        parts: of the scores' covariance, D + 2 of (b, M, M).
+        parts: of the scores' covariance, V of (b, M, M).
         weights: (b, M, 1), the inverse of the covariance times the residuals.
         factor: (b, M, M), of Cholesky, of the covariance.
         there: bool (b, M, 1), False for what is no score.

@@ -27,6 +27,8 @@ class Visit:
         scores: float64 (K,).
         when: number that no other visit has, and that grows with time.
         crop: top, left, height and width of the part of the stored image that was shown; None for a whole image.
+        belief: float16 (C, H, W), log-probabilities after the visit, of the image as it is stored; None if they are not
+            kept, or a later visit has them.
     """
 
     index: int
@@ -34,11 +36,13 @@ class Visit:
     scores: torch.Tensor
     when: int
     crop: tuple[float, ...] | None = None
+    belief: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes it takes in memory."""
-        return self.label_maps.nbytes + self.scores.nbytes
+        belief = 0 if self.belief is None else self.belief.nbytes
+        return self.label_maps.nbytes + self.scores.nbytes + belief
 
 
 def visit_bytes(samples: int, image_size: Sequence[int], num_classes: int) -> int:
@@ -107,6 +111,8 @@ class VisitMemory:
         """Keeps a visit, with a copy of its label maps; its scores must not share memory with anything that changes."""
         if not self.visits or visit.nbytes > self.capacity:
             return
+        if visit.belief is not None:
+            self._forget_beliefs(visit.index, visit.crop)
         packed = visit.label_maps
         visit = replace(visit, label_maps=replace(packed, numbers=self._slots_of(packed.numbers).keep(packed.numbers)))
         serials = self._of_image[visit.index]
@@ -118,6 +124,14 @@ class VisitMemory:
             self._forget(serials[0])
         while self.nbytes > self.capacity:
             self._forget(next(iter(self._kept)))
+
+    def _forget_beliefs(self, index: int, crop: tuple[float, ...] | None) -> None:
+        """Leaves earlier visits of a crop of an image without what was believed after them."""
+        for serial in self._of_image.get(index, ()):
+            visit = self._kept[serial]
+            if visit.belief is not None and visit.crop == crop:
+                self._kept[serial] = replace(visit, belief=None)
+                self.nbytes -= visit.belief.nbytes
 
     def _slots_of(self, numbers: torch.Tensor) -> Slots:
         return self._slots[numbers.shape, numbers.device]
@@ -144,6 +158,7 @@ class VisitMemory:
             "scores": torch.stack([visit.scores.cpu() for visit in kept]),
             "when": torch.tensor([visit.when for visit in kept]),
             **({} if kept[0].crop is None else {"crop": torch.tensor([visit.crop for visit in kept]).double()}),
+            **_beliefs(kept),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,12 +183,31 @@ class VisitMemory:
         if highest >= limit:
             raise ValueError(f"packed label maps hold number {highest}; valid: 0..{limit - 1}")
         crops = [tuple(crop) for crop in state["crop"].tolist()] if "crop" in state else [None] * len(numbers)
-        columns = (state["index"].tolist(), state["label_maps"], state["scores"], state["when"].tolist(), crops)
-        for index, numbers, scores, when, crop in zip(*columns, strict=True):
-            merged[when] = Visit(index, PackedMaps(numbers, shape, num_classes), scores.clone(), when, crop)
+        beliefs: list[torch.Tensor | None] = [None] * len(numbers)
+        for place, belief in zip(state.get("believed", torch.empty(0)).tolist(), state.get("belief", ()), strict=True):
+            beliefs[place] = belief.clone()
+        columns = (
+            state["index"].tolist(),
+            state["label_maps"],
+            state["scores"],
+            state["when"].tolist(),
+            crops,
+            beliefs,
+        )
+        for index, numbers, scores, when, crop, known in zip(*columns, strict=True):
+            merged[when] = Visit(index, PackedMaps(numbers, shape, num_classes), scores.clone(), when, crop, known)
         self._kept.clear()
         self._of_image.clear()
         self._slots.clear()
         self.nbytes = 0
         for when in sorted(merged):
             self.store(merged[when])
+
+
+def _beliefs(visits: Sequence[Visit]) -> dict[str, torch.Tensor]:
+    """What was believed after those visits that have it, and which of them they are."""
+    known = [(place, visit.belief.cpu()) for place, visit in enumerate(visits) if visit.belief is not None]
+    if not known:
+        return {}
+    places, beliefs = zip(*known, strict=True)
+    return {"believed": torch.tensor(places), "belief": torch.stack(beliefs)}

@@ -20,7 +20,7 @@ from agents.scores.models import predict_scores
 from agents.scores.noise import EVERY, ScoreNoise
 from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
-from agents.scores.posterior import ONE_CLASS, SHIFTS, Errors, Posterior, region_posterior
+from agents.scores.posterior import ONE_CLASS, SHIFTS, Errors, Posterior, recall_belief, region_posterior
 from agents.scores.queries import most_uncertain
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
@@ -490,6 +490,69 @@ def test_with_regions_the_cells_become_finer_as_the_policy_learns(stars: int, fi
     assert sides == [8, 4, finest]
 
 
+def show(algorithm: Likelihood, flipped: bool, crop: tuple[int, ...] | None, logits: torch.Tensor) -> torch.Tensor:
+    """What is believed, as the image is stored, after a visit in which the first of three label maps was best."""
+    image = torch.randint(256, (1, 16, 20, 3), generator=torch.Generator().manual_seed(0))
+    halves = torch.zeros(1, 3, 16, 20, dtype=torch.uint8)
+    halves[0, 1], halves[0, 2, :, :7] = 1, 2
+    scores = torch.tensor([[0.4, 0.1, 0.2]], dtype=torch.float64)
+    image, logits, halves = (of.flip(axis) if flipped else of for of, axis in ((image, 2), (logits, 3), (halves, 3)))
+    crops = None if crop is None else [crop]
+    lesson = algorithm.observe(logits, Feedback(halves, scores, None, [7], [flipped], {}, crops=crops, images=image))
+    algorithm.synchronise([lesson])
+    found = lesson.evidence.probabilities
+    return found.flip(3) if flipped else found
+
+
+def test_what_was_believed_of_an_image_is_recalled_mirrored_or_not() -> None:
+    logits = torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(1))
+    believed = {}
+    for recall, flips in [(0.8, (False, False)), (0.8, (True, True)), (0.8, (False, True)), (0.0, (False, False))]:
+        algorithm = make(samples_per_image=3, regions=(4, 2, 1), replay=3, recall=recall)
+        for flipped in flips:
+            found = show(algorithm, flipped, None, logits)
+        believed[recall, flips] = found
+    once = believed.pop((0.0, (False, False)))
+    one, *others = believed.values()
+    for other in others:
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+    assert (one - once).abs().max() > 0.02
+
+
+@pytest.mark.parametrize("crop", [None, (0, 1, 16, 20)])
+def test_with_a_recall_of_nearly_all_the_belief_goes_on_from_where_it_was(crop: tuple[int, ...] | None) -> None:
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1), replay=3, recall=0.999)
+    logits = torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(1))
+    for _ in range(12):
+        before, after = show(algorithm, False, crop, logits), show(algorithm, False, crop, torch.zeros_like(logits))
+    torch.testing.assert_close(after, before, rtol=0, atol=0.02)  # of logits that say nothing, and the same scores
+
+
+@pytest.mark.parametrize(("noise", "recalled"), [(0.0, True), (0.05, False)])
+def test_noisy_scores_are_not_counted_again_through_what_was_believed(
+    noise: float, recalled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[int] = []
+
+    def noted(*arguments: Any) -> torch.Tensor:
+        times.append(sum(of is not None for of in arguments[1]))
+        return recall_belief(*arguments)
+
+    monkeypatch.setattr(likelihood, "recall_belief", noted)
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1), recall=0.8)
+    assert isinstance(algorithm.level, ImageLevel)
+    for _ in range(2):
+        algorithm.level.noise.noise = noise**2
+        show(algorithm, False, None, torch.zeros(1, 3, 16, 20))
+    assert times == ([0, 1] if recalled else [])
+
+
+@pytest.mark.parametrize("arguments", [{"recall": 1.0}, {"recall": 0.5, "regions": ()}, {"recall": 0.5, "replay": 0}])
+def test_a_recall_needs_regions_and_replay_and_leaves_something_to_the_policy(arguments: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="recall must be below 1, and needs regions and replay"):
+        Likelihood(**arguments)
+
+
 @pytest.mark.parametrize(("noise", "stars", "model"), [(0.0, 0, SHIFTS), (0.05, 0, ONE_CLASS), (0.0, 5, ONE_CLASS)])
 def test_noise_and_rounding_decide_how_the_belief_is_taken_to_be_wrong(
     noise: float, stars: int, model: Errors, monkeypatch: pytest.MonkeyPatch
@@ -748,9 +811,10 @@ def test_it_says_when_the_memory_has_no_room_for_the_replay(level: str) -> None:
     assert Likelihood(samples_per_image=64, replay=0).start(facts, 21) is None
 
 
-def test_the_room_that_is_asked_for_is_enough() -> None:
+@pytest.mark.parametrize("recall", [0.0, 0.5])
+def test_the_room_that_is_asked_for_is_enough(recall: float) -> None:
     for level in ("Image", "Pixel"):
-        algorithm, _ = play_memory(level, 40, replay=9)
+        algorithm, _ = play_memory(level, 40, replay=9, recall=recall, regions=REGIONS if recall else ())
         assert len(algorithm.level.memory) == {"Image": 4 * 3, "Pixel": 4}[level]
         assert algorithm.level.memory.nbytes == 4 * algorithm.level.image_bytes((8, 9))
 
