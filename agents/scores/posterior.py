@@ -354,7 +354,7 @@ def _gram(vectors: torch.Tensor) -> torch.Tensor:
 def _statistics(
     parts: list[torch.Tensor], weights: torch.Tensor, factor: torch.Tensor, there: torch.Tensor, tells_level: bool
 ) -> torch.Tensor:
-    """What ``Variances`` learns from, (2, D + 2).
+    """What ``Variances`` learns from, (2, V).
 
     Args:
         parts: of the scores' covariance, V of (b, M, M).
@@ -368,7 +368,7 @@ def _statistics(
     counted = there & usable
     inverse = torch.cholesky_inverse(factor).where(counted & counted.transpose(1, 2), 0.0).flatten(1)
     weights = weights.where(counted, 0.0)
-    seen = torch.stack([(weights * torch.bmm(part, weights)).sum(dim=(1, 2)) for part in parts])  # (D + 2, b)
+    seen = torch.stack([(weights * torch.bmm(part, weights)).sum(dim=(1, 2)) for part in parts])  # (V, b)
     expected = torch.stack([torch.linalg.vecdot(inverse, part.flatten(1)) for part in parts])
     statistics = torch.stack([seen, expected]).where(usable[:, 0, 0], 0.0).sum(dim=2)
     if not tells_level:

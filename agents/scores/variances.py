@@ -28,10 +28,10 @@ LEAST = 1e-4
 
 
 class Variances:
-    """Running estimates of the weights w_d of D divisions, of the error e and of the offset o.
+    """Running estimates of the weights w_d of D divisions, of single pixels if they shift, of the error and the offset.
 
     Attributes:
-        values: w_1 .. w_D, e and o; empty until it is known where they start.
+        values: w_1 .. w_D, that of pixels if there is one, e and o; empty until it is known where they start.
     """
 
     def __init__(self) -> None:
