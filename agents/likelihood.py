@@ -41,7 +41,7 @@ from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import LEAST, ONE_CLASS, PIXELS_TOO, SHIFTS, Posterior, recall_belief, region_posterior
 from .scores.queries import most_uncertain
-from .scores.regions import Regions, make_regions
+from .scores.regions import Regions, grid, make_regions
 from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
 from .training.algorithm import Algorithm, score_metrics
@@ -58,6 +58,11 @@ CELLS = (2.0, 4.0, 8.0)  # along its shorter side where the belief knows that; w
 LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
+HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
+FEWEST = 32  # images that are shown in any case
+UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or rounding matters
+WIDEN, NARROW = 1.1, 0.5  # shares of that number that it must come to for a change
+SLOW = 0.05  # weight of an update in the running mean of what is not known
 REMEMBERED = 250e6  # bytes of the regions that are kept
 
 
@@ -65,7 +70,7 @@ REMEMBERED = 250e6  # bytes of the regions that are kept
 class Likelihood(Algorithm):
     """Train a policy from scores of its label maps by the likelihood of the scores."""
 
-    EARLIER: ClassVar[dict[str, Any]] = {"regions": (), "decay_from": 0.0}
+    EARLIER: ClassVar[dict[str, Any]] = {"regions": (), "decay_from": 0.0, "recall": 0.0, "scores_per_nat": 0.0}
 
     learning_rate: float = 1e-3
     """peak of the one-cycle schedule; at image level, with regions, it is twice as high"""
@@ -85,22 +90,24 @@ class Likelihood(Algorithm):
     chosen from how sure the policy is and from the measured score noise, otherwise 1"""
     replay: int = 128
     """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
-    recall: float = 0.0
-    """weight, below 1, of what was believed of an image at its last visit against what the policy says now, for exact
-    scores in regions; single pixels shift by themselves then, and nothing is pooled. 0.8 is for long trainings"""
+    recall: float = 0.8
+    """weight, below 1, of what was believed of an image at its last visits against what the policy says now, once those
+    visits are many, for exact scores of a known formula; single pixels shift by themselves then. 0, or without regions
+    or replay: nothing is recalled"""
+    scores_per_nat: float = 3.0
+    """scores of an image, in the whole training, for every nat that is not known of its finest regions, eight times as
+    many where noise or rounding matters: of more images than that pays for, an even choice is shown, which grows with
+    what is known; 0, or without regions or replay: all images are"""
     replay_megabytes: float = 2000.0
     """most memory that they take over all images, in MB; the oldest go first"""
 
     def __post_init__(self) -> None:
-        least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0}
+        least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0, "scores_per_nat": 0}
         check_numbers(self, least, ("learning_rate", "temperature"))
         if any(number < 1 for number in self.regions) or sorted(set(self.regions), reverse=True) != list(self.regions):
             raise OptionError(f"regions must be numbers from 1 on, each less than the one before, got {self.regions}.")
-        if self.recall >= 1 or (self.recall and not (self.regions and self.replay)):
-            raise OptionError(
-                f"recall must be below 1, and needs regions and replay, got {self.recall:g} with regions "
-                f"{self.regions} and replay {self.replay}."
-            )
+        if self.recall >= 1:
+            raise OptionError(f"recall must be below 1, got {self.recall:g}.")
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
         self.level: ImageLevel | PixelLevel | PolicyGradientLevel
@@ -124,7 +131,7 @@ class Likelihood(Algorithm):
                 metadata["reward"], metadata["reward_options"], metadata.get("reward_stars", 0), num_classes
             )
             said.append(line)
-            self.level = ImageLevel(self, num_classes, formula)
+            self.level = ImageLevel(self, num_classes, formula, shown)
             replayed, size = crops <= max(1, self.level.memory.visits), shown
         if self.replay and not replayed:
             self.level.replay_nothing()
@@ -141,6 +148,9 @@ class Likelihood(Algorithm):
                 f"--replay-megabytes {math.ceil(images * one)} would hold all."
             )
         return "\n".join(line for line in said if line) or None
+
+    def images(self, scores: int) -> int | None:
+        return self.level.images(scores) if isinstance(self.level, ImageLevel) else None
 
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
@@ -223,11 +233,13 @@ class ImageLevel:
         options: hyper-parameters.
         num_classes: C.
         formula: predicts the scores.
+        image_size: height and width of what is shown.
     """
 
-    def __init__(self, options: Likelihood, num_classes: int, formula: Formula) -> None:
+    def __init__(self, options: Likelihood, num_classes: int, formula: Formula, image_size: Sequence[int]) -> None:
         self.learning_rate_factor = 2.0 if options.regions else 1.0
         self.options, self.num_classes, self.formula = options, num_classes, formula
+        self.image_size = tuple(image_size)
         self.temperature = options.temperature
         visits = max(1, options.replay // options.samples_per_image) if options.replay else 0
         self.memory = VisitMemory(visits, options.replay_megabytes, num_classes)
@@ -239,6 +251,8 @@ class ImageLevel:
         self.observed = 0  # micro-batches so far, the same number in every process
         self.scale = torch.full((), torch.inf, dtype=torch.float64)  # of the last residuals that said something
         self.unsure = 1.0  # entropy of the belief, of that of even chances
+        self.unknown = math.log(num_classes)  # entropy of the belief, nats a pixel, a running mean
+        self.shown = 0  # number of the images that are shown; 0: not asked yet
         self.variances = Variances()
         self.bits: torch.Tensor | None = None  # that the scores of this micro-batch are expected to tell, each
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
@@ -249,7 +263,7 @@ class ImageLevel:
 
     def image_bytes(self, image_size: Sequence[int]) -> int:
         """What the replay of one image takes."""
-        belief = 2 * self.num_classes * math.prod(image_size) if self.options.recall else 0
+        belief = 2 * self.num_classes * math.prod(image_size) if self.recalls else 0
         return self.memory.visits * visit_bytes(self.options.samples_per_image, image_size, self.num_classes) + belief
 
     def side(self, progress: float, shorter: int) -> int:
@@ -266,6 +280,32 @@ class ImageLevel:
         if self.chooses:  # the choice finds what rounding would hide, but not of a policy that knows next to nothing
             return shortest if known >= KNOWN[1] else max(1, shorter // 2)
         return self.noise.side(max(1, shorter // 2), shortest, rounded=known < KNOWN[1])
+
+    def images(self, scores: int) -> int | None:
+        """How many images so many scores pay for; None: any number.
+
+        What is not known of an image is the mean entropy of the belief times the number of its finest regions.
+        """
+        options, (height, width) = self.options, self.image_size
+        if not (self.memory.visits and options.regions and options.scores_per_nat):
+            return None
+        rows, columns = grid(height, width, self._sides(min(height, width))[0])
+        nats = rows * columns * self.unknown * (UNCERTAIN if self.noise.matters else 1)
+        paid = int(scores / (options.scores_per_nat * nats)) if nats else scores
+        if not self.shown * NARROW <= max(FEWEST, paid) < self.shown * WIDEN:
+            self.shown = max(FEWEST, paid)
+        return self.shown
+
+    def _sides(self, shorter: int) -> list[float]:
+        """Sides of the regions of images with that shorter side, in pixels, from the finest division on."""
+        sides = [shorter / along for along in self.options.regions if shorter / along >= LEAST_SIDE]
+        return sides or [float(shorter)]
+
+    @property
+    def recalls(self) -> bool:
+        """Whether a belief goes on from that of the last visit; noise would be counted again with every visit."""
+        kept = self.options.recall and self.options.regions and self.memory.visits
+        return bool(kept) and self.formula.is_known and not self.noise.matters
 
     @property
     def chooses(self) -> bool:
@@ -317,9 +357,12 @@ class ImageLevel:
         shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
         old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
-        belief, recalls = logits.softmax(dim=1), self.options.recall > 0 and not self.noise.matters
-        if recalls:
-            belief = recall_belief(belief, self._recalled(feedback, old), self.options.recall)
+        belief, recalls = logits.softmax(dim=1), self.recalls
+        regions = self._regions(feedback) if self.options.regions else None
+        remembered, visits = self._recalled(feedback, old)
+        if regions is not None and recalls:
+            weights = [self.options.recall * many / (many + HALF) for many in visits]
+            belief = recall_belief(belief, remembered, weights, regions)
         seen = (
             belief,
             self._label_maps(feedback, old),
@@ -330,15 +373,16 @@ class ImageLevel:
         )
         spread = self.noise.residual**0.5
         evidence: Evidence | Posterior
-        if self.options.regions:
-            regions, errors = self._regions(feedback), PIXELS_TOO if self.options.recall else SHIFTS
+        if regions is not None:
+            errors = PIXELS_TOO if recalls else SHIFTS
             if self.noise.matters:
                 regions, errors = regions.parts(), ONE_CLASS
             variances = torch.tensor(self.variances.start(errors.variances(len(regions.counts))), dtype=torch.float64)
             evidence = region_posterior(*seen, regions, variances.to(logits.device), errors, spread, self.noise.noise)
         else:
             evidence = score_evidence(*seen, spread)
-        self._remember(feedback, evidence.probabilities if recalls and isinstance(evidence, Posterior) else None)
+        believed = evidence.probabilities if recalls and isinstance(evidence, Posterior) else None
+        self._remember(feedback, believed, visits)
         return ScoreLesson(feedback, evidence, len(old), self.bits)
 
     def _regions(self, feedback: Feedback) -> Regions:
@@ -346,9 +390,7 @@ class ImageLevel:
         images = feedback.images
         if images is None:
             raise ValueError("the feedback has no images, from which regions are made")
-        shorter = min(images.shape[1:3])
-        sides: list[float] = [shorter / along for along in self.options.regions if shorter / along >= LEAST_SIDE]
-        sides = sides or [float(shorter)]
+        sides = self._sides(min(images.shape[1:3]))
         if feedback.crops is not None:
             return make_regions(images, sides)
         known, shown = self.known_regions, []
@@ -376,23 +418,26 @@ class ImageLevel:
                 places[first : last + 1] = places[first : last + 1].flip(-1)
         return self.buffer[:many]
 
-    def _recalled(self, feedback: Feedback, old: Sequence[tuple[int, Visit]]) -> list[torch.Tensor | None]:
-        """What was believed of each image last time, as it is shown."""
+    def _recalled(
+        self, feedback: Feedback, old: Sequence[tuple[int, Visit]]
+    ) -> tuple[list[torch.Tensor | None], list[int]]:
+        """What was believed of each image last time, as it is shown, and how many visits that rests on."""
         beliefs: list[torch.Tensor | None] = [None] * len(feedback.index)
+        visits = [0] * len(feedback.index)
         for b, visit in old:
             if visit.belief is not None:
                 beliefs[b] = visit.belief.flip(-1) if feedback.flipped[b] else visit.belief
-        return beliefs
+                visits[b] = visit.visits
+        return beliefs, visits
 
-    def _remember(self, feedback: Feedback, believed: torch.Tensor | None) -> None:
+    def _remember(self, feedback: Feedback, believed: torch.Tensor | None, visits: Sequence[int]) -> None:
+        """Keeps the visits, and what is believed of the images, which rested on so many of them before."""
         if not self.memory.visits:
             return
-        kept: Sequence[torch.Tensor | None] = [None] * len(feedback.index)
+        kept: list[tuple[Any, int]] = [(None, 0)] * len(feedback.index)
         if believed is not None:
-            kept = [
-                (of.flip(-1) if flipped else of).half()
-                for of, flipped in zip(believed.clamp(min=LEAST).log(), feedback.flipped, strict=True)
-            ]
+            seen = zip(believed.clamp(min=LEAST).log(), feedback.flipped, visits, strict=True)
+            kept = [((of.flip(-1) if flipped else of).half(), many + 1) for of, flipped, many in seen]
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         for b, index in enumerate(feedback.index):
             if self.twice and b == 0 and feedback.label_maps.shape[1] == 2:
@@ -401,7 +446,7 @@ class ImageLevel:
             when = (self.observed << 32) + (rank << 16) + b
             packed = PackedMaps.pack(maps, self.num_classes)
             crop = None if feedback.crops is None else feedback.crops[b]
-            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when, crop, kept[b]))
+            self.memory.store(Visit(index, packed, feedback.scores[b].clone(), when, crop, *kept[b]))
 
     def synchronise(self, lessons: Sequence[ScoreLesson]) -> None:
         """Measures the noise of the scores, and the variance of the residuals, with SyncAN; the formula may learn."""
@@ -423,7 +468,9 @@ class ImageLevel:
             )
         beliefs = [lesson.evidence for lesson in lessons if isinstance(lesson.evidence, Posterior)]
         if beliefs:
-            self.unsure = mean_over_processes([of.entropy for of in beliefs]) / math.log(self.num_classes)
+            entropy = mean_over_processes([of.entropy for of in beliefs])
+            self.unsure = entropy / math.log(self.num_classes)
+            self.unknown += SLOW * (entropy - self.unknown)
             self.variances.observe(mean_over_processes([of.statistics for of in beliefs]))
         synchronised = SyncAN()
         for lesson in lessons:
@@ -478,6 +525,8 @@ class ImageLevel:
             "observed": self.observed,
             "scale": self.scale.cpu(),
             "unsure": self.unsure,
+            "unknown": self.unknown,
+            "shown": self.shown,
             "variances": self.variances.state_dict(),
             "explained": self.explained,
             "tried": self.tried,
@@ -490,6 +539,7 @@ class ImageLevel:
         self.noise.rounding = self.formula.rounding
         self.observed, self.scale = state["observed"], state["scale"]
         self.explained, self.tried, self.unsure = state["explained"], state["tried"], state.get("unsure", 1.0)
+        self.unknown, self.shown = state.get("unknown", self.unknown), state.get("shown", 0)
         if "variances" in state:
             self.variances.load_state_dict(state["variances"])
 

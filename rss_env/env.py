@@ -68,6 +68,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``index``: show this image (never flipped or scaled, and of crops the middle one); the order goes on afterwards
       where it was.
     - ``episode``: jump to this episode of the seed's order, counted from 0.
+    - ``images``: from now on show only so many images, spread evenly over the data set; those of a smaller number are
+      among those of a larger one. A reset with a seed shows all again, unless it says how many.
 
     Args:
         dataset: name of the data set, such as ``"Shapes"``.
@@ -171,7 +173,7 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
             OptionError: a seed that is no integer of at least 0, or a wrong option.
             AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
         """
-        chosen = self._task.check_reset_options(options, ("index", "episode"))
+        chosen = self._task.check_reset_options(options, ("index", "episode", "images"))
         seed = check_seed(seed)
         with self._turn:
             return self._reset(seed, chosen)
@@ -181,6 +183,8 @@ class SegmentationEnv(gym.Env[np.ndarray, np.ndarray]):
         if seed is not None or not self._keyed:
             self._stream.restart(self.np_random.integers(1 << 63, size=1, dtype=np.uint64))
             self._keyed = True
+        if "images" in chosen:
+            self._stream.show_only(int(chosen["images"]))
         if "episode" in chosen:
             self._stream.jump(chosen["episode"])
         if "index" in chosen:

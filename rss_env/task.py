@@ -273,8 +273,8 @@ class SegmentationTask:
             num_envs: B, how many indices may be given instead of one; None if only one may.
 
         Raises:
-            OptionError: no dict, an unknown key, an index outside the data set or too many of them, an episode out of
-                range.
+            OptionError: no dict, an unknown key, an index outside the data set or too many of them, an episode or a
+                number of images out of range.
         """
         options = {} if options is None else options
         if not isinstance(options, Mapping):
@@ -294,6 +294,11 @@ class SegmentationTask:
         if "episode" in options and not is_count(options["episode"], least=0):
             raise OptionError(
                 f"reset(options={{'episode': t}}) needs an integer from 0 to 2**63 - 1, got {options['episode']!r}."
+            )
+        if "images" in options and not (is_count(options["images"]) and options["images"] <= len(self.dataset)):
+            raise OptionError(
+                f"reset(options={{'images': n}}) needs an integer from 1 to {len(self.dataset)}, "
+                f"got {options['images']!r}."
             )
         return options
 

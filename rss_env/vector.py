@@ -43,8 +43,8 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
     and metadata of a single environment, ``spec``, ``render_mode``, ``reward_queries`` (its share), ``render``, and
     what ``set_attr`` gave it.
 
-    Reset options: ``index`` (one integer or B of them), ``episode`` (see ``SegmentationEnv``), and for DISABLED
-    ``reset_mask``, bool (B,).
+    Reset options: ``index`` (one integer or B of them), ``episode`` and ``images`` (see ``SegmentationEnv``), and for
+    DISABLED ``reset_mask``, bool (B,).
 
     Args:
         dataset: name of the data set.
@@ -129,7 +129,7 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
             OptionError: a seed that is no integer of at least 0, another number of them than B, or a wrong option.
             AlreadyPendingCallError: another thread is in ``reset`` or ``step``.
         """
-        chosen = self._task.check_reset_options(options, ("index", "episode", "reset_mask"), self.num_envs)
+        chosen = self._task.check_reset_options(options, ("index", "episode", "images", "reset_mask"), self.num_envs)
         mask = self._check_mask(chosen["reset_mask"]) if "reset_mask" in chosen else self._all
         seeds = self._check_seeds(seed)
         with self._turn:
@@ -139,6 +139,8 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
         self, seeds: list[int | None], mask: np.ndarray, chosen: Mapping[str, Any]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         self._seed(seeds, mask)
+        if "images" in chosen:
+            self._stream.show_only(int(chosen["images"]), mask)
         if "episode" in chosen:
             self._stream.jump(chosen["episode"], mask)
         if "index" in chosen:

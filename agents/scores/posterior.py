@@ -132,7 +132,7 @@ def region_posterior(
     reading = read_scores(probabilities, *new, fresh, formula, spread)
     log_p = probabilities.clamp(min=LEAST).log()
     if not errors.pixels:
-        log_p = torch.lerp(log_p, regions.means(log_p), POOLED)
+        log_p = _pooled(log_p, regions)
     hot = (log_p / errors.heat).softmax(dim=1)
     samples, classes = scores.shape[1], probabilities.shape[1]
     counts = soft_counts(hot, label_maps.flatten(0, 1), image.repeat_interleave(samples))  # both (V·K, C)
@@ -161,18 +161,28 @@ def region_posterior(
 
 
 def recall_belief(
-    probabilities: torch.Tensor, remembered: Sequence[torch.Tensor | None], weight: float
+    probabilities: torch.Tensor,
+    remembered: Sequence[torch.Tensor | None],
+    weights: Sequence[float],
+    regions: Regions,
 ) -> torch.Tensor:
     """The policy's probabilities and what was believed of the images last time: their normalised geometric mean.
 
     Args:
-        probabilities: (B, C, H, W), the policy's.
+        probabilities: (B, C, H, W), the policy's, of which a part is pooled.
         remembered: of each image log-probabilities (C, H, W), or None.
-        weight: of what is remembered, 0..1; the policy has the rest.
+        weights: of what is remembered of each image, 0..1; the policy has the rest.
+        regions: of the images.
     """
-    now = probabilities.clamp(min=LEAST).log()
+    now = _pooled(probabilities.clamp(min=LEAST).log(), regions)
     before = torch.stack([mine if of is None else of.to(mine) for of, mine in zip(remembered, now, strict=True)])
+    weight = torch.tensor(weights, dtype=now.dtype, device=now.device)[:, None, None, None]
     return torch.lerp(now, before, weight).softmax(dim=1)
+
+
+def _pooled(log_p: torch.Tensor, regions: Regions) -> torch.Tensor:
+    """Log-probabilities, in part those of the region that a pixel lies in."""
+    return torch.lerp(log_p, regions.means(log_p), POOLED)
 
 
 def _rows(visits: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

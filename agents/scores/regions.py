@@ -108,6 +108,11 @@ class Regions:
         return Regions(torch.where(turned, self.finest.flip(2), self.finest), self.parents, self.counts)
 
 
+def grid(height: int, width: int, side: float) -> tuple[int, int]:
+    """Rows and columns of the cells of about that side that an image is divided into at first."""
+    return max(1, round(height / side)), max(1, round(width / side))
+
+
 def make_regions(images: torch.Tensor, sides: Sequence[float]) -> Regions:
     """Divides images into regions of about the given sides.
 
@@ -127,7 +132,7 @@ def make_regions(images: torch.Tensor, sides: Sequence[float]) -> Regions:
     parents: list[torch.Tensor] = []
     counts: list[int] = []
     for side in sides:
-        rows, columns = max(1, round(height / side)), max(1, round(width / side))
+        rows, columns = grid(height, width, side)
         scale = torch.cat(
             [(1 / contrast)[:, None].expand(-1, 3), contrast.new_full((batch, 2), COMPACTNESS / side)], dim=1
         )

@@ -29,6 +29,7 @@ class Visit:
         crop: top, left, height and width of the part of the stored image that was shown; None for a whole image.
         belief: float16 (C, H, W), log-probabilities after the visit, of the image as it is stored; None if they are not
             kept, or a later visit has them.
+        visits: number of visits that the belief rests on, this one counted in; 0 without a belief.
     """
 
     index: int
@@ -37,6 +38,7 @@ class Visit:
     when: int
     crop: tuple[float, ...] | None = None
     belief: torch.Tensor | None = None
+    visits: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -130,7 +132,7 @@ class VisitMemory:
         for serial in self._of_image.get(index, ()):
             visit = self._kept[serial]
             if visit.belief is not None and visit.crop == crop:
-                self._kept[serial] = replace(visit, belief=None)
+                self._kept[serial] = replace(visit, belief=None, visits=0)
                 self.nbytes -= visit.belief.nbytes
 
     def _slots_of(self, numbers: torch.Tensor) -> Slots:
@@ -183,9 +185,10 @@ class VisitMemory:
         if highest >= limit:
             raise ValueError(f"packed label maps hold number {highest}; valid: 0..{limit - 1}")
         crops = [tuple(crop) for crop in state["crop"].tolist()] if "crop" in state else [None] * len(numbers)
-        beliefs: list[torch.Tensor | None] = [None] * len(numbers)
-        for place, belief in zip(state.get("believed", torch.empty(0)).tolist(), state.get("belief", ()), strict=True):
-            beliefs[place] = belief.clone()
+        beliefs: list[tuple[torch.Tensor | None, int]] = [(None, 0)] * len(numbers)
+        if "believed" in state:
+            for place, belief, many in zip(*(state[name] for name in ("believed", "belief", "visits")), strict=True):
+                beliefs[int(place)] = belief.clone(), int(many)
         columns = (
             state["index"].tolist(),
             state["label_maps"],
@@ -195,7 +198,7 @@ class VisitMemory:
             beliefs,
         )
         for index, numbers, scores, when, crop, known in zip(*columns, strict=True):
-            merged[when] = Visit(index, PackedMaps(numbers, shape, num_classes), scores.clone(), when, crop, known)
+            merged[when] = Visit(index, PackedMaps(numbers, shape, num_classes), scores.clone(), when, crop, *known)
         self._kept.clear()
         self._of_image.clear()
         self._slots.clear()
@@ -206,8 +209,8 @@ class VisitMemory:
 
 def _beliefs(visits: Sequence[Visit]) -> dict[str, torch.Tensor]:
     """What was believed after those visits that have it, and which of them they are."""
-    known = [(place, visit.belief.cpu()) for place, visit in enumerate(visits) if visit.belief is not None]
+    known = [(i, visit.belief.cpu(), visit.visits) for i, visit in enumerate(visits) if visit.belief is not None]
     if not known:
         return {}
-    places, beliefs = zip(*known, strict=True)
-    return {"believed": torch.tensor(places), "belief": torch.stack(beliefs)}
+    places, beliefs, counts = zip(*known, strict=True)
+    return {"believed": torch.tensor(places), "belief": torch.stack(beliefs), "visits": torch.tensor(counts)}

@@ -52,6 +52,19 @@ class Algorithm(ABC):
         """
         return None
 
+    def images(self, scores: int) -> int | None:
+        """How many of the training images the next updates should show; asked before the first one and after each.
+
+        An even choice of so many is shown (``reset(options={"images": n})``). Every process of a job must say the same.
+
+        Args:
+            scores: label maps that the whole training has scored, past and to come.
+
+        Returns:
+            The number, at least 1, or None for all images; more than there are is all of them.
+        """
+        return None
+
     @abstractmethod
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws the label maps that are to be scored.

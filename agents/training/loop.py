@@ -271,9 +271,7 @@ class _Trainer:
     def train(self) -> Result:
         """Trains until the last step or an interruption."""
         run, job = self.run, self.job
-        self.images, self.infos = self.envs.reset(
-            seed=run.seed + job.rank * self.share, options={"episode": self.step * run.accumulation_steps}
-        )
+        self._begin(self._images_to_show(), seed=run.seed + job.rank * self.share)
         hidden = not run.progress or not job.is_main
         bar = tqdm(total=run.steps, initial=self.step, disable=hidden, unit="step", dynamic_ncols=True)
         with bar, interruption() as interrupted:
@@ -281,6 +279,8 @@ class _Trainer:
                 self.callbacks.start(interrupted, to_config(run, self.algorithm), self.step)
             while self.step < run.steps and not job.any(bool(interrupted)):
                 began = time.perf_counter()
+                if (images := self._images_to_show()) != self.shown:
+                    self._begin(images)
                 metrics = self._update()
                 self.step += 1
                 self.seconds += time.perf_counter() - began
@@ -298,6 +298,20 @@ class _Trainer:
         job.on_main(lambda: self.callbacks.end(result))
         job.on_main(self.callbacks.raise_error)
         return result
+
+    def _images_to_show(self) -> int:
+        """Number of the training images that are shown from now on."""
+        metadata, run = self.envs.metadata, self.run
+        wanted = self.algorithm.images(run.steps * run.batch_size * metadata["samples_per_image"])
+        return int(metadata["num_images"]) if wanted is None else min(wanted, int(metadata["num_images"]))
+
+    def _begin(self, images: int, seed: int | None = None) -> None:
+        """Begins the next episodes, which show an even choice of so many images."""
+        options = {"episode": self.step * self.run.accumulation_steps}
+        if images < self.envs.metadata["num_images"] or seed is None:
+            options["images"] = images
+        self.shown = images
+        self.images, self.infos = self.envs.reset(seed=seed, options=options)
 
     def _update(self) -> dict[str, torch.Tensor | float]:
         """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
@@ -356,6 +370,7 @@ class _Trainer:
             "train/learning_rate": self.optimiser.param_groups[0]["lr"] / self.learning_rate_factors[0],
             "time/reward_queries": self._all_queries(),
             "time/images": self.step * self.run.batch_size,
+            "train/images": self.shown,
             "time/seconds": self.seconds,
         }
         _check_finite(row, self.step)

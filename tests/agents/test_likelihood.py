@@ -20,7 +20,7 @@ from agents.scores.models import predict_scores
 from agents.scores.noise import EVERY, ScoreNoise
 from agents.scores.packing import unpack
 from agents.scores.pixels import UNKNOWN, classes_found
-from agents.scores.posterior import ONE_CLASS, SHIFTS, Errors, Posterior, recall_belief, region_posterior
+from agents.scores.posterior import ONE_CLASS, PIXELS_TOO, SHIFTS, Errors, Posterior, recall_belief, region_posterior
 from agents.scores.queries import most_uncertain
 from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback
@@ -453,7 +453,7 @@ def test_noisy_scores_make_the_cells_grow(regions: tuple[int, ...]) -> None:
 
 
 def test_what_is_wrong_at_which_size_is_learned_in_every_update_and_restored() -> None:
-    algorithm = make(samples_per_image=4, regions=REGIONS)
+    algorithm = make(samples_per_image=4, regions=REGIONS, recall=0.0)
     assert isinstance(algorithm.level, ImageLevel)
     rng = np.random.default_rng(0)
     values = []
@@ -462,7 +462,7 @@ def test_what_is_wrong_at_which_size_is_learned_in_every_update_and_restored() -
         values.append(list(algorithm.level.variances.values))
     assert len(values[0]) == 2 + 2  # of twelve, six and three regions along 16 pixels those of 2.5 pixels and more
     assert all((np.array(one) != other).all() for one, other in pairwise(values))
-    again = make(samples_per_image=4, regions=REGIONS)
+    again = make(samples_per_image=4, regions=REGIONS, recall=0.0)
     again.load_state_dict(algorithm.state_dict())
     assert isinstance(again.level, ImageLevel)
     assert again.level.variances.values == values[-1]
@@ -473,12 +473,14 @@ def test_a_run_from_before_there_were_regions_goes_on_without() -> None:
     assert from_config(Likelihood, before, "config.json").regions == ()
     assert from_config(Likelihood, before | {"regions": [8, 4]}, "config.json").regions == (8, 4)
     assert Likelihood().regions == (12, 6, 3, 1)
-    assert (from_config(Likelihood, before, "config.json").decay_from, Likelihood().decay_from) == (0.0, 0.6)
+    once = from_config(Likelihood, before, "config.json")
+    assert (once.decay_from, once.recall, once.scores_per_nat) == (0.0, 0.0, 0.0)
+    assert (Likelihood().decay_from, Likelihood().recall, Likelihood().scores_per_nat) == (0.6, 0.8, 3.0)
 
 
 @pytest.mark.parametrize(("stars", "finest"), [(0, 2), (5, 4)])
 def test_with_regions_the_cells_become_finer_as_the_policy_learns(stars: int, finest: int) -> None:
-    algorithm = make(samples_per_image=3, regions=REGIONS)
+    algorithm = make(samples_per_image=3, regions=REGIONS, recall=0.0)
     assert isinstance(algorithm.level, ImageLevel)
     algorithm.level.formula = KnownFormula("mean_iou", stars)
     sides = []
@@ -520,7 +522,10 @@ def test_what_was_believed_of_an_image_is_recalled_mirrored_or_not() -> None:
 
 
 @pytest.mark.parametrize("crop", [None, (0, 1, 16, 20)])
-def test_with_a_recall_of_nearly_all_the_belief_goes_on_from_where_it_was(crop: tuple[int, ...] | None) -> None:
+def test_with_a_recall_of_nearly_all_the_belief_goes_on_from_where_it_was(
+    crop: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "HALF", 1e-9)
     algorithm = make(samples_per_image=3, regions=(4, 2, 1), replay=3, recall=0.999)
     logits = torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(1))
     for _ in range(12):
@@ -532,30 +537,51 @@ def test_with_a_recall_of_nearly_all_the_belief_goes_on_from_where_it_was(crop: 
 def test_noisy_scores_are_not_counted_again_through_what_was_believed(
     noise: float, recalled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times: list[int] = []
+    times: list[tuple[int, float]] = []
 
     def noted(*arguments: Any) -> torch.Tensor:
-        times.append(sum(of is not None for of in arguments[1]))
+        times.append((sum(of is not None for of in arguments[1]), arguments[2][0]))
         return recall_belief(*arguments)
 
     monkeypatch.setattr(likelihood, "recall_belief", noted)
     algorithm = make(samples_per_image=3, regions=(4, 2, 1), recall=0.8)
     assert isinstance(algorithm.level, ImageLevel)
-    for _ in range(2):
+    for _ in range(3):
         algorithm.level.noise.noise = noise**2
         show(algorithm, False, None, torch.zeros(1, 3, 16, 20))
-    assert times == ([0, 1] if recalled else [])
+    weights = [0.8 * visits / (visits + likelihood.HALF) for visits in range(3)]
+    assert times == ([(0, 0.0), (1, weights[1]), (1, weights[2])] if recalled else [])
 
 
-@pytest.mark.parametrize("arguments", [{"recall": 1.0}, {"recall": 0.5, "regions": ()}, {"recall": 0.5, "replay": 0}])
-def test_a_recall_needs_regions_and_replay_and_leaves_something_to_the_policy(arguments: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="recall must be below 1, and needs regions and replay"):
-        Likelihood(**arguments)
+@pytest.mark.parametrize(
+    ("metadata", "arguments"),
+    [({}, {"regions": ()}), ({}, {"replay": 0}), ({}, {"recall": 0.0}), ({"reward": None}, {})],
+)
+def test_without_regions_replay_or_a_known_formula_nothing_is_recalled(
+    metadata: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"samples_per_image": 3, "regions": (4, 2, 1)}
+    assert make(**given).level.recalls  # type: ignore[union-attr]
+    assert not make(MEAN_IOU | metadata, **given | arguments).level.recalls  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("noise", "stars", "model"), [(0.0, 0, SHIFTS), (0.05, 0, ONE_CLASS), (0.0, 5, ONE_CLASS)])
+def test_a_recall_leaves_something_to_the_policy() -> None:
+    with pytest.raises(OptionError, match="recall must be below 1, got 1"):
+        Likelihood(recall=1.0)
+
+
+@pytest.mark.parametrize(
+    ("noise", "stars", "recall", "model"),
+    [
+        (0.0, 0, 0.0, SHIFTS),
+        (0.0, 0, 0.8, PIXELS_TOO),
+        (0.05, 0, 0.0, ONE_CLASS),
+        (0.05, 0, 0.8, ONE_CLASS),
+        (0.0, 5, 0.8, ONE_CLASS),
+    ],
+)
 def test_noise_and_rounding_decide_how_the_belief_is_taken_to_be_wrong(
-    noise: float, stars: int, model: Errors, monkeypatch: pytest.MonkeyPatch
+    noise: float, stars: int, recall: float, model: Errors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[int, list[float], Errors]] = []
 
@@ -565,12 +591,12 @@ def test_noise_and_rounding_decide_how_the_belief_is_taken_to_be_wrong(
         return region_posterior(*arguments)
 
     monkeypatch.setattr(likelihood, "region_posterior", noted)
-    algorithm = make(samples_per_image=3, regions=(4, 2, 1))
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1), recall=recall)
     assert isinstance(algorithm.level, ImageLevel)
     algorithm.level.formula = KnownFormula("mean_iou", stars)
     algorithm.level.noise.rounding, algorithm.level.noise.noise = algorithm.level.formula.rounding, noise**2
     update(algorithm, torch.zeros(2, 3, 16, 20), np.array([[0.5, 0.25, 0.5], [0.0, 0.5, 0.25]]))
-    whole, counts = model is SHIFTS, {False: 2 * 2, True: 1}
+    whole, counts = model is not ONE_CLASS, {False: 2 * 2, True: 1}
     assert given == [(counts[whole], model.variances(2 + whole), model)]
 
 
@@ -800,15 +826,20 @@ def test_nothing_is_replayed_where_hardly_a_crop_returns(level: str, augment: st
 @pytest.mark.parametrize("level", ["image", "pixel"])
 def test_it_says_when_the_memory_has_no_room_for_the_replay(level: str) -> None:
     facts = MEAN_IOU | {"reward_level": level, "num_images": 14640, "image_size": (512, 512)}
-    line = Likelihood(samples_per_image=64, replay=256).start(facts, 21)
+
+    def said(**options: Any) -> str | None:
+        return Likelihood(**{"samples_per_image": 64, "replay": 256, "recall": 0.0} | options).start(facts, 21)
+
+    line = said()
     assert line is not None
     share, size, needed = {"image": ("0.0036", "38.3", 561444), "pixel": ("0.13", "1.05", 15352)}[level]
     assert f"2,000 MB holds {share} of what --replay asks for: 14,640 images of {size} MB" in line
     assert line.endswith(f"--replay-megabytes {needed} would hold all.")
     assert "\n" not in line
-    assert Likelihood(samples_per_image=64, replay=256, replay_megabytes=needed).start(facts, 21) is None
-    assert Likelihood(samples_per_image=64, replay=256, replay_megabytes=needed - 1).start(facts, 21) is not None
-    assert Likelihood(samples_per_image=64, replay=0).start(facts, 21) is None
+    assert said(replay_megabytes=needed) is None
+    assert said(replay_megabytes=needed - 1) is not None
+    assert (said(replay_megabytes=needed, recall=0.8) is None) == (level == "pixel")
+    assert said(replay=0) is None
 
 
 @pytest.mark.parametrize("recall", [0.0, 0.5])
@@ -931,3 +962,55 @@ def test_a_known_formula_is_never_judged() -> None:
     for progress in (0.1, 0.2, 0.5):
         algorithm.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
         assert isinstance(algorithm.level, ImageLevel)
+
+
+def known(level: ImageLevel, share: float) -> None:
+    """Makes it believe that so much is known of the images."""
+    level.unknown = math.log(level.num_classes) * (1 - share)
+
+
+def test_as_many_images_are_shown_as_the_scores_pay_for() -> None:
+    metadata = MEAN_IOU | {"image_size": (60, 90)}
+    algorithm = make(metadata, regions=(12, 6), scores_per_nat=2.0, samples_per_image=4, replay=8)
+    level = algorithm.level
+    assert isinstance(level, ImageLevel)
+    nats = 12 * 18 * math.log(3)  # finest regions of side 5, of which nothing is known
+    assert algorithm.images(round(2 * nats * 100)) == pytest.approx(100, abs=1)
+    known(level, 0.08)  # one in eleven more would be paid for: too few for a change
+    assert algorithm.images(round(2 * nats * 100)) == pytest.approx(100, abs=1)
+    known(level, 0.5)
+    assert algorithm.images(round(2 * nats * 100)) == pytest.approx(200, abs=1)
+    known(level, 0.2)  # what was shown is shown on
+    assert algorithm.images(round(2 * nats * 100)) == pytest.approx(200, abs=1)
+    known(level, 0.5)
+    level.noise.observe(variance=1.0, side=1, noise=0.9, residual=1.0)  # most of what scores differ by is noise
+    assert level.noise.matters
+    assert algorithm.images(round(2 * nats * 800)) == pytest.approx(200, abs=1)
+    assert algorithm.images(round(2 * nats * 80)) == likelihood.FEWEST
+    known(level, 1.0)
+    assert algorithm.images(1234) == 1234
+    other = make(metadata, regions=(12, 6), scores_per_nat=2.0, samples_per_image=4, replay=8)
+    other.load_state_dict(algorithm.state_dict())
+    known(other.level, 0.9995)  # type: ignore[arg-type]
+    assert other.images(1234) == 1234  # what was shown is part of the state
+
+
+def test_rounded_scores_pay_for_fewer_images_from_the_first_on() -> None:
+    exact, rounded = (make(MEAN_IOU | more, regions=(2,)) for more in ({}, {"reward_stars": 5}))
+    of_exact, of_rounded = exact.images(10**5), rounded.images(10**5)
+    assert of_exact is not None
+    assert of_rounded == pytest.approx(of_exact / likelihood.UNCERTAIN, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "options"),
+    [
+        ({}, {"replay": 0}),  # no score of an image is there any more when it comes again
+        ({}, {"scores_per_nat": 0.0}),
+        ({}, {"regions": ()}),
+        ({"reward_level": "pixel"}, {}),
+        ({"augment": ("crop", "scale"), "crop_size": (4, 4)}, {}),
+    ],
+)
+def test_all_images_are_shown_where_scores_do_not_add_up(metadata: dict[str, Any], options: dict[str, Any]) -> None:
+    assert make(MEAN_IOU | metadata, **{"regions": (2,)} | options).images(1000) is None

@@ -286,6 +286,27 @@ def test_jumping_to_an_episode_is_the_same_as_getting_there_step_by_step(order: 
     np.testing.assert_array_equal(fresh, walked[int(start)][0])
 
 
+@pytest.mark.parametrize("order", ["random", "sequential", "epochs"])
+def test_only_some_images_are_shown_until_a_seed_or_another_number(order: str):
+    env = make(order=order)
+
+    def shown() -> set[int]:
+        return {env.reset()[1]["index"] for _ in range(200)}
+
+    env.reset(seed=1)
+    assert shown() == set(range(IMAGES))
+    assert env.reset(options={"images": np.int64(4)})[1]["index"] in (0, 4, 8, 12)
+    assert shown() == {0, 4, 8, 12}
+    assert env.reset(options={"index": 3})[1]["index"] == 3
+    assert shown() == {0, 4, 8, 12}
+    env.reset(options={"images": 5})
+    assert shown() == {0, 2, 4, 8, 12}
+    env.reset(seed=2, options={"images": 2})
+    assert shown() == {0, 8}
+    env.reset(seed=2)
+    assert shown() == set(range(IMAGES))
+
+
 def test_very_late_episodes_exist():
     env = make(order="sequential")
     assert env.reset(options={"episode": 2**63 - 1})[1]["index"] == (2**63 - 1) % IMAGES
@@ -309,8 +330,13 @@ def test_very_late_episodes_exist():
         ({"episode": 0.0}, r"'episode': t.* got 0\.0"),
         ({"episode": True}, r"'episode': t.* got True"),
         ({"episode": [0]}, r"'episode': t.* got \[0\]"),
-        ({"idx": 0}, r"Unknown reset option 'idx'; valid: index, episode"),
-        ({"reset_mask": np.array([True])}, r"Unknown reset option 'reset_mask'; valid: index, episode"),
+        ({"images": 0}, r"'images': n.* needs an integer from 1 to 16, got 0"),
+        ({"images": IMAGES + 1}, r"'images': n.* needs an integer from 1 to 16, got 17"),
+        ({"images": 2.0}, r"'images': n.* got 2\.0"),
+        ({"images": True}, r"'images': n.* got True"),
+        ({"images": None}, r"'images': n.* got None"),
+        ({"idx": 0}, r"Unknown reset option 'idx'; valid: index, episode, images"),
+        ({"reset_mask": np.array([True])}, r"Unknown reset option 'reset_mask'; valid: index, episode, images"),
     ],
 )
 def test_a_wrong_reset_option_is_an_error_that_changes_nothing(options: dict, message: str):

@@ -14,7 +14,7 @@ from scipy.stats import chi2
 
 from rss_env import SegmentationEnv
 from rss_env.augmentation import read_augment
-from rss_env.episodes import EpisodeStream, check_order
+from rss_env.episodes import EpisodeStream, check_order, even_choice
 from rss_env.errors import OptionError
 
 FALSE_ALARM = 1e-6
@@ -94,6 +94,63 @@ def test_a_mask_lets_the_other_environments_wait(keys: list[int], masks: st.Data
             assert indices[b] == whole[0][begun[b], b]
             assert coins[b] == whole[1][begun[b], b]
         begun += mask
+
+
+@given(of=st.integers(1, 5000), part=st.floats(0, 1), more=st.floats(0, 1))
+def test_an_even_choice_is_even_and_part_of_a_larger_one(of: int, part: float, more: float):
+    images = max(1, round(part * of))
+    chosen, larger = even_choice(images, of), even_choice(max(images, round(more * of)), of)
+    assert len(chosen) == images
+    assert (np.diff(chosen.astype(int)) > 0).all()
+    assert chosen[-1] < of
+    assert np.isin(chosen, larger).all()
+    if images > 1:
+        gaps = np.diff(chosen.astype(int))
+        assert gaps.max() <= 2 * gaps.min()
+        assert max(int(chosen[0]), of - 1 - int(chosen[-1])) <= 2 * gaps.max()
+
+
+def test_an_even_choice_by_hand():
+    assert even_choice(4, 16).tolist() == [0, 4, 8, 12]
+    assert even_choice(5, 16).tolist() == [0, 2, 4, 8, 12]
+    assert even_choice(3, 10).tolist() == [0, 4, 8]  # 0, 8, 4, 12, 2, ... of which 12 is no image
+    assert even_choice(7, 7).tolist() == list(range(7))
+    assert even_choice(2, 2**30).tolist() == [0, 2**29]
+
+
+@pytest.mark.parametrize("order", ["random", "sequential", "epochs"])
+@pytest.mark.parametrize("images", [1, 3, 10])
+def test_only_an_even_choice_is_shown_until_a_restart(order: str, images: int):
+    stream = stream_of([1, 2], order)
+    coins_of_all = draws(stream, 30)[1]
+    stream.restart(np.array([1, 2], np.uint64))
+    stream.show_only(images)
+    indices, coins = draws(stream, 30)
+    np.testing.assert_array_equal(coins, coins_of_all)
+    assert np.unique(indices).tolist() == even_choice(images, 10).tolist()
+    if order == "sequential":
+        assert indices.ravel().tolist() == np.resize(even_choice(images, 10), 60).tolist()
+    if order == "epochs":
+        for epoch in indices.ravel()[: 60 // images * images].reshape(-1, images):
+            assert sorted(epoch) == even_choice(images, 10).tolist()
+    stream.restart(np.array([1, 2], np.uint64))
+    assert set(draws(stream, 30)[0].ravel()) == set(range(10))
+
+
+def test_a_choice_is_drawn_from_evenly():
+    stream = stream_of(list(range(1000)), num_images=100)
+    stream.show_only(7)
+    counts = np.bincount(draws(stream, 20)[0].ravel(), minlength=100)
+    assert_uniform(counts[even_choice(7, 100)])
+
+
+@pytest.mark.parametrize("order", ["random", "sequential"])
+def test_a_choice_goes_by_the_mask_or_by_the_first_environment_of_a_common_walk(order: str):
+    stream = stream_of([1, 2, 3], order)
+    stream.show_only(2, np.array([False, True, False]))
+    indices = draws(stream, 50)[0]
+    assert set(indices[:, 0]) == set(range(10))
+    assert set(indices[:, 1]) == (set(even_choice(2, 10)) if order == "random" else set(range(10)))
 
 
 def test_restart_and_jump_with_a_mask_leave_the_other_environments_alone():

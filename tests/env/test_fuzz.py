@@ -148,7 +148,7 @@ class Fuzz:
             (
                 None,
                 *ODD,
-                *({name: self.choose(ODD)} for name in ("index", "episode", "reset_mask", "x")),
+                *({name: self.choose(ODD)} for name in ("index", "episode", "images", "reset_mask", "x")),
             )
         )
         words = ["seed", "reset"]

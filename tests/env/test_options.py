@@ -153,7 +153,7 @@ def test_reset_options_are_a_dict(kind: Any, options: Any):
 
 @needs_torch
 def test_reset_options_are_a_dict_on_a_device_too():
-    with pytest.raises(OptionError, match="needs a dict of index, episode, reset_mask, got 3"):
+    with pytest.raises(OptionError, match="needs a dict of index, episode, images, reset_mask, got 3"):
         gym.make_vec("RSS-Shapes-ImageReward-v0", device="cpu", **SMALL).reset(options=3)
 
 

@@ -124,7 +124,10 @@ def as_tensor(value: Any) -> Any:
             st.just(None),
             st.tuples(
                 seeds,
-                st.fixed_dictionaries({}, optional={"index": chosen_images, "episode": st.integers(0, 2**40)}),
+                st.fixed_dictionaries(
+                    {},
+                    optional={"index": chosen_images, "episode": st.integers(0, 2**40), "images": st.integers(1, 3)},
+                ),
                 masks,
             ),
         ),

@@ -320,7 +320,7 @@ def test_a_reset_mask_is_refused_where_step_resets_by_itself(mode: str):
         ({"index": [True, False, True]}, r"needs integers from 0 to 15"),
         ({"episode": -1}, r"needs an integer from 0 to 2\*\*63 - 1, got -1"),
         ({"episode": [1, 2, 3]}, r"needs an integer from 0 to 2\*\*63 - 1, got \[1, 2, 3\]"),
-        ({"seed": 1}, r"Unknown reset option 'seed'; valid: index, episode, reset_mask"),
+        ({"seed": 1}, r"Unknown reset option 'seed'; valid: index, episode, images, reset_mask"),
         ({"reset_mask": [1, 0, 1]}, r"needs a bool array of shape \(3,\) with a True in it, got \[1, 0, 1\]"),
         ({"reset_mask": np.ones(2, bool)}, r"needs a bool array of shape \(3,\)"),
         ({"reset_mask": np.zeros(3, bool)}, r"needs a bool array of shape \(3,\) with a True in it"),

@@ -105,7 +105,14 @@ seeds = st.one_of(st.none(), st.integers(0, 2**40), st.lists(st.integers(0, 2**4
                 st.one_of(seeds, st.lists(st.one_of(st.none(), st.integers(0, 99)), min_size=3, max_size=3)),
                 st.one_of(
                     st.none(),
-                    st.fixed_dictionaries({}, optional={"index": st.integers(0, 5), "episode": st.integers(0, 2**40)}),
+                    st.fixed_dictionaries(
+                        {},
+                        optional={
+                            "index": st.integers(0, 5),
+                            "episode": st.integers(0, 2**40),
+                            "images": st.integers(1, 6),
+                        },
+                    ),
                 ),
             ),
         ),

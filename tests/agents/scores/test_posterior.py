@@ -648,11 +648,24 @@ def test_the_statistics_are_those_of_the_residuals_covariance(move: Move, errors
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.8])
 def test_a_recalled_belief_is_the_geometric_mean_with_what_is_remembered(weight: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    now, before = (torch.randn(2, 3, 5, 6, generator=generator).softmax(dim=1) for _ in range(2))
-    got = recall_belief(now, [before[0].log().half(), None], weight)
-    expected = now[0] ** (1 - weight) * before[0] ** weight
-    assert_close(got[0], expected / expected.sum(dim=0), atol=1e-3)  # of half precision
-    assert_close(got[1], now[1])
+    now, before = (torch.randn(3, 3, 5, 6, generator=generator).softmax(dim=1) for _ in range(2))
+    remembered = [before[0].log().half(), None, before[2].log().half()]
+    got = recall_belief(now, remembered, [weight, 0.9, weight / 2], each_pixel(3, 5, 6))
+    for b, part in ((0, weight), (1, 0.0), (2, weight / 2)):
+        expected = now[b] ** (1 - part) * before[b] ** part
+        assert_close(got[b], expected / expected.sum(dim=0), atol=1e-3)  # of half precision
     sure = torch.zeros(1, 3, 5, 6)
     sure[:, 1] = 1.0
-    assert_close(recall_belief(sure, [sure[0].clamp(min=posterior.LEAST).log().half()], weight), sure)
+    kept = [sure[0].clamp(min=posterior.LEAST).log().half()]
+    assert_close(recall_belief(sure, kept, [weight], each_pixel(1, 5, 6)), sure)
+
+
+def test_what_is_recalled_is_not_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posterior, "POOLED", 0.3)
+    generator = torch.Generator().manual_seed(2)
+    now, before = (torch.randn(2, 3, 5, 6, generator=generator).log_softmax(dim=1) for _ in range(2))
+    regions = some_regions(2, 5, 6, (4, 2))
+    got = recall_belief(now.exp(), [before[0], None], [0.6, 0.6], regions)
+    pooled = 0.7 * now + 0.3 * regions.means(now)
+    assert_close(got[0], (0.4 * pooled[0] + 0.6 * before[0]).softmax(dim=0))
+    assert_close(got[1], pooled[1].softmax(dim=0))

@@ -84,6 +84,32 @@ def test_the_label_maps_of_an_algorithm_are_scored_on_the_images_that_it_saw(tmp
 
 
 @dataclass(eq=False)
+class Growing(Recording):
+    """Wants one image at first, and all in the end."""
+
+    def images(self, scores: int) -> int | None:
+        assert scores == 12 * 3 * 2
+        return (1, 2, 4, None)[len(self.calls) // 3] if len(self.calls) < 12 else None
+
+
+def test_an_algorithm_says_how_many_images_are_shown(tmp_path: Path) -> None:
+    algorithm = Growing()
+    data: dict[str, Any] = {"image_size": (16, 16), "env_kwargs": {"num_images": 8}, "network_options": {"width": 8}}
+    shared: dict[str, Any] = data | {"batch_size": 3, "steps": 12, "log_every": 1, "eval_every": 0, "progress": False}
+    train("RSS-Shapes-ImageReward-v0", algorithm, run_dir=str(tmp_path / "run"), **shared)
+    shown = [call["index"] for call in algorithm.calls]
+    for step, allowed in zip(range(0, 12, 3), ({0}, {0, 4}, {0, 2, 4, 6}, set(range(8))), strict=True):
+        assert set().union(*shown[step : step + 3]) <= allowed
+    assert {0, 4} == set().union(*shown[3:6])
+    assert {1, 3, 5, 7} & set().union(*shown[9:])
+    whole = Recording()
+    train("RSS-Shapes-ImageReward-v0", whole, run_dir=str(tmp_path / "whole"), **shared)
+    assert shown[9:] == [call["index"] for call in whole.calls[9:]]  # the same episodes
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["train/images"] for row in rows if "train/images" in row] == [1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8]
+
+
+@dataclass(eq=False)
 class TwoMethods(Algorithm):
     """Only what an algorithm must have: it imitates those of its pixels that were right."""
 

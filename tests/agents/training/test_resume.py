@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from agents import RSS, Likelihood, Supervised
+from agents.likelihood import FEWEST
 from agents.training.algorithm import Algorithm
 from agents.training.loop import Result, train
 from agents.training.run_folder import RunFolder
@@ -53,6 +54,13 @@ def run(algorithm: Algorithm, run_dir: Path, interrupt: int | None, **arguments:
 
 def run_likelihood(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
     return run(Likelihood(samples_per_image=4), run_dir, interrupt, **arguments)
+
+
+def run_few_images(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    """Of more images than are shown."""
+    result = run_likelihood(run_dir, interrupt, **{"env_kwargs": {"num_images": 64}} | arguments)
+    assert {row["train/images"] for row in rows_of(run_dir) if "train/images" in row} == {FEWEST}
+    return result
 
 
 def run_pixel_level(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
@@ -152,7 +160,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert all(torch.equal(moments[name][key], other_moments[name][key]) for key in moments[name])
 
 
-RUNS = (run_likelihood, run_pixel_level, run_rss, run_accumulating, run_supervised)
+RUNS = (run_likelihood, run_few_images, run_pixel_level, run_rss, run_accumulating, run_supervised)
 OF_CROPS = (run_crops, run_scales, run_pixels_of_crops)
 
 
