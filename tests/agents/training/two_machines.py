@@ -15,6 +15,7 @@ from agents.training.loop import Result, stream_seed, train
 SEED = 1
 STEPS = 3  # in which no image is shown twice: a process replays only what it has shown itself
 ALGORITHMS: dict[str, Any] = {"rss": RSS, "likelihood": Likelihood}
+OPTIONS: dict[str, dict[str, Any]] = {"rss": {}, "likelihood": {"scores_per_nat": 0.0}}  # of all images
 
 
 class AsTwo:
@@ -34,7 +35,7 @@ def run(name: str, run_dir: Path, as_two: bool = False, **arguments: Any) -> Res
         algorithm = type(algorithm.__name__, (AsTwo, algorithm), {})
     return train(
         "RSS-Shapes-ImageReward-v0",
-        algorithm(samples_per_image=3),
+        algorithm(samples_per_image=3, **OPTIONS[name]),
         run_dir=str(run_dir),
         image_size=(16, 16),
         env_kwargs={"num_images": 2000},
