@@ -50,6 +50,7 @@ RECORDS = (
     "search_camvid",
     "search_feedback",
     "rss_parts",
+    "rss_parts_animals",
     "label_bits",
     "camvid_176x240",
     "search_formula",
@@ -70,6 +71,8 @@ RECORDS = (
     "replay_crops",
     "fewer_images",
     "test_split",
+    "images_shown",
+    "gpu_runs",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
