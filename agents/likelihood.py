@@ -87,7 +87,7 @@ class Likelihood(Algorithm):
     where scores are noisy or rounded; none: every pixel is judged by itself"""
     cells: tuple[int, ...] = ()
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
-    chosen from how sure the policy is and from the measured score noise, otherwise 1"""
+    chosen from how sure the belief is and from the measured score noise, otherwise 1"""
     replay: int = 128
     """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
     recall: float = 0.8
@@ -99,7 +99,7 @@ class Likelihood(Algorithm):
     many where noise or rounding matters: of more images than that pays for, an even choice is shown, which grows with
     what is known; 0, or without regions or replay: all images are"""
     replay_megabytes: float = 2000.0
-    """most memory that they take over all images, in MB; the oldest go first"""
+    """most memory that earlier label maps, and what was believed, take over all images, in MB; the oldest go first"""
 
     def __post_init__(self) -> None:
         least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0, "scores_per_nat": 0}
@@ -287,7 +287,7 @@ class ImageLevel:
         What is not known of an image is the mean entropy of the belief times the number of its finest regions.
         """
         options, (height, width) = self.options, self.image_size
-        if not (self.memory.visits and options.regions and options.scores_per_nat):
+        if not (self.remembers and options.regions and options.scores_per_nat):
             return None
         rows, columns = grid(height, width, self._sides(min(height, width))[0])
         nats = rows * columns * self.unknown * (UNCERTAIN if self.noise.matters else 1)
@@ -304,8 +304,14 @@ class ImageLevel:
     @property
     def recalls(self) -> bool:
         """Whether a belief goes on from that of the last visit; noise would be counted again with every visit."""
-        kept = self.options.recall and self.options.regions and self.memory.visits
-        return bool(kept) and self.formula.is_known and not self.noise.matters
+        kept = bool(self.options.recall and self.options.regions) and self.remembers
+        return kept and self.formula.is_known and not self.noise.matters
+
+    @property
+    def remembers(self) -> bool:
+        """Whether visits are kept."""
+        one = visit_bytes(self.options.samples_per_image, self.image_size, self.num_classes)
+        return self.memory.visits > 0 and one <= self.memory.capacity
 
     @property
     def chooses(self) -> bool:

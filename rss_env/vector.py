@@ -43,8 +43,8 @@ class SegmentationVectorEnv(PartAttributes, VectorEnv[np.ndarray, np.ndarray, np
     and metadata of a single environment, ``spec``, ``render_mode``, ``reward_queries`` (its share), ``render``, and
     what ``set_attr`` gave it.
 
-    Reset options: ``index`` (one integer or B of them), ``episode`` and ``images`` (see ``SegmentationEnv``), and for
-    DISABLED ``reset_mask``, bool (B,).
+    Reset options: ``index`` (one integer or B of them), ``episode`` and ``images`` (see ``SegmentationEnv``; those of
+    the first environment where the order is a common one), and for DISABLED ``reset_mask``, bool (B,).
 
     Args:
         dataset: name of the data set.

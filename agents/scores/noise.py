@@ -21,7 +21,7 @@ import torch
 
 EVERY = 8  # updates from one measurement of the noise to the next, while there is noise
 MEMORY = 100  # measurements of the noise that its mean goes back
-SMALL = 0.1  # of the variance of the residuals: less noise than that is none
+SMALL, LEAST = 0.1, 0.03  # of the variance of the residuals: less noise is none, and is none again
 FORGET = 0.98  # weight that an earlier observation of the scores keeps at each update
 
 
@@ -43,6 +43,7 @@ class ScoreNoise:
         self._measured = 0  # times the noise was
         self._wait = 0  # updates until it is measured again
         self._pause = EVERY  # updates from the last measurement to the next
+        self._mattered = False  # in the last update
         self._sums = 0.0, 0.0  # Σ s²·v and Σ s⁴ over updates, for scores of variance v beyond the noise
 
     @property
@@ -52,8 +53,11 @@ class ScoreNoise:
 
     @property
     def matters(self) -> bool:
-        """Whether noise and rounding are more than a small part of what the belief does not predict."""
-        return self.noise + self.rounding > SMALL * self.residual
+        """Whether noise and rounding are more than a small part of what the belief does not predict.
+
+        Once they are, they are until they are a much smaller part: what follows from it changes what is predicted.
+        """
+        return self.noise + self.rounding > (LEAST if self._mattered else SMALL) * self.residual
 
     @property
     def due(self) -> bool:
@@ -62,6 +66,7 @@ class ScoreNoise:
 
     def tick(self) -> None:
         """Ends an update."""
+        self._mattered = self.matters
         if self._wait == 0:
             self._wait = self._pause
         self._wait -= 1

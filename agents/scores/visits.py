@@ -28,7 +28,7 @@ class Visit:
         when: number that no other visit has, and that grows with time.
         crop: top, left, height and width of the part of the stored image that was shown; None for a whole image.
         belief: float16 (C, H, W), log-probabilities after the visit, of the image as it is stored; None if they are not
-            kept, or a later visit has them.
+            kept, or there was a later visit.
         visits: number of visits that the belief rests on, this one counted in; 0 without a belief.
     """
 
@@ -113,8 +113,7 @@ class VisitMemory:
         """Keeps a visit, with a copy of its label maps; its scores must not share memory with anything that changes."""
         if not self.visits or visit.nbytes > self.capacity:
             return
-        if visit.belief is not None:
-            self._forget_beliefs(visit.index, visit.crop)
+        self._forget_beliefs(visit.index, visit.crop)
         packed = visit.label_maps
         visit = replace(visit, label_maps=replace(packed, numbers=self._slots_of(packed.numbers).keep(packed.numbers)))
         serials = self._of_image[visit.index]
@@ -128,7 +127,7 @@ class VisitMemory:
             self._forget(next(iter(self._kept)))
 
     def _forget_beliefs(self, index: int, crop: tuple[float, ...] | None) -> None:
-        """Leaves earlier visits of a crop of an image without what was believed after them."""
+        """Leaves earlier visits of a crop of an image without what was believed, which does not know of later ones."""
         for serial in self._of_image.get(index, ()):
             visit = self._kept[serial]
             if visit.belief is not None and visit.crop == crop:
@@ -187,7 +186,8 @@ class VisitMemory:
         crops = [tuple(crop) for crop in state["crop"].tolist()] if "crop" in state else [None] * len(numbers)
         beliefs: list[tuple[torch.Tensor | None, int]] = [(None, 0)] * len(numbers)
         if "believed" in state:
-            for place, belief, many in zip(*(state[name] for name in ("believed", "belief", "visits")), strict=True):
+            visits = state.get("visits", torch.ones(len(state["believed"])))  # older files do not say
+            for place, belief, many in zip(state["believed"], state["belief"], visits, strict=True):
                 beliefs[int(place)] = belief.clone(), int(many)
         columns = (
             state["index"].tolist(),

@@ -58,7 +58,7 @@ class Algorithm(ABC):
         An even choice of so many is shown (``reset(options={"images": n})``). Every process of a job must say the same.
 
         Args:
-            scores: label maps that the whole training has scored, past and to come.
+            scores: label maps that each process has scored in the whole training, past and to come.
 
         Returns:
             The number, at least 1, or None for all images; more than there are is all of them.

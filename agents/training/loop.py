@@ -302,7 +302,7 @@ class _Trainer:
     def _images_to_show(self) -> int:
         """Number of the training images that are shown from now on."""
         metadata, run = self.envs.metadata, self.run
-        wanted = self.algorithm.images(run.steps * run.batch_size * metadata["samples_per_image"])
+        wanted = self.algorithm.images(run.steps * run.batch_size * metadata["samples_per_image"] // self.job.size)
         return int(metadata["num_images"]) if wanted is None else min(wanted, int(metadata["num_images"]))
 
     def _begin(self, images: int, seed: int | None = None) -> None:

@@ -387,12 +387,13 @@ small = {"image_size": (16, 16), "batch_size": 8, "steps": steps, "val_images": 
 small |= {"env_kwargs": {"num_images": 64, "num_classes": 4}, "eval_every": steps // 8, "log_every": steps}
 K = 4
 curves = {}
-for name, algorithm in (("RSS", agents.RSS), ("Likelihood", agents.Likelihood)):
+of_all_images = {"scores_per_nat": 0}  # else it would show those first that its scores say enough of
+for name, algorithm, options in (("RSS", agents.RSS, {}), ("Likelihood", agents.Likelihood, of_all_images)):
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             result = agents.train(
                 "RSS-Shapes-ImageReward-v0",
-                algorithm(samples_per_image=K),
+                algorithm(samples_per_image=K, **options),
                 run_dir=Path(folder, "run"),
                 seed=seed,
                 **small,

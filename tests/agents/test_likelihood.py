@@ -555,7 +555,13 @@ def test_noisy_scores_are_not_counted_again_through_what_was_believed(
 
 @pytest.mark.parametrize(
     ("metadata", "arguments"),
-    [({}, {"regions": ()}), ({}, {"replay": 0}), ({}, {"recall": 0.0}), ({"reward": None}, {})],
+    [
+        ({}, {"regions": ()}),
+        ({}, {"replay": 0}),
+        ({}, {"replay_megabytes": 0.0}),
+        ({}, {"recall": 0.0}),
+        ({"reward": None}, {}),
+    ],
 )
 def test_without_regions_replay_or_a_known_formula_nothing_is_recalled(
     metadata: dict[str, Any], arguments: dict[str, Any]
@@ -608,6 +614,17 @@ def test_noise_that_is_small_next_to_what_is_not_predicted_is_none() -> None:
     assert not noise.matters
     noise.noise = 0.5 * noise.residual
     assert noise.matters
+    noise.tick()  # once it does, a part that is small enough otherwise is not
+    noise.noise = 0.05 * noise.residual
+    assert noise.matters
+    restored = ScoreNoise()
+    restored.load_state_dict(noise.state_dict())
+    assert restored.matters
+    noise.noise = 0.02 * noise.residual
+    assert not noise.matters
+    noise.tick()
+    noise.noise = 0.05 * noise.residual
+    assert not noise.matters
     assert ScoreNoise(rounding=noise.residual).matters
 
 
@@ -1006,6 +1023,7 @@ def test_rounded_scores_pay_for_fewer_images_from_the_first_on() -> None:
     ("metadata", "options"),
     [
         ({}, {"replay": 0}),  # no score of an image is there any more when it comes again
+        ({}, {"replay_megabytes": 0.0}),
         ({}, {"scores_per_nat": 0.0}),
         ({}, {"regions": ()}),
         ({"reward_level": "pixel"}, {}),

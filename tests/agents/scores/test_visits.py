@@ -186,25 +186,37 @@ def test_what_was_believed_is_kept_of_the_last_visit_of_each_crop_and_comes_back
     memory.store(dataclasses.replace(make_visit(4, 0), belief=first, visits=1))
     memory.store(dataclasses.replace(make_visit(4, 1), belief=first, visits=1, crop=crop))
     memory.store(dataclasses.replace(make_visit(4, 2), belief=second, visits=2))
-    memory.store(make_visit(4, 3))
-    memory.store(dataclasses.replace(make_visit(5, 4), belief=first))
-    assert memory.nbytes == 5 * VISIT_BYTES + 3 * first.nbytes
+    memory.store(dataclasses.replace(make_visit(5, 4), belief=first, visits=1))
+    assert memory.nbytes == 4 * VISIT_BYTES + 3 * first.nbytes
     whole, one_crop, other = memory.recall(4), memory.recall(4, crop), memory.recall(5)
-    assert [visit.belief is not None for visit in whole] == [False, True, False]
-    assert [visit.visits for visit in whole] == [0, 2, 0]
-    assert torch.equal(whole[1].belief, second)  # type: ignore[arg-type]
+    assert [visit.belief is not None for visit in whole] == [True, False]
+    assert [visit.visits for visit in whole] == [2, 0]
+    assert torch.equal(whole[0].belief, second)  # type: ignore[arg-type]
     assert torch.equal(one_crop[0].belief, first)  # type: ignore[arg-type]
     assert torch.equal(other[0].belief, first)  # type: ignore[arg-type]
     alone = VisitMemory(9, 1)
-    for mark, belief in ((0, first), (1, second), (2, None)):
-        alone.store(dataclasses.replace(make_visit(4, mark), belief=belief, visits=0 if belief is None else mark + 1))
-    restored.load_state_dict(through_a_file(alone.state_dict()))
+    for mark, belief in ((0, first), (1, second)):
+        alone.store(dataclasses.replace(make_visit(4, mark), belief=belief, visits=mark + 1))
+    state = through_a_file(alone.state_dict())
+    restored.load_state_dict(state)
     assert restored.nbytes == alone.nbytes
     for mine, theirs in zip(restored.recall(4), alone.recall(4), strict=True):
         assert ((mine.belief is None), mine.visits) == ((theirs.belief is None), theirs.visits)
         if mine.belief is not None and theirs.belief is not None:
             assert torch.equal(mine.belief, theirs.belief)
+    del state["visits"]  # a file from before they were counted
+    older = VisitMemory(9, 1)
+    older.load_state_dict(state)
+    assert [visit.visits for visit in older.recall(4)] == [1, 0]
     assert "belief" not in VisitMemory(9, 1).state_dict()
+
+
+def test_what_was_believed_before_a_visit_that_it_does_not_know_is_forgotten() -> None:
+    memory = VisitMemory(9, 1)
+    memory.store(dataclasses.replace(make_visit(4, 0), belief=torch.zeros(4, 3, 2).half(), visits=1))
+    memory.store(make_visit(4, 1))
+    assert [(visit.belief, visit.visits) for visit in memory.recall(4)] == [(None, 0), (None, 0)]
+    assert memory.nbytes == 2 * VISIT_BYTES
 
 
 def test_the_visits_of_two_processes_come_together() -> None:

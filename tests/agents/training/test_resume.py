@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from agents import RSS, Likelihood, Supervised
+from agents import RSS, Likelihood, Supervised, likelihood
 from agents.likelihood import FEWEST
 from agents.training.algorithm import Algorithm
 from agents.training.loop import Result, train
@@ -57,9 +58,13 @@ def run_likelihood(run_dir: Path, interrupt: int | None = None, **arguments: Any
 
 
 def run_few_images(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
-    """Of more images than are shown."""
-    result = run_likelihood(run_dir, interrupt, **{"env_kwargs": {"num_images": 64}} | arguments)
-    assert {row["train/images"] for row in rows_of(run_dir) if "train/images" in row} == {FEWEST}
+    """Of more images than are shown, whose number grows with every update."""
+    algorithm = Likelihood(samples_per_image=4, scores_per_nat=0.003)
+    with mock.patch.multiple(likelihood, WIDEN=1.0, SLOW=0.5):
+        result = run(algorithm, run_dir, interrupt, **{"env_kwargs": {"num_images": 640}} | arguments)
+    shown = [row["train/images"] for row in rows_of(run_dir) if "train/images" in row]
+    assert FEWEST < shown[0] < shown[-1] < 640
+    assert interrupt is not None or shown[3] < shown[4]  # next to where the other run was interrupted
     return result
 
 
