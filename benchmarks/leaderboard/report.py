@@ -152,7 +152,7 @@ def best_table() -> Table:
         bound = next((float(line[2]) for line in placed if line[1] == "cross-entropy" and line[2]), None)
         entries = [line for line in placed if line[0].isdigit()]
         best = entries[0] if entries else [""] * (len(HEAD) - 1)
-        share = f"{float(best[2]) / bound:.0%}" if bound and best[2] else ""
+        share = f"{float(best[2]) / bound:.1%}" if bound and best[2] else ""
         setting = [task, track.replace("_", " "), budget, f"{TASKS[task].budgets[budget]:,}"]
         lines.append(
             [*setting, f"{bound:.3f}" if bound else "", best[2], share, best[1], best[5], str(len(entries) or "")]
