@@ -131,7 +131,7 @@ def test_the_best_of_every_setting_with_a_test(tmp_path: Path, monkeypatch: pyte
         "reward queries": "32,000",
         "cross-entropy, test": "0.875",
         "best of scores, test": "0.700",
-        "of it": "80%",
+        "of it": "80.0%",
         "by": "better",
         "seeds": "3",
         "entries with a test": "2",
