@@ -214,11 +214,12 @@ def title_of(setting: tuple[str, str, str]) -> str:
 
 
 def draw_curves(rows: list[Row], path: Path) -> Path:
-    """Draws learning curves on the validation split, one row of panels a setting."""
+    """Draws learning curves on the validation split, one row of panels a setting in which scores were asked for."""
     names = list(dict.fromkeys(row["entry"] for row in rows))
     scale = matplotlib.colormaps["tab20"]
     panels: dict[str, list[Curve]] = {}
-    for setting in dict.fromkeys(map(setting_of, rows)):
+    asked = [row for row in rows if float(row["reward_queries"] or 0) > 0] or rows
+    for setting in dict.fromkeys(map(setting_of, asked)):
         metric = f"val_{metric_of(setting[0])}"
         good = [row for row in rows if setting_of(row) == setting and succeeded(row["status"])]
         by_entry = {name: [row | {"val_miou": row[metric]} for row in good if row["entry"] == name] for name in names}
