@@ -41,6 +41,7 @@ from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import LEAST, ONE_CLASS, PIXELS_TOO, SHIFTS, Posterior, recall_belief, region_posterior
 from .scores.queries import most_uncertain
+from .scores.region_filter import RegionFilter, filtered_posterior
 from .scores.regions import Regions, grid, make_regions
 from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
@@ -64,6 +65,7 @@ UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or roundi
 WIDEN, NARROW = 1.1, 0.5  # shares of that number that it must come to for a change
 SLOW = 0.05  # weight of an update in the running mean of what is not known
 REMEMBERED = 250e6  # bytes of the regions that are kept
+PAIRS = 1200  # of a class and a region that a filter has at most
 
 
 @dataclass(eq=False)
@@ -131,7 +133,7 @@ class Likelihood(Algorithm):
                 metadata["reward"], metadata["reward_options"], metadata.get("reward_stars", 0), num_classes
             )
             said.append(line)
-            self.level = ImageLevel(self, num_classes, formula, shown)
+            self.level = ImageLevel(self, num_classes, formula, shown, whole=metadata.get("crop_size") is None)
             replayed, size = crops <= max(1, self.level.memory.visits), shown
         if self.replay and not replayed:
             self.level.replay_nothing()
@@ -185,10 +187,13 @@ class Likelihood(Algorithm):
             self.level.load_state_dict(state)
 
     def memory(self) -> dict[str, torch.Tensor]:
-        return self.level.memory.state_dict()
+        sums = self.level.filter.state_dict() if isinstance(self.level, ImageLevel) else {}
+        return self.level.memory.state_dict() | sums
 
     def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
         self.level.memory.load_state_dict(memory)
+        if isinstance(self.level, ImageLevel):
+            self.level.filter.load_state_dict(memory)
 
 
 def draw(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
@@ -234,12 +239,20 @@ class ImageLevel:
         num_classes: C.
         formula: predicts the scores.
         image_size: height and width of what is shown.
+        whole: whether whole images are shown, not crops.
     """
 
-    def __init__(self, options: Likelihood, num_classes: int, formula: Formula, image_size: Sequence[int]) -> None:
+    def __init__(
+        self,
+        options: Likelihood,
+        num_classes: int,
+        formula: Formula,
+        image_size: Sequence[int],
+        whole: bool = True,
+    ) -> None:
         self.learning_rate_factor = 2.0 if options.regions else 1.0
         self.options, self.num_classes, self.formula = options, num_classes, formula
-        self.image_size = tuple(image_size)
+        self.image_size, self.whole = tuple(image_size), whole
         self.temperature = options.temperature
         visits = max(1, options.replay // options.samples_per_image) if options.replay else 0
         self.memory = VisitMemory(visits, options.replay_megabytes, num_classes)
@@ -256,6 +269,7 @@ class ImageLevel:
         self.variances = Variances()
         self.bits: torch.Tensor | None = None  # that the scores of this micro-batch are expected to tell, each
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
+        self.filter = RegionFilter(options.replay_megabytes)
 
     def replay_nothing(self) -> None:
         """Keeps no visits from now on."""
@@ -286,12 +300,14 @@ class ImageLevel:
 
         What is not known of an image is the mean entropy of the belief times the number of its finest regions.
         """
-        options, (height, width) = self.options, self.image_size
+        options = self.options
         if not (self.remembers and options.regions and options.scores_per_nat):
             return None
-        rows, columns = grid(height, width, self._sides(min(height, width))[0])
-        nats = rows * columns * self.unknown * (UNCERTAIN if self.noise.matters else 1)
+        number = self._regions_of(self._filtered if self.filters else 0)
+        nats = number * self.unknown * (UNCERTAIN if self.noise.matters else 1)
         paid = int(scores / (options.scores_per_nat * nats)) if nats else scores
+        if self.filters:
+            paid = min(paid, self.filter.fits(self.num_classes * number))
         if not self.shown * NARROW <= max(FEWEST, paid) < self.shown * WIDEN:
             self.shown = max(FEWEST, paid)
         return self.shown
@@ -300,6 +316,22 @@ class ImageLevel:
         """Sides of the regions of images with that shorter side, in pixels, from the finest division on."""
         sides = [shorter / along for along in self.options.regions if shorter / along >= LEAST_SIDE]
         return sides or [float(shorter)]
+
+    def _regions_of(self, division: int) -> int:
+        """Number of regions of an image in one of the divisions."""
+        return math.prod(grid(*self.image_size, self._sides(min(self.image_size))[division]))
+
+    @property
+    def _filtered(self) -> int | None:
+        """The division whose regions a filter keeps: the finest that has few enough; None if none has."""
+        divisions = range(len(self._sides(min(self.image_size))))
+        return next((d for d in divisions if self.num_classes * self._regions_of(d) <= PAIRS), None)
+
+    @property
+    def filters(self) -> bool:
+        """Whether all that scores said of an image is kept as sums over its regions: of noisy and rounded ones."""
+        kept = bool(self.options.regions) and self.remembers and self.whole and self._filtered is not None
+        return kept and self.formula.is_known and self.noise.matters
 
     @property
     def recalls(self) -> bool:
@@ -358,6 +390,8 @@ class ImageLevel:
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
         """Finds what the scores of this and the earlier visits say about the policy's probabilities."""
         self.observed += 1
+        if self.filters:
+            return self._observe_filtered(logits, feedback)
         batch = len(logits)
         # A visit is replayed only where the very pixels that were scored are shown again.
         shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
@@ -390,6 +424,14 @@ class ImageLevel:
         believed = evidence.probabilities if recalls and isinstance(evidence, Posterior) else None
         self._remember(feedback, believed, visits)
         return ScoreLesson(feedback, evidence, len(old), self.bits)
+
+    def _observe_filtered(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
+        """Adds these scores to all that were seen of the images, and finds what they say together."""
+        assert self._filtered is not None
+        regions = self._regions(feedback).division(self._filtered)
+        seen = logits.softmax(dim=1), feedback.label_maps, feedback.scores, feedback.index, self.formula, regions
+        evidence, visits = filtered_posterior(*seen, self.filter, self.noise.residual**0.5, self.noise.noise)
+        return ScoreLesson(feedback, evidence, visits - len(logits), self.bits)
 
     def _regions(self, feedback: Feedback) -> Regions:
         """Regions of the images of a micro-batch; those of whole images are remembered as they are stored."""
@@ -477,7 +519,9 @@ class ImageLevel:
             entropy = mean_over_processes([of.entropy for of in beliefs])
             self.unsure = entropy / math.log(self.num_classes)
             self.unknown += SLOW * (entropy - self.unknown)
-            self.variances.observe(mean_over_processes([of.statistics for of in beliefs]))
+            statistics = [of.statistics for of in beliefs if of.statistics is not None]
+            if statistics:
+                self.variances.observe(mean_over_processes(statistics))
         synchronised = SyncAN()
         for lesson in lessons:
             fresh = lesson.evidence.reading.advantages[: len(lesson.feedback.scores)]

@@ -89,14 +89,14 @@ class Posterior(NamedTuple):
         probabilities: float32 (B, C, H, W).
         entropy: of the belief that did not know them, mean over the pixels, in nats.
         moved: mean over the pixels of the Kullback-Leibler divergence of one from the other, in nats.
-        statistics: float64 (2, V) like the V variances, which ``Variances`` learns from them.
+        statistics: float64 (2, V) like the V variances, which ``Variances`` learns from them; None if nothing does.
     """
 
     reading: Reading
     probabilities: torch.Tensor
     entropy: torch.Tensor
     moved: torch.Tensor
-    statistics: torch.Tensor
+    statistics: torch.Tensor | None = None
 
 
 def region_posterior(

@@ -86,6 +86,13 @@ class Regions:
             return self
         return Regions(self.finest, self.parents[:, :-1], self.counts[:-1])
 
+    def division(self, number: int) -> Regions:
+        """One of the divisions alone, the finest being number 0."""
+        if number == 0:
+            return Regions(self.finest, self.parents[:, :0], self.counts[:1])
+        of_parent = self.parents[:, number - 1].gather(1, self.finest.flatten(1)).view_as(self.finest)
+        return Regions(of_parent, self.parents[:, :0, : self.counts[number]], (self.counts[number],))
+
     def packed(self) -> Regions:
         """The same in less memory, to be kept: a quarter of it; ``unpacked`` makes them usable again."""
         dtype = torch.int16 if max(self.counts) <= 1 << 15 else torch.int32
