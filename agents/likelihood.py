@@ -314,10 +314,10 @@ class ImageLevel:
         number = self._regions_of((self._filtered or 0) if self.filters else 0)
         nats = number * self.unknown * (UNCERTAIN if self.noise.matters else 1)
         paid = int(scores / (options.scores_per_nat * nats)) if nats else scores
-        if self.filters:
-            paid = min(paid, self.filter.fits(self.num_classes * number))
         if not self.shown * NARROW <= max(FEWEST, paid) < self.shown * WIDEN:
             self.shown = max(FEWEST, paid)
+        if self.filters:
+            self.shown = min(self.shown, max(1, self.filter.fits(self.num_classes * number)))
         return self.shown
 
     def _sides(self, shorter: int) -> list[float]:

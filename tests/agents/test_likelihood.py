@@ -15,6 +15,7 @@ import torch
 import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
+from agents.ops import region_counts
 from agents.scores.formulas import KnownFormula
 from agents.scores.models import predict_scores
 from agents.scores.noise import EVERY, ScoreNoise
@@ -452,7 +453,8 @@ def test_noisy_scores_make_the_cells_grow(regions: tuple[int, ...]) -> None:
     assert math.sqrt(algorithm.level.noise.noise) == pytest.approx(0.05, rel=0.5)
 
 
-def test_what_is_wrong_at_which_size_is_learned_in_every_update_and_restored() -> None:
+def test_what_is_wrong_at_which_size_is_learned_in_every_update_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "PAIRS", 0)
     algorithm = make(samples_per_image=4, regions=REGIONS, recall=0.0)
     assert isinstance(algorithm.level, ImageLevel)
     rng = np.random.default_rng(0)
@@ -597,6 +599,7 @@ def test_noise_and_rounding_decide_how_the_belief_is_taken_to_be_wrong(
         return region_posterior(*arguments)
 
     monkeypatch.setattr(likelihood, "region_posterior", noted)
+    monkeypatch.setattr(likelihood, "PAIRS", 0)  # where there are too many for a filter
     algorithm = make(samples_per_image=3, regions=(4, 2, 1), recall=recall)
     assert isinstance(algorithm.level, ImageLevel)
     algorithm.level.formula = KnownFormula("mean_iou", stars)
@@ -604,6 +607,109 @@ def test_noise_and_rounding_decide_how_the_belief_is_taken_to_be_wrong(
     update(algorithm, torch.zeros(2, 3, 16, 20), np.array([[0.5, 0.25, 0.5], [0.0, 0.5, 0.25]]))
     whole, counts = model is not ONE_CLASS, {False: 2 * 2, True: 1}
     assert given == [(counts[whole], model.variances(2 + whole), model)]
+
+
+NOISY = {"samples_per_image": 3, "regions": (4, 2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "arguments", "filters"),
+    [
+        ({}, {}, True),
+        ({}, {"regions": (12, 6)}, True),
+        ({}, {"regions": ()}, False),
+        ({}, {"replay": 0}, False),
+        ({}, {"replay_megabytes": 0.0}, False),
+        ({"reward": None}, {}, False),
+        ({"crop_size": (8, 8), "augment": "crop"}, {}, False),
+        ({"image_size": (600, 900)}, {"regions": (40,)}, False),  # too many
+    ],
+)
+def test_all_that_noisy_scores_said_is_kept_where_regions_and_formula_are_the_same_at_every_visit(
+    metadata: dict[str, Any], arguments: dict[str, Any], filters: bool
+) -> None:
+    algorithm = make(MEAN_IOU | {"image_size": (16, 20)} | metadata, **NOISY | arguments)
+    assert isinstance(algorithm.level, ImageLevel)
+    assert not algorithm.level.filters  # of exact scores
+    algorithm.level.noise.noise = 0.05**2
+    assert algorithm.level.filters == filters
+
+
+def test_the_filter_has_the_finest_regions_that_are_few_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm = make(MEAN_IOU | {"image_size": (60, 90)}, regions=(12, 6, 3, 1))
+    assert isinstance(algorithm.level, ImageLevel)
+    found = []
+    for most in (3 * 12 * 18, 3 * 12 * 18 - 1, 3 * 3 * 4, 1):
+        monkeypatch.setattr(likelihood, "PAIRS", most)
+        found.append(algorithm.level._filtered)
+    assert found == [0, 1, 2, None]
+
+
+@pytest.mark.parametrize("stars", [0, 5])
+def test_a_mirrored_visit_adds_to_the_same_sums(stars: int) -> None:
+    logits, sums = torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(1)), []
+    for flips in ((False, False), (True, True), (False, True)):
+        algorithm = make(MEAN_IOU | {"image_size": (16, 20)}, **NOISY)
+        assert isinstance(algorithm.level, ImageLevel)
+        level = algorithm.level
+        level.formula = KnownFormula("mean_iou", stars)
+        level.noise.rounding = level.formula.rounding
+        for flipped in flips:
+            level.noise.noise = 0.0 if stars else 0.05**2
+            believed = show(algorithm, flipped, None, logits)
+        assert len(level.filter) == 1
+        assert len(level.memory) == 0
+        sums.append((level.filter.state_dict() | {"believed": believed}, algorithm))
+    for name, value in sums[0][0].items():
+        torch.testing.assert_close(sums[1][0][name], value, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(sums[2][0][name], value, rtol=1e-3, atol=1e-3)
+    again = make(MEAN_IOU | {"image_size": (16, 20)}, **NOISY)
+    again.load_state_dict(sums[0][1].state_dict())
+    again.load_memory(sums[0][1].memory())
+    assert isinstance(again.level, ImageLevel)
+    torch.testing.assert_close(again.level.filter.state_dict(), sums[0][1].level.filter.state_dict())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("share", "stars", "cells", "looked", "believed"),
+    [
+        (0.6, 0, (), True, True),
+        (0.4, 0, (), True, False),  # of what is hardly known coarse label maps tell more
+        (0.6, 5, (), True, False),  # which are chosen in another way
+        (0.6, 0, (2,), True, False),
+        (0.6, 0, (), False, False),
+    ],
+)
+def test_label_maps_are_drawn_of_what_is_known_of_an_image(
+    share: float, stars: int, cells: tuple[int, ...], looked: bool, believed: bool
+) -> None:
+    algorithm = make(MEAN_IOU | {"image_size": (16, 20)}, cells=cells, **NOISY)
+    level = algorithm.level
+    assert isinstance(level, ImageLevel)
+    level.formula = KnownFormula("mean_iou", stars)
+    level.noise.rounding, level.noise.noise = level.formula.rounding, 0.05**2
+    known(level, share)
+    images = torch.randint(256, (2, 16, 20, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    if looked:
+        algorithm.look(images, {"index": np.array([3, 5]), "flipped": np.array([False, True])})
+    logits = torch.randn(2, 3, 16, 20, generator=torch.Generator().manual_seed(1))
+    label_maps = algorithm.act(logits, 0.5, torch.Generator().manual_seed(0))
+    assert (label_maps.shape, label_maps.dtype) == ((2, 3, 16, 20), torch.uint8)
+    regions = level._regions(images, [3, 5], [False, True]).coarser(level._filtered or 0)
+    of_regions = torch.stack(
+        [region_counts(maps, of, regions.counts[0], 3) for maps, of in zip(label_maps, regions.finest, strict=True)]
+    )
+    assert bool(((of_regions > 0).sum(dim=2) <= 1).all()) == believed
+    assert level.twice == (not cells)
+    if believed:
+        assert torch.equal(label_maps[:, 0], label_maps[:, -1])
+
+
+def test_without_an_index_nothing_is_known_of_the_images_that_come() -> None:
+    algorithm = make(**NOISY)
+    assert isinstance(algorithm.level, ImageLevel)
+    algorithm.look(torch.zeros(2, 8, 9, 3, dtype=torch.uint8), {"flipped": np.array([False, True])})
+    assert algorithm.level.looked is None
 
 
 def test_noise_that_is_small_next_to_what_is_not_predicted_is_none() -> None:
@@ -1005,6 +1111,11 @@ def test_as_many_images_are_shown_as_the_scores_pay_for() -> None:
     assert algorithm.images(round(2 * nats * 800)) == pytest.approx(200, abs=1)
     assert algorithm.images(round(2 * nats * 80)) == likelihood.FEWEST
     known(level, 1.0)
+    room = level.filter.fits(3 * 12 * 18)
+    assert algorithm.images(round(0.8 * room)) == round(0.8 * room)
+    assert algorithm.images(10 * room) == room  # whose sums are kept
+    level.noise.noise = 0.0
+    assert algorithm.images(10 * room) == 10 * room
     assert algorithm.images(1234) == 1234
     other = make(metadata, regions=(12, 6), scores_per_nat=2.0, samples_per_image=4, replay=8)
     other.load_state_dict(algorithm.state_dict())
