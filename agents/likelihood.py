@@ -41,7 +41,7 @@ from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import LEAST, ONE_CLASS, PIXELS_TOO, SHIFTS, Posterior, recall_belief, region_posterior
 from .scores.queries import most_uncertain
-from .scores.region_filter import RegionFilter, draw_believed, filtered_posterior
+from .scores.region_filter import RegionFilter, filtered_posterior
 from .scores.regions import Regions, grid, make_regions
 from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
@@ -66,7 +66,6 @@ WIDEN, NARROW = 1.1, 0.5  # shares of that number that it must come to for a cha
 SLOW = 0.05  # weight of an update in the running mean of what is not known
 REMEMBERED = 250e6  # bytes of the regions that are kept
 PAIRS = 1200  # of a class and a region that a filter has at most
-SETTLED = 0.5  # of what there is to know, from which on label maps are drawn of what is known of an image
 
 
 @dataclass(eq=False)
@@ -155,10 +154,6 @@ class Likelihood(Algorithm):
     def images(self, scores: int) -> int | None:
         return self.level.images(scores) if isinstance(self.level, ImageLevel) else None
 
-    def look(self, images: torch.Tensor, shown: Mapping[str, Any]) -> None:
-        if isinstance(self.level, ImageLevel):
-            self.level.look(images, shown)
-
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
         if isinstance(self.level, ImageLevel) and self.level.is_of_no_use(progress):
@@ -166,8 +161,6 @@ class Likelihood(Algorithm):
         self.side = self.level.side(progress, min(logits.shape[2:]))
         # A seed and the offset of the cells' grid; they stay on the device.
         numbers = torch.randint(2**63 - 1, (3,), generator=generator, device=generator.device)
-        if isinstance(self.level, ImageLevel) and self.level.asks_what_it_believes:
-            return self.level.draw_believed(logits, generator)
         return self.level.draw(logits, self.side, numbers)
 
     def observe(self, logits: torch.Tensor, feedback: Feedback) -> Any:
@@ -277,7 +270,6 @@ class ImageLevel:
         self.bits: torch.Tensor | None = None  # that the scores of this micro-batch are expected to tell, each
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
         self.filter = RegionFilter(options.replay_megabytes)
-        self.looked: tuple[torch.Tensor, list[int], list[bool]] | None = None  # images that come next
 
     def replay_nothing(self) -> None:
         """Keeps no visits from now on."""
@@ -311,7 +303,7 @@ class ImageLevel:
         options = self.options
         if not (self.remembers and options.regions and options.scores_per_nat):
             return None
-        number = self._regions_of((self._filtered or 0) if self.filters else 0)
+        number = self._regions_of(self._filtered if self.filters else 0)
         nats = number * self.unknown * (UNCERTAIN if self.noise.matters else 1)
         paid = int(scores / (options.scores_per_nat * nats)) if nats else scores
         if not self.shown * NARROW <= max(FEWEST, paid) < self.shown * WIDEN:
@@ -327,8 +319,7 @@ class ImageLevel:
 
     def _regions_of(self, division: int) -> int:
         """Number of regions of an image in one of the divisions."""
-        height, width = self.image_size
-        return math.prod(grid(height, width, self._sides(min(height, width))[division]))
+        return math.prod(grid(*self.image_size, self._sides(min(self.image_size))[division]))
 
     @property
     def _filtered(self) -> int | None:
@@ -358,31 +349,6 @@ class ImageLevel:
     def chooses(self) -> bool:
         """Whether label maps are chosen by what their rounded scores should tell."""
         return bool(self.options.regions) and self.formula.levels is not None and self.noise.matters
-
-    def look(self, images: torch.Tensor, shown: Mapping[str, Any]) -> None:
-        """Keeps the images for ``draw_believed``."""
-        index = shown["index"].tolist() if "index" in shown else None
-        flipped = shown["flipped"].tolist() if "flipped" in shown else [False] * len(images)
-        self.looked = None if index is None else (images, index, flipped)
-
-    @property
-    def asks_what_it_believes(self) -> bool:
-        """Whether label maps are drawn of what is known of the images, by then more than of what coarse ones tell."""
-        settled = 1 - self.unknown / math.log(self.num_classes) >= SETTLED
-        return settled and self.looked is not None and self.filters and not self.chooses and not self.options.cells
-
-    def draw_believed(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws label maps of what is known of the images, some of them twice, which measures the noise."""
-        assert self.looked is not None
-        assert self._filtered is not None
-        self.twice, self.bits = self.noise.due, None
-        images, index, flipped = self.looked
-        regions = self._regions(images, index, flipped).coarser(self._filtered)
-        given = logits.softmax(dim=1), index, self.options.samples_per_image, regions, self.filter, generator
-        label_maps = draw_believed(*given)
-        if self.twice:
-            score_twice(label_maps)
-        return label_maps
 
     def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
         """Draws label maps: those whose rounded scores tell most, and some twice, which measures the noise."""
@@ -432,7 +398,7 @@ class ImageLevel:
         old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
         belief, recalls = logits.softmax(dim=1), self.recalls
-        regions = self._regions_seen(feedback) if self.options.regions else None
+        regions = self._regions(feedback) if self.options.regions else None
         remembered, visits = self._recalled(feedback, old)
         if regions is not None and recalls:
             weights = [self.options.recall * many / (many + HALF) for many in visits]
@@ -462,31 +428,27 @@ class ImageLevel:
     def _observe_filtered(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
         """Adds these scores to all that were seen of the images, and finds what they say together."""
         assert self._filtered is not None
-        regions = self._regions_seen(feedback).coarser(self._filtered)
+        regions = self._regions(feedback).division(self._filtered)
         seen = logits.softmax(dim=1), feedback.label_maps, feedback.scores, feedback.index, self.formula, regions
         evidence, visits = filtered_posterior(*seen, self.filter, self.noise.residual**0.5, self.noise.noise)
         return ScoreLesson(feedback, evidence, visits - len(logits), self.bits)
 
-    def _regions(self, images: torch.Tensor, index: Sequence[int], flipped: Sequence[bool]) -> Regions:
-        """Regions of whole images, which are remembered as the images are stored."""
-        known, shown = self.known_regions, []
-        for image, i, turned in zip(images, index, flipped, strict=True):
-            if i not in known:
-                sides = self._sides(min(images.shape[1:3]))
-                known[i] = make_regions((image.flip(1) if turned else image)[None], sides).packed()
-            shown.append(known[i])
-            if len(known) * known[i].nbytes > REMEMBERED:
-                known.pop(next(iter(known)))
-        return Regions.unpacked(shown).mirrored(flipped)
-
-    def _regions_seen(self, feedback: Feedback) -> Regions:
-        """Regions of the images of a micro-batch."""
+    def _regions(self, feedback: Feedback) -> Regions:
+        """Regions of the images of a micro-batch; those of whole images are remembered as they are stored."""
         images = feedback.images
         if images is None:
             raise ValueError("the feedback has no images, from which regions are made")
+        sides = self._sides(min(images.shape[1:3]))
         if feedback.crops is not None:
-            return make_regions(images, self._sides(min(images.shape[1:3])))
-        return self._regions(images, feedback.index, feedback.flipped)
+            return make_regions(images, sides)
+        known, shown = self.known_regions, []
+        for image, index, flipped in zip(images, feedback.index, feedback.flipped, strict=True):
+            if index not in known:
+                known[index] = make_regions((image.flip(1) if flipped else image)[None], sides).packed()
+            shown.append(known[index])
+            if len(known) * known[index].nbytes > REMEMBERED:
+                known.pop(next(iter(known)))
+        return Regions.unpacked(shown).mirrored(feedback.flipped)
 
     def _label_maps(self, feedback: Feedback, old: Sequence[tuple[int, Visit]]) -> torch.Tensor:
         """The new label maps of the batch and, as the images are shown, those of earlier visits, (V, K, H, W)."""

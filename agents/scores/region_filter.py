@@ -27,6 +27,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -178,7 +179,7 @@ def filtered_posterior(
         scores: float64 (B, K).
         index: of each image.
         formula: predicts the scores; known.
-        regions: of the images; the sums are over those of the finest division.
+        regions: of the images, one division.
         known: sums of the images.
         spread: standard deviation of residuals before rounding, for the reading.
         noise: variance of the noise of the scores, without rounding.
@@ -187,8 +188,9 @@ def filtered_posterior(
         The belief, and the number of visits that it rests on, summed over the images.
     """
     probabilities = probabilities.detach()
-    image = torch.arange(len(scores), device=scores.device)
-    reading = read_scores(probabilities, label_maps, scores, image, len(scores), formula, spread)
+    images, samples = scores.shape
+    image = torch.arange(images, device=scores.device)
+    reading = read_scores(probabilities, label_maps, scores, image, images, formula, spread)
     shares = regions.sums(probabilities) / regions.sizes.clamp(min=1)  # (B, C, S)
     before = known.recall(index, shares[0].numel(), shares.device)
     z = _believed(shares, before.shift)[1]
@@ -205,41 +207,6 @@ def filtered_posterior(
     moved = (out * (out.clamp(min=LEAST).log() - log_p)).sum(dim=1).mean()
     entropy = torch.special.entr(probabilities).sum(dim=1).mean()
     return Posterior(reading, out, entropy, moved), int(after.visits.sum())
-
-
-def draw_believed(
-    probabilities: torch.Tensor,
-    index: Sequence[int],
-    samples: int,
-    regions: Regions,
-    known: RegionFilter,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Draws label maps of what is known of the images: what the shares may be, and in every region the largest.
-
-    Shares are drawn together, so regions that no score has told apart are changed together. Errors have two sizes
-    here, that of a region and that of one of the next coarser division.
-
-    Args:
-        probabilities: float32 (B, C, H, W), the policy's.
-        index: of each image.
-        samples: K.
-        regions: of the images.
-        known: sums of the images.
-        generator: source of randomness on the device of the probabilities.
-
-    Returns:
-        uint8 (B, K, H, W).
-    """
-    shares = regions.sums(probabilities) / regions.sizes.clamp(min=1)
-    sums = known.recall(index, shares[0].numel(), shares.device)
-    z = _believed(shares, sums.shift)[1]
-    roots = Roots(z, regions)
-    factor = roots.factor(sums.precision)
-    noise = torch.randn(len(z), len(factor[0]), samples, generator=generator, device=z.device)
-    whitened = torch.linalg.solve_triangular(factor.transpose(1, 2), noise, upper=True)
-    drawn = z[..., None] + roots.up(whitened).unflatten(1, z.shape[1:])  # (B, C, S, K)
-    return regions.at_pixels(drawn.argmax(dim=1).transpose(1, 2)).to(torch.uint8)
 
 
 def visit_sums(
@@ -276,7 +243,9 @@ def _linear(
     classes, number = shares.shape[1:]
     owner = torch.arange(images, device=shares.device).repeat_interleave(samples)
     expected, predicted = soft_counts(probabilities, label_maps.flatten(0, 1), owner)  # both (B·K, C)
-    counted = [region_counts(maps, of, number, classes) for maps, of in zip(label_maps, regions.finest, strict=True)]
+    counted = [
+        region_counts(maps, of, number, classes) for maps, of in zip(label_maps, regions.finest, strict=True)
+    ]
     pixels = torch.stack(counted)  # (B, K, C, S)
     right = expected + (pixels * (z - shares)[:, None]).sum(dim=3).flatten(0, 1)
     target = (z * regions.sizes).sum(dim=2)[owner]
@@ -302,7 +271,7 @@ def _residuals(
 
 
 def _believed(shares: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What λ, (B, N), adds to the logs of the shares, without its mean over the classes, and the shares then."""
+    """What λ, (B, N), adds to the logs of the shares, less its mean over the classes, and the shares then: (B, C, S)."""
     by = shift.view_as(shares)
     by = (by - by.mean(dim=1, keepdim=True)).clamp(-SUREST, SUREST)
     return by, (shares.clamp(min=LEAST).log() + by).softmax(dim=1)
@@ -315,10 +284,9 @@ def _solve(shares: torch.Tensor, sums: Sums) -> torch.Tensor:
     """
     z = _believed(shares, sums.shift)[1]
     gap = sums.vector - _times(sums.precision, z.flatten(1)) - sums.shift
-    # (I + G C)⁻¹ gap with C = U Uᵀ, the covariance of classes: gap − G U (I + Uᵀ G U)⁻¹ Uᵀ gap.
-    roots = Roots(z)
-    solved = torch.cholesky_solve(roots.down(gap[..., None]), roots.factor(sums.precision))
-    step = gap - _times(sums.precision, roots.up(solved)[..., 0])
+    # (I + G C)⁻¹ gap with C = L Lᵀ, the covariance of classes: gap − G L (I + Lᵀ G L)⁻¹ Lᵀ gap.
+    solved = torch.cholesky_solve(_root_transposed(z, gap[..., None]), _factor(z, sums.precision))
+    step = gap - _times(sums.precision, _root(z, solved)[..., 0])
     # It goes downhill, but where the belief is nearly sure the whole of it goes too far.
     tried = [sums.shift + part * step for part in PARTS]
     cost = torch.stack([_cost(shares, sums, to) for to in tried])  # (P, B)
@@ -340,51 +308,20 @@ def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 def _variance(z: torch.Tensor, sums: Sums, features: torch.Tensor) -> torch.Tensor:
     """Variances of the scores as the belief has them, Fᵀ (C⁻¹ + G)⁻¹ F: (B, K)."""
-    roots = Roots(z)
-    seen = roots.down(features.transpose(1, 2))
-    whitened = torch.linalg.solve_triangular(roots.factor(sums.precision), seen, upper=False)
+    seen = _root_transposed(z, features.transpose(1, 2))
+    whitened = torch.linalg.solve_triangular(_factor(z, sums.precision), seen, upper=False)
     return whitened.square().sum(dim=1)
 
 
-class Roots:
-    """U with U Uᵀ the covariance of the shares if every region is of one class, as likely as its shares say.
-
-    Args:
-        z: shares (B, C, S).
-        regions: if given, those of the next coarser division are of one class as well: errors have two sizes.
-    """
-
-    def __init__(self, z: torch.Tensor, regions: Regions | None = None) -> None:
-        self.z, self.parent = z, None
-        if regions is not None and len(regions.counts) > 1:
-            self.parent = torch.nn.functional.one_hot(regions.parents[:, 0], regions.counts[1]).to(z.dtype)  # (B, S, P)
-            pixels = torch.bmm(regions.sizes, self.parent).clamp(min=1)  # (B, 1, P)
-            self.of_parents = torch.bmm(z * regions.sizes, self.parent) / pixels
-
-    def up(self, x: torch.Tensor) -> torch.Tensor:
-        """U x: (B, N or N + C·P, M) -> (B, N, M)."""
-        if self.parent is None:
-            return _root(self.z, x)
-        pairs, classes = self.z[0].numel(), self.z.shape[1]
-        coarse = _root(self.of_parents, x[:, pairs:]).unflatten(1, (classes, -1))  # (B, C, P, M)
-        return _root(self.z, x[:, :pairs]) + torch.einsum("bsp,bcpm->bcsm", self.parent, coarse).flatten(1, 2)
-
-    def down(self, y: torch.Tensor) -> torch.Tensor:
-        """Uᵀ y: (B, N, M) -> (B, N or N + C·P, M)."""
-        fine = _root_transposed(self.z, y)
-        if self.parent is None:
-            return fine
-        summed = torch.einsum("bsp,bcsm->bcpm", self.parent, y.unflatten(1, self.z.shape[1:])).flatten(1, 2)
-        return torch.cat([fine, _root_transposed(self.of_parents, summed)], dim=1)
-
-    def factor(self, precision: torch.Tensor) -> torch.Tensor:
-        """Of Cholesky, of I + Uᵀ G U; not a number where the belief is not."""
-        matrix = self.down(self.down(precision).transpose(1, 2))
-        matrix = (matrix + matrix.transpose(1, 2)) / 2
-        diagonal = matrix.diagonal(dim1=1, dim2=2)
-        diagonal += 1 + RIDGE * diagonal.mean(dim=1, keepdim=True)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        return factor.masked_fill(failed[:, None, None] > 0, math.nan)
+def _factor(z: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
+    """Of Cholesky, of I + Lᵀ G L; not a number where the belief is not."""
+    half = _root_transposed(z, precision)
+    matrix = _root_transposed(z, half.transpose(1, 2))
+    matrix = (matrix + matrix.transpose(1, 2)) / 2
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    diagonal += 1 + RIDGE * diagonal.mean(dim=1, keepdim=True)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return factor.masked_fill(failed[:, None, None] > 0, math.nan)
 
 
 def _root(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -398,3 +335,4 @@ def _root_transposed(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     apart = x.unflatten(1, z.shape[1:])
     mean = (z[..., None] * apart).sum(dim=1, keepdim=True)
     return (z.sqrt()[..., None] * (apart - mean)).flatten(1, 2)
+

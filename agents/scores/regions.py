@@ -86,15 +86,12 @@ class Regions:
             return self
         return Regions(self.finest, self.parents[:, :-1], self.counts[:-1])
 
-    def coarser(self, number: int) -> Regions:
-        """The divisions from a number on, the finest of all being number 0."""
+    def division(self, number: int) -> Regions:
+        """One of the divisions alone, the finest being number 0."""
         if number == 0:
-            return self
-        of_finest = self.parents[:, number - 1]  # (B, S)
-        finest = of_finest.gather(1, self.finest.flatten(1)).view_as(self.finest)
-        parents = self.parents.new_zeros(len(self), self.parents.shape[1] - number, self.counts[number])
-        index = of_finest[:, None].expand(-1, parents.shape[1], -1)
-        return Regions(finest, parents.scatter_(2, index, self.parents[:, number:]), self.counts[number:])
+            return Regions(self.finest, self.parents[:, :0], self.counts[:1])
+        of_parent = self.parents[:, number - 1].gather(1, self.finest.flatten(1)).view_as(self.finest)
+        return Regions(of_parent, self.parents[:, :0, : self.counts[number]], (self.counts[number],))
 
     def packed(self) -> Regions:
         """The same in less memory, to be kept: a quarter of it; ``unpacked`` makes them usable again."""

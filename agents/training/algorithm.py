@@ -16,10 +16,9 @@ from .feedback import Feedback
 class Algorithm(ABC):
     """How a policy learns. A subclass is a dataclass whose fields are its hyper-parameters.
 
-    An update is made of one or more micro-batches. For each: ``look``, ``act``, a step of the environment and
-    ``observe``; then once ``synchronise``; then for each, ``loss`` and its backward pass. With one micro-batch
-    ``observe`` and ``loss`` get the same logits; with more, ``loss`` gets those of a second forward pass of the same
-    weights.
+    An update is made of one or more micro-batches. For each: ``act``, a step of the environment, ``observe``; then once
+    ``synchronise``; then for each, ``loss`` and its backward pass. With one micro-batch ``observe`` and ``loss`` get
+    the same logits; with more, ``loss`` gets those of a second forward pass of the same weights.
 
     Of these ``act`` and ``loss`` are all that a simple algorithm needs: docs/your_algorithm.md.
     """
@@ -65,14 +64,6 @@ class Algorithm(ABC):
             The number, at least 1, or None for all images; more than there are is all of them.
         """
         return None
-
-    def look(self, images: torch.Tensor, shown: Mapping[str, Any]) -> None:  # noqa: B027  (optional)
-        """Sees the images that the next ``act`` is about, for algorithms that know something of each.
-
-        Args:
-            images: uint8 (B, H, W, 3), on the policy's device.
-            shown: the infos that the environment gave with them: ``index``, where there is one, and ``flipped``.
-        """
 
     @abstractmethod
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:

@@ -322,7 +322,6 @@ class _Trainer:
             images = self.images
             with torch.set_grad_enabled(not several):  # with several, one graph at a time: the loss has its own pass
                 logits = self._forward(self.network if several else self.replica, images)  # (B, C, H, W)
-            algorithm.look(torch.as_tensor(images).to(self.device), self.infos)
             label_maps = algorithm.act(logits.detach(), progress, self.generator)  # (B, K, H, W)
             self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
             feedback = read_feedback(label_maps, self.infos, infos, images)

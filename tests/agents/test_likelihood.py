@@ -195,7 +195,7 @@ def observe_images(algorithm: Likelihood, images: torch.Tensor, index: list[int]
     label_maps = torch.zeros(batch, 2, height, width, dtype=torch.uint8)
     feedback = Feedback(label_maps, torch.zeros(batch, 2).double(), None, index, flipped, {}, images=images)
     assert isinstance(algorithm.level, ImageLevel)
-    return algorithm.level._regions_seen(feedback)
+    return algorithm.level._regions(feedback)
 
 
 def test_a_mirrored_image_has_the_regions_of_the_stored_one_mirrored() -> None:

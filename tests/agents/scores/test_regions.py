@@ -107,17 +107,6 @@ def test_the_parts_of_an_image_are_all_divisions_but_the_whole() -> None:
     assert torch.equal(parts.parents, without.parents)
 
 
-def test_the_coarser_divisions_alone_are_as_among_all() -> None:
-    images = torch.randint(256, (2, 24, 30, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    regions, some = make_regions(images, [4.0, 8.0, 24.0]), torch.randn(2, 3, 24, 30)
-    places = [0, *np.cumsum(regions.counts)]
-    everything = regions.in_all(regions.sums(some))
-    for number in range(3):
-        coarser = regions.coarser(number)
-        assert coarser.counts == regions.counts[number:]
-        torch.testing.assert_close(coarser.in_all(coarser.sums(some)), everything[..., places[number] :])
-
-
 def test_they_are_mirrored_kept_and_put_together() -> None:
     regions = make_regions(photos(), SIDES)
     shown = regions.mirrored([False, True])
