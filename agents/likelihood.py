@@ -319,7 +319,8 @@ class ImageLevel:
 
     def _regions_of(self, division: int) -> int:
         """Number of regions of an image in one of the divisions."""
-        return math.prod(grid(*self.image_size, self._sides(min(self.image_size))[division]))
+        height, width = self.image_size
+        return math.prod(grid(height, width, self._sides(min(height, width))[division]))
 
     @property
     def _filtered(self) -> int | None:

@@ -27,7 +27,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -188,9 +187,8 @@ def filtered_posterior(
         The belief, and the number of visits that it rests on, summed over the images.
     """
     probabilities = probabilities.detach()
-    images, samples = scores.shape
-    image = torch.arange(images, device=scores.device)
-    reading = read_scores(probabilities, label_maps, scores, image, images, formula, spread)
+    image = torch.arange(len(scores), device=scores.device)
+    reading = read_scores(probabilities, label_maps, scores, image, len(scores), formula, spread)
     shares = regions.sums(probabilities) / regions.sizes.clamp(min=1)  # (B, C, S)
     before = known.recall(index, shares[0].numel(), shares.device)
     z = _believed(shares, before.shift)[1]
@@ -243,9 +241,7 @@ def _linear(
     classes, number = shares.shape[1:]
     owner = torch.arange(images, device=shares.device).repeat_interleave(samples)
     expected, predicted = soft_counts(probabilities, label_maps.flatten(0, 1), owner)  # both (B·K, C)
-    counted = [
-        region_counts(maps, of, number, classes) for maps, of in zip(label_maps, regions.finest, strict=True)
-    ]
+    counted = [region_counts(maps, of, number, classes) for maps, of in zip(label_maps, regions.finest, strict=True)]
     pixels = torch.stack(counted)  # (B, K, C, S)
     right = expected + (pixels * (z - shares)[:, None]).sum(dim=3).flatten(0, 1)
     target = (z * regions.sizes).sum(dim=2)[owner]
@@ -271,7 +267,7 @@ def _residuals(
 
 
 def _believed(shares: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What λ, (B, N), adds to the logs of the shares, less its mean over the classes, and the shares then: (B, C, S)."""
+    """What λ, (B, N), adds to the logs of the shares, without its mean over the classes, and the shares then."""
     by = shift.view_as(shares)
     by = (by - by.mean(dim=1, keepdim=True)).clamp(-SUREST, SUREST)
     return by, (shares.clamp(min=LEAST).log() + by).softmax(dim=1)
@@ -335,4 +331,3 @@ def _root_transposed(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     apart = x.unflatten(1, z.shape[1:])
     mean = (z[..., None] * apart).sum(dim=1, keepdim=True)
     return (z.sqrt()[..., None] * (apart - mean)).flatten(1, 2)
-

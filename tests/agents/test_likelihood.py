@@ -15,7 +15,6 @@ import torch
 import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
 from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
-from agents.ops import region_counts
 from agents.scores.formulas import KnownFormula
 from agents.scores.models import predict_scores
 from agents.scores.noise import EVERY, ScoreNoise
@@ -668,48 +667,6 @@ def test_a_mirrored_visit_adds_to_the_same_sums(stars: int) -> None:
     again.load_memory(sums[0][1].memory())
     assert isinstance(again.level, ImageLevel)
     torch.testing.assert_close(again.level.filter.state_dict(), sums[0][1].level.filter.state_dict())  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("share", "stars", "cells", "looked", "believed"),
-    [
-        (0.6, 0, (), True, True),
-        (0.4, 0, (), True, False),  # of what is hardly known coarse label maps tell more
-        (0.6, 5, (), True, False),  # which are chosen in another way
-        (0.6, 0, (2,), True, False),
-        (0.6, 0, (), False, False),
-    ],
-)
-def test_label_maps_are_drawn_of_what_is_known_of_an_image(
-    share: float, stars: int, cells: tuple[int, ...], looked: bool, believed: bool
-) -> None:
-    algorithm = make(MEAN_IOU | {"image_size": (16, 20)}, cells=cells, **NOISY)
-    level = algorithm.level
-    assert isinstance(level, ImageLevel)
-    level.formula = KnownFormula("mean_iou", stars)
-    level.noise.rounding, level.noise.noise = level.formula.rounding, 0.05**2
-    known(level, share)
-    images = torch.randint(256, (2, 16, 20, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    if looked:
-        algorithm.look(images, {"index": np.array([3, 5]), "flipped": np.array([False, True])})
-    logits = torch.randn(2, 3, 16, 20, generator=torch.Generator().manual_seed(1))
-    label_maps = algorithm.act(logits, 0.5, torch.Generator().manual_seed(0))
-    assert (label_maps.shape, label_maps.dtype) == ((2, 3, 16, 20), torch.uint8)
-    regions = level._regions(images, [3, 5], [False, True]).coarser(level._filtered or 0)
-    of_regions = torch.stack(
-        [region_counts(maps, of, regions.counts[0], 3) for maps, of in zip(label_maps, regions.finest, strict=True)]
-    )
-    assert bool(((of_regions > 0).sum(dim=2) <= 1).all()) == believed
-    assert level.twice == (not cells)
-    if believed:
-        assert torch.equal(label_maps[:, 0], label_maps[:, -1])
-
-
-def test_without_an_index_nothing_is_known_of_the_images_that_come() -> None:
-    algorithm = make(**NOISY)
-    assert isinstance(algorithm.level, ImageLevel)
-    algorithm.look(torch.zeros(2, 8, 9, 3, dtype=torch.uint8), {"flipped": np.array([False, True])})
-    assert algorithm.level.looked is None
 
 
 def test_noise_that_is_small_next_to_what_is_not_predicted_is_none() -> None:

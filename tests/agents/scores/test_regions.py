@@ -107,6 +107,19 @@ def test_the_parts_of_an_image_are_all_divisions_but_the_whole() -> None:
     assert torch.equal(parts.parents, without.parents)
 
 
+def test_one_division_alone_is_as_among_all() -> None:
+    images = torch.randint(256, (2, 24, 30, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    regions, some = make_regions(images, [4.0, 8.0, 24.0]), torch.randn(2, 3, 24, 30)
+    places = [0, *np.cumsum(regions.counts)]
+    everything = regions.in_all(regions.sums(some))
+    for number in range(3):
+        alone = regions.division(number)
+        assert alone.counts == regions.counts[number : number + 1]
+        of_division = everything[..., places[number] : places[number + 1]]
+        torch.testing.assert_close(alone.sums(some), of_division, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(alone.in_all(of_division), of_division)
+
+
 def test_they_are_mirrored_kept_and_put_together() -> None:
     regions = make_regions(photos(), SIDES)
     shown = regions.mirrored([False, True])
