@@ -101,7 +101,8 @@ class Likelihood(Algorithm):
     many where noise or rounding matters: of more images than that pays for, an even choice is shown, which grows with
     what is known; 0, or without regions or replay: all images are"""
     replay_megabytes: float = 2000.0
-    """most memory that earlier label maps, and what was believed, take over all images, in MB; the oldest go first"""
+    """most memory that earlier label maps, and what was believed, take over all images, in MB; the oldest go first. As
+    much for the sums of noisy and rounded scores"""
 
     def __post_init__(self) -> None:
         least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0, "scores_per_nat": 0}
@@ -298,12 +299,13 @@ class ImageLevel:
     def images(self, scores: int) -> int | None:
         """How many images so many scores pay for; None: any number.
 
-        What is not known of an image is the mean entropy of the belief times the number of its finest regions.
+        What is not known of an image is the mean entropy of the belief times the number of its finest regions, or of
+        those of the filter.
         """
         options = self.options
         if not (self.remembers and options.regions and options.scores_per_nat):
             return None
-        number = self._regions_of(self._filtered if self.filters else 0)
+        number = self._regions_of((self._filtered or 0) if self.filters else 0)
         nats = number * self.unknown * (UNCERTAIN if self.noise.matters else 1)
         paid = int(scores / (options.scores_per_nat * nats)) if nats else scores
         if not self.shown * NARROW <= max(FEWEST, paid) < self.shown * WIDEN:
