@@ -73,6 +73,8 @@ RECORDS = (
     "test_split",
     "images_shown",
     "gpu_runs",
+    "region_filter",
+    "region_filter_simulated",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
