@@ -41,7 +41,7 @@ from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import LEAST, ONE_CLASS, PIXELS_TOO, SHIFTS, Posterior, recall_belief, region_posterior
 from .scores.queries import most_uncertain
-from .scores.region_filter import RegionFilter, filtered_posterior
+from .scores.region_filter import NAMES, OFFSET, RegionFilter, filtered_posterior
 from .scores.regions import Regions, grid, make_regions
 from .scores.variances import Variances
 from .scores.visits import Visit, VisitMemory, visit_bytes
@@ -66,6 +66,8 @@ WIDEN, NARROW = 1.1, 0.5  # shares of that number that it must come to for a cha
 SLOW = 0.05  # weight of an update in the running mean of what is not known
 REMEMBERED = 250e6  # bytes of the regions that are kept
 PAIRS = 1200  # of a class and a region that a filter has at most
+LEAST_REGIONS = 9  # that it has
+LOUD, QUIET = 1.5 * OFFSET**2, OFFSET**2  # variances of noise and rounding for which it is used, and is no more
 
 
 @dataclass(eq=False)
@@ -134,7 +136,8 @@ class Likelihood(Algorithm):
                 metadata["reward"], metadata["reward_options"], metadata.get("reward_stars", 0), num_classes
             )
             said.append(line)
-            self.level = ImageLevel(self, num_classes, formula, shown, whole=metadata.get("crop_size") is None)
+            whole = metadata["num_images"] if metadata.get("crop_size") is None else None
+            self.level = ImageLevel(self, num_classes, formula, shown, whole)
             replayed, size = crops <= max(1, self.level.memory.visits), shown
         if self.replay and not replayed:
             self.level.replay_nothing()
@@ -192,9 +195,13 @@ class Likelihood(Algorithm):
         return self.level.memory.state_dict() | sums
 
     def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
-        self.level.memory.load_state_dict(memory)
-        if isinstance(self.level, ImageLevel):
-            self.level.filter.load_state_dict(memory)
+        if not isinstance(self.level, ImageLevel):
+            self.level.memory.load_state_dict(memory)
+            return
+        sums = {name: memory[name] for name in memory if name in NAMES}
+        self.level.memory.load_state_dict({name: memory[name] for name in memory if name not in sums})
+        if sums:
+            self.level.filter.load_state_dict(sums, self.level.pairs)
 
 
 def draw(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
@@ -240,7 +247,7 @@ class ImageLevel:
         num_classes: C.
         formula: predicts the scores.
         image_size: height and width of what is shown.
-        whole: whether whole images are shown, not crops.
+        whole: number of images, if whole ones are shown and not crops.
     """
 
     def __init__(
@@ -249,7 +256,7 @@ class ImageLevel:
         num_classes: int,
         formula: Formula,
         image_size: Sequence[int],
-        whole: bool = True,
+        whole: int | None = None,
     ) -> None:
         self.learning_rate_factor = 2.0 if options.regions else 1.0
         self.options, self.num_classes, self.formula = options, num_classes, formula
@@ -271,6 +278,7 @@ class ImageLevel:
         self.bits: torch.Tensor | None = None  # that the scores of this micro-batch are expected to tell, each
         self.known_regions: dict[int, Regions] = {}  # of whole images, by index
         self.filter = RegionFilter(options.replay_megabytes)
+        self.loud = formula.rounding > LOUD  # whether noise or rounding are so large that the filter reads the scores
 
     def replay_nothing(self) -> None:
         """Keeps no visits from now on."""
@@ -278,6 +286,8 @@ class ImageLevel:
 
     def image_bytes(self, image_size: Sequence[int]) -> int:
         """What the replay of one image takes."""
+        if self.filters:
+            return 0  # no more images are shown than there is room for
         belief = 2 * self.num_classes * math.prod(image_size) if self.recalls else 0
         return self.memory.visits * visit_bytes(self.options.samples_per_image, image_size, self.num_classes) + belief
 
@@ -311,7 +321,7 @@ class ImageLevel:
         if not self.shown * NARROW <= max(FEWEST, paid) < self.shown * WIDEN:
             self.shown = max(FEWEST, paid)
         if self.filters:
-            self.shown = min(self.shown, max(1, self.filter.fits(self.num_classes * number)))
+            self.shown = min(self.shown, self.filter.fits(self.pairs))
         return self.shown
 
     def _sides(self, shorter: int) -> list[float]:
@@ -327,14 +337,24 @@ class ImageLevel:
     @property
     def _filtered(self) -> int | None:
         """The division whose regions a filter keeps: the finest that has few enough; None if none has."""
-        divisions = range(len(self._sides(min(self.image_size))))
-        return next((d for d in divisions if self.num_classes * self._regions_of(d) <= PAIRS), None)
+        for division in range(len(self._sides(min(self.image_size)))):
+            if self.num_classes * self._regions_of(division) <= PAIRS:
+                return division if self._regions_of(division) >= LEAST_REGIONS else None
+        return None
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of a class and a region of the filter."""
+        return self.num_classes * self._regions_of(self._filtered or 0)
 
     @property
     def filters(self) -> bool:
         """Whether all that scores said of an image is kept as sums over its regions: of noisy and rounded ones."""
-        kept = bool(self.options.regions) and self.remembers and self.whole and self._filtered is not None
-        return kept and self.formula.is_known and self.noise.matters
+        kept = bool(self.options.regions) and self.remembers and self._filtered is not None
+        if not (kept and self.loud and self.formula.is_known and self.noise.matters) or self.whole is None:
+            return False
+        fewest = min(FEWEST, self.whole) if self.options.scores_per_nat else self.whole
+        return self.filter.fits(self.pairs) >= fewest
 
     @property
     def recalls(self) -> bool:
@@ -532,6 +552,7 @@ class ImageLevel:
         scale = synchronised.finish()
         self.scale = torch.where(scale > 2 * EPSILON, scale, self.scale.to(scale.device))
         self.noise.tick()
+        self.loud = self.noise.noise + self.noise.rounding > (QUIET if self.loud else LOUD)
 
     def is_of_no_use(self, progress: float) -> bool:
         """Whether a score of unknown formula turned out to be one that right pixels, each by itself, do not explain.
@@ -580,6 +601,7 @@ class ImageLevel:
             "unsure": self.unsure,
             "unknown": self.unknown,
             "shown": self.shown,
+            "loud": self.loud,
             "variances": self.variances.state_dict(),
             "explained": self.explained,
             "tried": self.tried,
@@ -593,6 +615,7 @@ class ImageLevel:
         self.observed, self.scale = state["observed"], state["scale"]
         self.explained, self.tried, self.unsure = state["explained"], state["tried"], state.get("unsure", 1.0)
         self.unknown, self.shown = state.get("unknown", self.unknown), state.get("shown", 0)
+        self.loud = state.get("loud", self.loud)
         if "variances" in state:
             self.variances.load_state_dict(state["variances"])
 

@@ -41,6 +41,7 @@ OFFSET = 0.02  # standard deviation of what all scores of a visit are off by, in
 PARTS = (1.0, 0.5, 0.25, 0.0625, 0.0)  # of a step of Newton's method that are tried
 RIDGE = 1e-5  # of the mean of a matrix's diagonal, for single precision
 TINY = 1e-9
+NAMES = ("filter_index", "filter_precision", "filter_vector", "filter_shift", "filter_visits")  # in a checkpoint
 
 
 @dataclass
@@ -66,6 +67,11 @@ class Sums:
         visits = torch.zeros((), dtype=torch.int64, device=device)
         return cls(torch.zeros(pairs, pairs, device=device), nothing, nothing.clone(), visits)
 
+    def to(self, device: torch.device) -> Sums:
+        """The same on a device; not a copy if they are there."""
+        fields = (self.precision, self.vector, self.shift, self.visits)
+        return Sums(*(value.to(device) for value in fields))
+
 
 class RegionFilter:
     """The sums of every image; when full, those of the image that was seen longest ago go first.
@@ -88,8 +94,9 @@ class RegionFilter:
     def recall(self, index: Sequence[int], pairs: int, device: torch.device) -> Sums:
         """Sums of some images, (B, ...)."""
         of_images = [self._kept.get(i) or Sums.of_nothing(pairs, device) for i in index]
-        fields = zip(*((of.precision, of.vector, of.shift, of.visits) for of in of_images), strict=True)
-        return Sums(*(torch.stack([value.to(device) for value in field]) for field in fields))
+        there = [of.to(device) for of in of_images]
+        fields = zip(*((of.precision, of.vector, of.shift, of.visits) for of in there), strict=True)
+        return Sums(*(torch.stack(field) for field in fields))
 
     def add(self, index: Sequence[int], precision: torch.Tensor, vector: torch.Tensor) -> None:
         """Adds a visit of each of some images, one of which may be there twice: (B, N, N) and (B, N)."""
@@ -97,17 +104,17 @@ class RegionFilter:
             if i not in self._kept:
                 self._kept[i] = Sums.of_nothing(len(most), most.device)
             self._kept.move_to_end(i)
-            kept = self._kept[i]
+            kept = self._kept[i] = self._kept[i].to(most.device)  # from a checkpoint they come on the CPU
             kept.precision.add_(more)
             kept.vector.add_(most)
             kept.visits += 1
-        self._forget()
 
     def remember(self, index: Sequence[int], shift: torch.Tensor) -> None:
-        """Keeps where the search for the shifts of some images goes on from, (B, N)."""
+        """Keeps where the search for the shifts of some images goes on from, (B, N), and ends their visit."""
         for i, of_image in zip(index, shift, strict=True):
             if i in self._kept and bool(of_image.isfinite().all()):
                 self._kept[i].shift.copy_(of_image)
+        self._forget()
 
     def _forget(self) -> None:
         while self._kept and len(self._kept) > self.fits(len(next(iter(self._kept.values())).vector)):
@@ -119,31 +126,28 @@ class RegionFilter:
             return {}
         kept = list(self._kept.values())
         rows, columns = torch.tril_indices(*kept[0].precision.shape)
-        return {
-            "filter_index": torch.tensor(list(self._kept)),
-            "filter_precision": torch.stack([of.precision.cpu()[rows, columns] for of in kept]),
-            "filter_vector": torch.stack([of.vector.cpu() for of in kept]),
-            "filter_shift": torch.stack([of.shift.cpu() for of in kept]),
-            "filter_visits": torch.stack([of.visits.cpu() for of in kept]),
-        }
+        values = (
+            torch.tensor(list(self._kept)),
+            torch.stack([of.precision.cpu()[rows, columns] for of in kept]),
+            *(torch.stack([getattr(of, field).cpu() for of in kept]) for field in ("vector", "shift", "visits")),
+        )
+        return dict(zip(NAMES, values, strict=True))
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor], pairs: int) -> None:
         """Puts the sums of ``state_dict()`` to those that are kept; of an image that is in both, the ones of more
-        visits, because two processes may both go on from the same earlier sums.
+        visits, because two processes may both go on from the same earlier sums, which would then count twice.
 
         Raises:
-            ValueError: the sums that are kept are of another number of pairs.
+            ValueError: the sums are of another number of pairs than N.
         """
-        if "filter_index" not in state:
+        if not state:
             return
-        pairs = state["filter_vector"].shape[1]
-        mine = next(iter(self._kept.values()), None)
-        if mine is not None and len(mine.vector) != pairs:
-            raise ValueError(f"the sums are of {pairs} pairs of a class and a region, not of {len(mine.vector)}")
+        index, *fields = (state[name] for name in NAMES)
+        held = fields[1].shape[1]
+        if held != pairs:
+            raise ValueError(f"the sums are of {held} pairs of a class and a region, not of {pairs}")
         rows, columns = torch.tril_indices(pairs, pairs)
-        names = ("filter_precision", "filter_vector", "filter_shift", "filter_visits")
-        fields = (state[name] for name in names)
-        for i, half, vector, shift, visits in zip(state["filter_index"].tolist(), *fields, strict=True):
+        for i, half, vector, shift, visits in zip(index.tolist(), *fields, strict=True):
             if i in self._kept and self._kept[i].visits >= visits:
                 continue
             precision = torch.zeros(pairs, pairs)
@@ -222,7 +226,8 @@ def visit_sums(
     common = torch.bmm(weight[:, None], both) / (1 / OFFSET**2 + weight.sum(dim=1)[:, None, None])  # (B, 1, N + 1)
     weighted = weight[..., None] * (both - common)
     sums = torch.bmm(features.transpose(1, 2), weighted)  # (B, N, N + 1)
-    return sums[..., :-1], sums[..., -1]
+    precision = sums[..., :-1]
+    return (precision + precision.transpose(1, 2)) / 2, sums[..., -1]  # symmetric to the last bit
 
 
 def _linear(

@@ -169,7 +169,7 @@ class VisitMemory:
             ValueError: the label maps are of another number of classes, not as many as there should be, or no label
                 maps; a kernel would take such labels for addresses.
         """
-        if "index" not in state:
+        if not state:
             return
         merged = {visit.when: visit for visit in self._kept.values()}
         shape, num_classes, numbers = tuple(state["shape"].tolist()), int(state["num_classes"]), state["label_maps"]

@@ -622,6 +622,11 @@ NOISY = {"samples_per_image": 3, "regions": (4, 2, 1)}
         ({"reward": None}, {}, False),
         ({"crop_size": (8, 8), "augment": "crop"}, {}, False),
         ({"image_size": (600, 900)}, {"regions": (40,)}, False),  # too many
+        ({}, {"regions": (2, 1)}, False),  # too few
+        ({"num_images": 100}, {"replay_megabytes": 20 * 4e-6 * 60 * 62}, False),  # room for 20 images, not for 32
+        ({"num_images": 20}, {"replay_megabytes": 20.1 * 4e-6 * 60 * 62}, True),
+        ({"num_images": 100}, {"replay_megabytes": 32.1 * 4e-6 * 60 * 62}, True),
+        ({"num_images": 100}, {"replay_megabytes": 99 * 4e-6 * 60 * 62, "scores_per_nat": 0.0}, False),  # not for all
     ],
 )
 def test_all_that_noisy_scores_said_is_kept_where_regions_and_formula_are_the_same_at_every_visit(
@@ -630,18 +635,43 @@ def test_all_that_noisy_scores_said_is_kept_where_regions_and_formula_are_the_sa
     algorithm = make(MEAN_IOU | {"image_size": (16, 20)} | metadata, **NOISY | arguments)
     assert isinstance(algorithm.level, ImageLevel)
     assert not algorithm.level.filters  # of exact scores
-    algorithm.level.noise.noise = 0.05**2
+    make_noisy(algorithm.level)
     assert algorithm.level.filters == filters
+
+
+def make_noisy(level: ImageLevel, stars: int = 0, noise: float = 0.05) -> None:
+    """Scores of five stars or with noise, as they are known to be after the first update."""
+    if stars:
+        level.formula = KnownFormula("mean_iou", stars)
+    level.noise.rounding, level.noise.noise = level.formula.rounding, 0.0 if stars else noise**2
+    level.loud = True
+
+
+def test_noise_is_loud_until_it_is_much_less() -> None:
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1))
+    level, loud = algorithm.level, []
+    assert isinstance(level, ImageLevel)
+    for noise in (0.02, 0.03, 0.022, 0.015, 0.022):
+        level.noise.noise = noise**2
+        level.noise._wait = 5  # nothing is measured
+        update(algorithm, torch.zeros(2, 3, 16, 20), np.array([[0.5, 0.25, 0.5], [0.0, 0.5, 0.25]]))
+        loud.append(level.loud)
+    assert loud == [False, True, True, False, False]
+    assert make(MEAN_IOU | {"reward_stars": 5}).level.loud  # type: ignore[union-attr]
+    assert not make(MEAN_IOU | {"reward_stars": 50}).level.loud  # type: ignore[union-attr]
+    again = make()
+    again.load_state_dict(algorithm.state_dict() | {"loud": True})
+    assert again.level.loud  # type: ignore[union-attr]
 
 
 def test_the_filter_has_the_finest_regions_that_are_few_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = make(MEAN_IOU | {"image_size": (60, 90)}, regions=(12, 6, 3, 1))
     assert isinstance(algorithm.level, ImageLevel)
     found = []
-    for most in (3 * 12 * 18, 3 * 12 * 18 - 1, 3 * 3 * 4, 1):
+    for most in (3 * 12 * 18, 3 * 12 * 18 - 1, 3 * 3 * 4, 3 * 3 * 4 - 1, 1):
         monkeypatch.setattr(likelihood, "PAIRS", most)
         found.append(algorithm.level._filtered)
-    assert found == [0, 1, 2, None]
+    assert found == [0, 1, 2, None, None]  # not the whole image
 
 
 @pytest.mark.parametrize("stars", [0, 5])
@@ -651,10 +681,8 @@ def test_a_mirrored_visit_adds_to_the_same_sums(stars: int) -> None:
         algorithm = make(MEAN_IOU | {"image_size": (16, 20)}, **NOISY)
         assert isinstance(algorithm.level, ImageLevel)
         level = algorithm.level
-        level.formula = KnownFormula("mean_iou", stars)
-        level.noise.rounding = level.formula.rounding
         for flipped in flips:
-            level.noise.noise = 0.0 if stars else 0.05**2
+            make_noisy(level, stars)
             believed = show(algorithm, flipped, None, logits)
         assert len(level.filter) == 1
         assert len(level.memory) == 0
@@ -1064,6 +1092,7 @@ def test_as_many_images_are_shown_as_the_scores_pay_for() -> None:
     assert algorithm.images(round(2 * nats * 100)) == pytest.approx(200, abs=1)
     known(level, 0.5)
     level.noise.observe(variance=1.0, side=1, noise=0.9, residual=1.0)  # most of what scores differ by is noise
+    level.loud = True
     assert level.noise.matters
     assert algorithm.images(round(2 * nats * 800)) == pytest.approx(200, abs=1)
     assert algorithm.images(round(2 * nats * 80)) == likelihood.FEWEST

@@ -207,10 +207,27 @@ def test_when_full_the_image_that_was_seen_longest_ago_goes() -> None:
     assert known.fits(6) == 2
     for i in (1, 2, 1, 3):
         known.add([i], torch.eye(6)[None], torch.ones(1, 6))
+        known.remember([i], torch.zeros(1, 6))
     assert known.recall([1, 2, 3], 6, CPU).visits.tolist() == [2, 0, 1]
-    nothing = RegionFilter(0.0)
-    nothing.add([1], torch.eye(6)[None], torch.ones(1, 6))
-    assert len(nothing) == 0
+
+
+def test_what_is_forgotten_after_a_visit_counts_in_it() -> None:
+    found = []
+    for megabytes in (0.0, 10.0):
+        images, known = Images(ACCURACY), RegionFilter(megabytes)
+        found.append(images.visit(known)[0].probabilities)
+        assert len(known) == (2 if megabytes else 0)
+    assert torch.equal(found[0], found[1])
+
+
+def test_the_sums_are_symmetric_so_that_half_of_them_is_enough() -> None:
+    images, known = Images(MEAN_IOU), RegionFilter(10.0)
+    for _ in range(3):
+        images.visit(known)
+    pairs = 3 * images.regions.counts[0]
+    sums, again = known.recall((4, 7), pairs, CPU), RegionFilter(10.0)
+    again.load_state_dict(known.state_dict(), pairs)
+    assert torch.equal(again.recall((4, 7), pairs, CPU).precision, sums.precision)
 
 
 def test_a_shift_that_is_not_finite_is_not_gone_on_from() -> None:
@@ -235,7 +252,7 @@ def state(visits: dict[int, int], pairs: int = 6) -> dict[str, Any]:
 def test_what_two_processes_know_is_put_together_and_nothing_counts_twice() -> None:
     known = RegionFilter(1.0)
     for of in (state({1: 3, 2: 1}), state({2: 4, 3: 1}), state({1: 2}), {}):
-        known.load_state_dict(of)
+        known.load_state_dict(of, 6)
     sums = known.recall([1, 2, 3], 6, CPU)
     assert sums.visits.tolist() == [3, 4, 1]
     assert sums.vector[:, 0].tolist() == [3.0, 8.0, 3.0]
@@ -244,15 +261,13 @@ def test_what_two_processes_know_is_put_together_and_nothing_counts_twice() -> N
     assert sums.precision[1, 2, 4].item() == 4 * 2 * (3 + 5)
     for name, value in known.state_dict().items():
         other = RegionFilter(1.0)
-        other.load_state_dict(known.state_dict())
+        other.load_state_dict(known.state_dict(), 6)
         torch.testing.assert_close(other.state_dict()[name], value)
 
 
 def test_sums_of_other_regions_are_refused() -> None:
-    known = RegionFilter(1.0)
-    known.load_state_dict(state({1: 1}))
     with pytest.raises(ValueError, match="the sums are of 4 pairs of a class and a region, not of 6"):
-        known.load_state_dict(state({1: 1}, pairs=4))
+        RegionFilter(1.0).load_state_dict(state({1: 1}, pairs=4), 6)
 
 
 def test_a_belief_that_is_not_finite_stays_so() -> None:
