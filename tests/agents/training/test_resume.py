@@ -82,6 +82,15 @@ def run_crops(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> 
     return result
 
 
+def run_stars(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    """Of few images, so that their sums are gone on from."""
+    result = run_likelihood(run_dir, interrupt, **{"wrap": ("stars:5",), "env_kwargs": {"num_images": 4}} | arguments)
+    if interrupt is not None:
+        memories = [torch.load(file, weights_only=True) for file in result.checkpoint.glob("**/memory*")]
+        assert any(memory["filter_visits"].max() > 1 for memory in memories)
+    return result
+
+
 def run_scales(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
     return run_likelihood(
         run_dir, interrupt, augment="flip,crop,scale", crop_size=(12, 12), eval_tile=(9, 9), **arguments
@@ -165,7 +174,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert all(torch.equal(moments[name][key], other_moments[name][key]) for key in moments[name])
 
 
-RUNS = (run_likelihood, run_few_images, run_pixel_level, run_rss, run_accumulating, run_supervised)
+RUNS = (run_likelihood, run_stars, run_few_images, run_pixel_level, run_rss, run_accumulating, run_supervised)
 OF_CROPS = (run_crops, run_scales, run_pixels_of_crops)
 
 
