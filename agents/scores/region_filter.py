@@ -308,7 +308,7 @@ def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 def _variance(z: torch.Tensor, sums: Sums, features: torch.Tensor) -> torch.Tensor:
-    """Variances of the scores as the belief has them, Fᵀ (C⁻¹ + G)⁻¹ F: (B, K)."""
+    """Variances of the scores as the belief has them, Fᵀ (I + C G)⁻¹ C F: (B, K)."""
     seen = _root_transposed(z, features.transpose(1, 2))
     whitened = torch.linalg.solve_triangular(_factor(z, sums.precision), seen, upper=False)
     return whitened.square().sum(dim=1)
