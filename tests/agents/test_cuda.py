@@ -71,12 +71,16 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:nll_loss2d_forward")
-@pytest.mark.parametrize("name", ["rss", "likelihood", "supervised"])
-def test_a_resumed_run_ends_with_the_same_weights(name: str, tmp_path: Path, deterministic: None) -> None:
-    whole = run(name, tmp_path / "whole", steps=8)
-    options = OPTIONS | {"steps": 8, "run_dir": str(tmp_path / "parts")}
+@pytest.mark.parametrize(
+    ("name", "wrap"), [("rss", ()), ("likelihood", ()), ("likelihood", ("stars:5",)), ("supervised", ())]
+)
+def test_a_resumed_run_ends_with_the_same_weights(
+    name: str, wrap: tuple[str, ...], tmp_path: Path, deterministic: None
+) -> None:
+    whole = run(name, tmp_path / "whole", steps=8, wrap=wrap)
+    options = OPTIONS | {"steps": 8, "run_dir": str(tmp_path / "parts"), "wrap": wrap}
     assert not train("RSS-Shapes-ImageReward-v0", interrupted(ALGORITHMS[name](), 4), **options).finished
-    parts = run(name, tmp_path / "parts", steps=8, resume=True)
+    parts = run(name, tmp_path / "parts", steps=8, wrap=wrap, resume=True)
     one, other = load_file(whole / WEIGHTS), load_file(parts / WEIGHTS)
     assert all(torch.equal(one[key], other[key]) for key in one)
 
