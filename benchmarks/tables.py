@@ -114,6 +114,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "executors": executor_scaling.scaling_table,
     "leaderboard_camvid": ranking_table("camvid"),
     "leaderboard_camvid_few_visits": ranking_table("camvid", FEW_VISITS),
+    "leaderboard_sequences": ranking_table("camvid-sequences"),
+    "leaderboard_sequences_few_visits": ranking_table("camvid-sequences", FEW_VISITS),
     "leaderboard_best": best_table,
 }
 
