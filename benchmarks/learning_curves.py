@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from benchmarks.results_file import replacing
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
 
+TITLE = 60  # characters of a title in a line
 QUANTITIES = {"reward_queries": "reward queries", "seconds": "seconds of training"}
 
 
@@ -61,7 +63,7 @@ def draw_learning_curves(
             if quantity == "reward_queries":
                 axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
             axis.grid(alpha=0.3)
-            axis.set_title(title, fontsize=10)
+            axis.set_title(textwrap.fill(title, TITLE), fontsize=10)
         if curves:
             row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     with replacing(path) as file:
