@@ -200,8 +200,7 @@ class Likelihood(Algorithm):
             return
         sums = {name: memory[name] for name in memory if name in NAMES}
         self.level.memory.load_state_dict({name: memory[name] for name in memory if name not in sums})
-        if sums:
-            self.level.filter.load_state_dict(sums, self.level.pairs)
+        self.level.filter.load_state_dict(sums, self.level.pairs)
 
 
 def draw(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:

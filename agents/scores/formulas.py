@@ -23,6 +23,7 @@ FLAT = 10.0  # visits with which a curve that does not bend is believed in
 MOST_VALUES = 32  # of scores that are rounded
 SEEN = 8  # scores a value before they are taken as rounded
 LEAST_SLOPE = 0.05
+TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 TINY = 1e-12
 
 
@@ -63,6 +64,20 @@ class Formula(ABC):
         Returns:
             Residuals and, for rounded scores, their variance given the interval; float64 (V, K).
         """
+
+    def factors(
+        self, scores: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scores as Gaussian factors: a rounded one tells an interval, and is wide where the belief was as sure.
+
+        Args: see ``residuals``; all float64 (V, K).
+
+        Returns:
+            Residuals and their variances without noise: 0 where scores are not rounded; float64 (V, K).
+        """
+        residual, undecided = self.residuals(scores, mean, spread)
+        told = (1 - undecided / spread.square()).clamp(min=TOLD)
+        return residual / told, undecided / told
 
     def learn(self, seen: Sequence[Seen]) -> None:  # noqa: B027  (optional)
         """Learns from the new scores of an update; every process of a job is here at the same time."""

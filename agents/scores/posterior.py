@@ -45,7 +45,6 @@ NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
 SUREST = 8.0  # nats that the scores may move the log of a probability by
 LONGEST = 3.0  # nats that a step may move it by
-TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 LEAST = 1e-6  # probability
 ROUNDING = 1e-5
 TINY = 1e-16
@@ -274,13 +273,11 @@ def _shift(
         matrix = torch.stack(grams).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
         if step == 0:
-            # A rounded score tells an interval: as a Gaussian factor, wide where the belief was as sure.
             spread = (own.view_as(scores) + noise_of_scores + TINY).sqrt()
             given = scores.flatten(0, 1), mean.flatten(0, 1), spread.flatten(0, 1)
-            residual, undecided = (part.view_as(scores) for part in formula.residuals(*given))
-            told = (1 - undecided / spread.square()).clamp(min=TOLD)
-            residual = residual / told * there[..., None]
-            observed, uncertain = mean + residual, noise_of_scores + undecided / told
+            residual, undecided = (part.view_as(scores) for part in formula.factors(*given))
+            residual = residual * there[..., None]
+            observed, uncertain = mean + residual, noise_of_scores + undecided
             varied = residual if formula.tells_level else residual - residual.mean(dim=2, keepdim=True)
             number = there.sum(dim=1).clamp(min=1) * samples
             total = varied.square().sum(dim=(1, 2)) / number

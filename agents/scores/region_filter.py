@@ -33,7 +33,7 @@ import torch
 from ..ops import region_counts, soft_counts
 from .evidence import read_scores
 from .formulas import Formula
-from .posterior import LEAST, SUREST, TOLD, Posterior
+from .posterior import LEAST, SUREST, Posterior
 from .regions import Regions
 
 DOUBT = 0.5  # of the variance of noise and rounding: variance that is added for what is no linear function of regions
@@ -198,7 +198,9 @@ def filtered_posterior(
     z = _believed(shares, before.shift)[1]
     features, mean = _linear(probabilities, shares, z, label_maps, formula, regions)  # (B, K, N), (B, K)
     own = _variance(z, before, features) if formula.rounding else torch.zeros_like(mean)
-    residual, variance = _residuals(scores, mean, own, formula, noise)
+    spread_of = (own.double() + noise + OFFSET**2).sqrt()  # of the predictions, with their offset
+    residual, undecided = formula.factors(scores, mean.double(), spread_of)
+    variance = (1 + DOUBT) * (noise + undecided) + TINY
     observed = residual.float() + _times(features, z.flatten(1))
     known.add(index, *visit_sums(features, observed, variance.float()))
     after = known.recall(index, shares[0].numel(), shares.device)
@@ -258,19 +260,6 @@ def _linear(
     return features.flatten(2), prediction.mean.view(images, samples)
 
 
-def _residuals(
-    scores: torch.Tensor, mean: torch.Tensor, own: torch.Tensor, formula: Formula, noise: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Residuals and the variances with which they are known, float64 (B, K).
-
-    A rounded score tells an interval: as a Gaussian factor, wide where the belief, with its offset, was as sure.
-    """
-    spread = (own.double() + noise + OFFSET**2).sqrt()
-    residual, undecided = formula.residuals(scores, mean.double(), spread)
-    told = (1 - undecided / spread.square()).clamp(min=TOLD)
-    return residual / told, (1 + DOUBT) * (noise + undecided / told) + TINY
-
-
 def _believed(shares: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What λ, (B, N), adds to the logs of the shares, without its mean over the classes, and the shares then."""
     by = shift.view_as(shares)
@@ -318,7 +307,6 @@ def _factor(z: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
     """Of Cholesky, of I + Lᵀ G L; not a number where the belief is not."""
     half = _root_transposed(z, precision)
     matrix = _root_transposed(z, half.transpose(1, 2))
-    matrix = (matrix + matrix.transpose(1, 2)) / 2
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     diagonal += 1 + RIDGE * diagonal.mean(dim=1, keepdim=True)
     factor, failed = torch.linalg.cholesky_ex(matrix)
