@@ -21,6 +21,7 @@ from .dispatch import backend
 from .philox import offset_tensor, seed_tensor, uniforms
 
 __all__ = [
+    "centred_features",
     "class_credit",
     "nearest_centres",
     "policy_gradient",
@@ -142,16 +143,41 @@ def nearest_centres(
 
 
 def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, number: int, num_classes: int) -> torch.Tensor:
-    """Pixels of each class in the regions of an image.
+    """Pixels of each class in the regions of images.
 
     Args:
-        label_maps: uint8 (M, H, W), values 0..C-1, all of one image.
-        regions: int64 (H, W), the region, 0..S-1, of each pixel.
+        label_maps: uint8 (B, M, H, W), values 0..C-1, M of each image.
+        regions: int64 (B, H, W), the region, 0..S-1, of each pixel.
         number: S.
         num_classes: C.
 
     Returns:
-        float32 (M, C, S).
+        float32 (B, M, C, S).
     """
-    like = torch.empty(0, device=label_maps.device)
-    return backend(like).region_counts(label_maps, regions, number, num_classes)
+    return backend(torch.empty(0, device=label_maps.device)).region_counts(label_maps, regions, number, num_classes)
+
+
+def centred_features(
+    counts: torch.Tensor,
+    per_right: torch.Tensor,
+    per_target: torch.Tensor,
+    sizes: torch.Tensor,
+    chances: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What each region adds to the expected scores of label maps if it is of a class, less its mean over the classes.
+
+    With f = counts · per_right + sizes · per_target it is weights · (f − Σ_c chances f), M label maps for each image.
+
+    Args:
+        counts: float32 (B, M, C, S), pixels of each class that label maps give to the regions.
+        per_right: float32 (B, M, C), derivative of the scores with respect to right pixels of each class.
+        per_target: float32 (B, M, C), to those of the target.
+        sizes: float32 (B, 1, S), of the regions in pixels.
+        chances: float32 (B, C, S), of the classes of the regions, which sum to 1.
+        weights: float32 (B, C, S), that the result is multiplied by; None: 1.
+
+    Returns:
+        float32 (B, M, C, S).
+    """
+    return backend(counts).centred_features(counts, per_right, per_target, sizes, chances, weights)

@@ -28,7 +28,7 @@ policy_gradient_backward = torch_ops.policy_gradient_backward  # dense, so torch
 BLOCK = 512  # pixels whose classes stay in the cache while a loop goes through the samples
 LANES = 4  # sums of each class that neighbouring pixels are added to in turn
 WORTH = 1 << 18  # labels, of all label maps together, that several threads are worth while for
-SUMMED = 4096 * LANES  # pixels whose float32 sums are added up in float64
+SUMMED = 512 * LANES  # pixels whose float32 sums are added up in float64
 
 # Philox's numbers in the type that it computes in: with Python's own Numba would go over to signed or floating ones.
 MASK = np.uint64(philox.MASK)
@@ -132,10 +132,26 @@ def nearest_centres(
 
 def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, number: int, num_classes: int) -> torch.Tensor:
     """See ``torch_ops.region_counts``."""
-    maps = label_maps.contiguous().numpy().reshape(len(label_maps), -1)
-    of = regions.contiguous().numpy().reshape(-1)
-    out = np.zeros((len(maps), num_classes, number), np.float32)
-    _share(len(maps), maps.size, lambda a, b: _region_counts(maps[a:b], of, out[a:b]))
+    maps, of = _rows(label_maps), regions.contiguous().numpy().reshape(len(regions), -1)
+    out = np.zeros((*maps.shape[:2], num_classes, number), np.float32)
+    _share(maps.shape[1], maps.size, lambda first, last: _region_counts(maps, of, first, last, out))
+    return torch.from_numpy(out)
+
+
+def centred_features(
+    counts: torch.Tensor,
+    per_right: torch.Tensor,
+    per_target: torch.Tensor,
+    sizes: torch.Tensor,
+    chances: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """See ``ops.centred_features``."""
+    out = np.empty(counts.shape, np.float32)
+    given = [part.contiguous().numpy() for part in (counts, per_right, per_target, sizes, chances)]
+    scale = torch.ones_like(chances) if weights is None else weights
+    given.append(scale.contiguous().numpy())
+    _share(counts.shape[1], counts.numel(), lambda first, last: _centred_features(*given, first, last, out))
     return torch.from_numpy(out)
 
 
@@ -236,15 +252,14 @@ def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-u
     # are added to different sums, of which every class has LANES. Indices are unsigned: others may count from the end.
     pixels, classes = maps.shape[1], belief.shape[2]
     lanes, stride = np.uint64(LANES), np.uint64(classes)
-    right, number = np.zeros(LANES * classes, np.float32), np.zeros(LANES * classes, np.int32)
-    whole = np.zeros(classes, np.float64)
-    for m in range(maps.shape[0]):
-        number[:] = 0
-        whole[:] = 0
-        for start in range(0, pixels, SUMMED):
+    right, number = np.empty(LANES * classes, np.float32), np.empty(LANES * classes, np.int32)
+    whole, many = np.zeros(expected.shape, np.float64), np.zeros(expected.shape, np.int64)
+    for start in range(0, pixels, SUMMED):  # of an image what all its label maps look up stays in the cache
+        for m in range(maps.shape[0]):
             label_map = maps[m, start : start + SUMMED]
             chances = belief[image[m], start : start + SUMMED].reshape(-1)
             right[:] = 0
+            number[:] = 0
             for group in range(np.uint64(len(label_map)) // lanes):
                 for lane in range(lanes):
                     i = group * lanes + lane
@@ -256,21 +271,22 @@ def _soft_counts(belief, maps, image, expected, predicted):  # type: ignore[no-u
                 right[label_map[j]] += chances[j * classes + label_map[j]]
                 number[label_map[j]] += 1
             for lane in range(LANES):
-                whole += right[lane * classes : (lane + 1) * classes]
-        for c in range(classes):
-            expected[m, c] = whole[c]
-            predicted[m, c] = number[c::classes].sum()
+                for c in range(classes):
+                    whole[m, c] += right[lane * classes + c]
+                    many[m, c] += number[lane * classes + c]
+    expected[:], predicted[:] = whole, many
 
 
 @compiled
 def _class_credit(maps, image, weights, begin, stop, out):  # type: ignore[no-untyped-def]
-    for m in range(maps.shape[0]):
-        if not begin <= image[m] < stop:
-            continue
-        sums, label_map, weight = out[image[m]], maps[m], weights[m]
-        for i in range(maps.shape[1]):
-            label = label_map[i]
-            sums[i, label] += weight[label]
+    for start in range(0, maps.shape[1], 2 * BLOCK):
+        for m in range(maps.shape[0]):
+            if not begin <= image[m] < stop:
+                continue
+            sums, label_map, weight = out[image[m], start:], maps[m, start : start + 2 * BLOCK], weights[m]
+            for i in range(len(label_map)):
+                label = label_map[i]
+                sums[i, label] += weight[label]
 
 
 @compiled
@@ -326,8 +342,28 @@ def _nearest_centres(points, cell, centres, used, begin, stop, label):  # type: 
 
 
 @compiled
-def _region_counts(maps, regions, out):  # type: ignore[no-untyped-def]
-    for m in range(maps.shape[0]):
-        label_map, counts = maps[m], out[m]
-        for i in range(len(label_map)):
-            counts[label_map[i], regions[i]] += np.float32(1)
+def _region_counts(maps, regions, begin, stop, out):  # type: ignore[no-untyped-def]
+    for b in range(maps.shape[0]):
+        for m in range(begin, stop):
+            label_map, counts = maps[b, m], out[b, m]
+            for i in range(len(label_map)):
+                counts[label_map[i], regions[b, i]] += np.float32(1)
+
+
+@compiled
+def _centred_features(counts, per_right, per_target, sizes, chances, weights, begin, stop, out):  # type: ignore[no-untyped-def]
+    batch, _, classes, number = counts.shape
+    mean = np.empty(number, np.float32)
+    for b in range(batch):
+        for m in range(begin, stop):
+            mean[:] = 0
+            for c in range(classes):
+                right, target, count, chance = per_right[b, m, c], per_target[b, m, c], counts[b, m, c], chances[b, c]
+                feature, size = out[b, m, c], sizes[b, 0]
+                for s in range(number):
+                    feature[s] = count[s] * right + size[s] * target
+                    mean[s] += chance[s] * feature[s]
+            for c in range(classes):
+                feature, weight = out[b, m, c], weights[b, c]
+                for s in range(number):
+                    feature[s] = weight[s] * (feature[s] - mean[s])

@@ -198,6 +198,26 @@ def nearest_centres(
 
 def region_counts(label_maps: torch.Tensor, regions: torch.Tensor, number: int, num_classes: int) -> torch.Tensor:
     """See ``ops.region_counts``."""
-    place = label_maps.flatten(1).long() * number + regions.flatten()  # (M, N)
-    out = torch.zeros(len(label_maps), num_classes * number, device=label_maps.device)
-    return out.scatter_add_(1, place, torch.ones_like(place, dtype=out.dtype)).unflatten(1, (num_classes, number))
+    shape = label_maps.shape[1], num_classes * number
+    out = torch.zeros(len(label_maps), *shape, device=label_maps.device)
+    for b, of in enumerate(regions.flatten(1)):  # one image at a time: the places take eight bytes a label
+        place = label_maps[b].flatten(1).long() * number + of  # (M, N)
+        out[b].scatter_add_(1, place, torch.ones_like(place, dtype=out.dtype))
+    return out.unflatten(2, (num_classes, number))
+
+
+def centred_features(
+    counts: torch.Tensor,
+    per_right: torch.Tensor,
+    per_target: torch.Tensor,
+    sizes: torch.Tensor,
+    chances: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """See ``ops.centred_features``."""
+    out = (counts * per_right[..., None]).addcmul_(sizes[:, None], per_target[..., None])
+    mean = out[:, :, 0] * chances[:, None, 0]  # over the classes, one after the other: nothing large
+    for c in range(1, out.shape[2]):
+        mean.addcmul_(out[:, :, c], chances[:, None, c])
+    out -= mean[:, :, None]
+    return out if weights is None else out.mul_(weights[:, None])

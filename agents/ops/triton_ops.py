@@ -23,7 +23,8 @@ import triton
 import triton.language as tl
 
 from .philox import cells_in_a_row
-from .torch_ops import (  # the last two are torch's own kernels
+from .torch_ops import (  # the unused ones are torch's own kernels
+    centred_features,  # noqa: F401
     gradient_format,
     labels_a_number,
     nearest_centres,  # noqa: F401

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..ops import class_credit, region_counts, soft_counts
+from ..ops import centred_features, class_credit, region_counts, soft_counts
 from .evidence import Reading, differ, read_scores
 from .formulas import Formula
 from .models import Prediction
@@ -129,7 +129,7 @@ def region_posterior(
     probabilities = probabilities.detach()
     new = label_maps[:fresh], scores[:fresh], image[:fresh]
     reading = read_scores(probabilities, *new, fresh, formula, spread)
-    log_p = probabilities.clamp(min=LEAST).log()
+    given = log_p = probabilities.clamp(min=LEAST).log()
     if not errors.pixels:
         log_p = _pooled(log_p, regions)
     hot = (log_p / errors.heat).softmax(dim=1)
@@ -144,7 +144,7 @@ def region_posterior(
     if formula.tells_level and formula.rounding:
         compared = torch.ones_like(compared)
     together = max(1, NUMBERS // (max(visits) * samples * classes * sum(regions.counts)))
-    out = torch.empty_like(probabilities)
+    log_q = torch.empty_like(probabilities)
     statistics = variances.new_zeros(2, len(variances))
     for first in range(0, len(order), together):
         images = order[first : first + together]
@@ -153,9 +153,10 @@ def region_posterior(
         seen = chosen, scores[rows], there & compared[rows], expected[rows], predicted[rows]
         shift, of_images = _shift(hot[images], *seen, formula, regions[images], variances, errors, noise)
         statistics += of_images
-        out[images] = (log_p[images] + errors.heat * shift).softmax(dim=1)
-    moved = (out * (out.clamp(min=LEAST) / probabilities.clamp(min=LEAST)).log()).sum(dim=1).mean()
-    entropy = torch.special.entr(probabilities).sum(dim=1).mean()
+        log_q[images] = torch.add(log_p[images], shift, alpha=errors.heat).log_softmax(dim=1)
+    out = log_q.exp()
+    moved = log_q.sub_(given).mul_(out).sum(dim=1).mean()
+    entropy = -given.mul_(probabilities).sum(dim=1).mean()
     return Posterior(reading, out, entropy, moved, statistics)
 
 
@@ -224,13 +225,8 @@ def _shift(
     of_divisions, of_error, of_offset = variances[: len(counts)], *variances[-2:]
     weight = torch.repeat_interleave(of_divisions, torch.tensor(counts, device=p.device)).to(p.dtype)  # (R,)
     statistics = torch.empty(0)
-    counted = [
-        region_counts(maps.flatten(0, 1), of, counts[0], classes)
-        for maps, of in zip(label_maps, regions.finest, strict=True)
-    ]
-    pixels = torch.stack(counted)  # (b, M, C, S)
+    pixels = region_counts(label_maps.flatten(1, 2), regions.finest, counts[0], classes)  # (b, M, C, S)
     counted_in = regions.in_all(pixels) if errors.of_one_class else pixels  # (b, M, C, R or S)
-    features = torch.empty_like(counted_in)
     of_visits = there.repeat_interleave(samples, dim=1)[:, :, None]  # (b, M, 1)
     size = regions.sizes  # (b, 1, S)
     size_of = regions.in_all(size) if errors.of_one_class else size
@@ -245,31 +241,26 @@ def _shift(
     for step in range(STEPS):
         right = expected.flatten(0, 2)
         if step > 0:  # what the shifts changed is taken as even within the finest regions
-            change = (of_q - of_p) / size.clamp(min=1)
-            right = right + (pixels * change[:, None]).sum(dim=3).flatten(0, 1)
+            change = torch.diag_embed(((of_q - of_p) / size.clamp(min=1)).transpose(1, 2))  # (b, S, C, C)
+            change = change.transpose(1, 2).flatten(1, 2)  # (b, C·S, C): summed for each class by itself
+            right = right + torch.bmm(pixels.flatten(2), change).flatten(0, 1)
         target = of_q.sum(dim=2).repeat_interleave(visits * samples, dim=0)
         prediction = formula.predict(right, predicted.flatten(0, 2), target)
         mean = prediction.mean.view_as(scores).to(scores.dtype)
 
         chances = (regions.in_all(of_q) if errors.of_one_class else of_q) / size_of.clamp(min=1)  # (b, C, R or S)
         per_right, per_target = (
-            (part.view(images, -1, classes) * of_visits)[..., None]
-            for part in (prediction.per_right, prediction.per_target)
+            part.view(images, -1, classes) * of_visits for part in (prediction.per_right, prediction.per_target)
         )
-        torch.mul(counted_in, per_right, out=features).addcmul_(size_of[:, None], per_target)
-        mean_feature = features[:, :, 0] * chances[:, None, 0]  # over the classes, one after the other: nothing large
-        for c in range(1, classes):
-            mean_feature.addcmul_(features[:, :, c], chances[:, None, c])
-        features -= mean_feature[:, :, None]
-        # What a score moves the shifts by, but for w, and U times the root of w; both (b, M, C, R).
+        # What a score moves the shifts by, but for w, in regions of all divisions or of the finest, of which those of
+        # the others are sums; and U of every division.
+        scaled = None if errors.of_one_class else chances
+        moves = centred_features(counted_in, per_right, per_target, size_of, chances, scaled)
         if errors.of_one_class:
-            moves, roots = features, features * (chances * weight).sqrt()[:, None]
+            roots = (moves * chances.sqrt()[:, None]).split(counts, dim=3)
         else:
-            moves = regions.in_all(features * chances[:, None])
-            roots = moves * weight.sqrt()
-        # What each division adds is needed once, for the statistics; together they are a single product.
-        split = roots.split(counts, dim=3) if step == 0 else [roots]
-        grams = [_gram(part).to(scores.dtype) for part in split]  # each (b, M, M)
+            roots = regions.in_each(moves)
+        grams = [w * _gram(part).to(scores.dtype) for w, part in zip(of_divisions, roots, strict=True)]  # (b, M, M)
         matrix = torch.stack(grams).sum(dim=0)
         own = matrix.diagonal(dim1=1, dim2=2)  # (b, M)
         if step == 0:
@@ -300,7 +291,7 @@ def _shift(
             parts = [*grams, torch.diag_embed(error.expand_as(alpha)), offset[..., None] * same_visit]
             statistics = _statistics(parts, found, factor, of_visits, formula.tells_level)
         moved = torch.bmm(found.transpose(1, 2).to(p.dtype), moves.flatten(2)).unflatten(2, (classes, -1))[:, 0]
-        moved = regions.over_all(moved * weight)
+        moved = regions.over_all((moved if errors.of_one_class else regions.in_all(moved)) * weight)
         moved = moved - moved.mean(dim=1, keepdim=True)
         # Of a belief that is nearly sure the derivatives are small, so that the whole step goes far beyond the scores.
         part = (LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]

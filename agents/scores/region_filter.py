@@ -248,8 +248,7 @@ def _linear(
     classes, number = shares.shape[1:]
     owner = torch.arange(images, device=shares.device).repeat_interleave(samples)
     expected, predicted = soft_counts(probabilities, label_maps.flatten(0, 1), owner)  # both (B·K, C)
-    counted = [region_counts(maps, of, number, classes) for maps, of in zip(label_maps, regions.finest, strict=True)]
-    pixels = torch.stack(counted)  # (B, K, C, S)
+    pixels = region_counts(label_maps, regions.finest, number, classes)  # (B, K, C, S)
     right = expected + (pixels * (z - shares)[:, None]).sum(dim=3).flatten(0, 1)
     target = (z * regions.sizes).sum(dim=2)[owner]
     prediction = formula.predict(right.clamp(min=0), predicted, target)

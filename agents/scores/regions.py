@@ -67,8 +67,12 @@ class Regions:
 
     def in_all(self, values: torch.Tensor) -> torch.Tensor:
         """Sums over the finest regions of each region of all divisions: (B, ..., S) -> (B, ..., R)."""
-        coarser = torch.bmm(values.flatten(1, -2), self.within).unflatten(1, values.shape[1:-1])
-        return torch.cat([values, coarser], dim=-1)
+        return torch.cat(self.in_each(values), dim=-1)
+
+    def in_each(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The same as ``in_all``, a tensor for every division: (B, ..., S) -> those of (B, ..., S_d)."""
+        flat, divisions = values.flatten(1, -2), self.within.split(self.counts[1:], dim=2)
+        return [values, *(torch.bmm(flat, within).unflatten(1, values.shape[1:-1]) for within in divisions)]
 
     def over_all(self, values: torch.Tensor) -> torch.Tensor:
         """Sums over the regions that each finest region lies in: (B, C, R) -> (B, C, S)."""
