@@ -49,6 +49,8 @@ class Task:
         metric: what is ranked by and told at a report: ``"miou"``, or ``"score"``, the mean score of one label map an
             image.
         tracks: in which it is offered.
+        labels: by the name of the budget, how many label maps it would pay for if all that its scores tell were used
+            (``docs/information.md``); missing where that is as many as there are, or not known.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Task:
     train_split: str = "train"
     metric: Literal["miou", "score"] = "miou"
     tracks: tuple[str, ...] = TRACKS
+    labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -87,13 +90,19 @@ class Setting:
         return self.task.budgets[self.budget]
 
     @property
+    def labels(self) -> int | None:
+        """Label maps that the budget would pay for; None for all, and where it is not known."""
+        return self.task.labels.get(self.budget)
+
+    @property
     def names(self) -> tuple[str, str, str]:
         """Task, track and budget, as in results."""
         return self.task.name, self.track, self.budget
 
 
-SHAPES_32 = Task("shapes-32", "RSS-Shapes-ImageReward-v0", (32, 32), {"small": 32_000, "large": 256_000})
-SHAPES_64 = Task("shapes-64", "RSS-Shapes-ImageReward-v0", (64, 64), {"small": 64_000, "large": 256_000})
+SHAPES = "RSS-Shapes-ImageReward-v0"
+SHAPES_32 = Task("shapes-32", SHAPES, (32, 32), {"small": 32_000, "large": 256_000}, labels={"small": 900})
+SHAPES_64 = Task("shapes-64", SHAPES, (64, 64), {"small": 64_000, "large": 256_000}, labels={"small": 1_080})
 CAMVID = Task("camvid", "RSS-Folder-ImageReward-v0", (48, 64), {"small": 64_000, "large": 256_000})
 CAMVID_SEQUENCES = Task("camvid-sequences", "RSS-Folder-ImageReward-v0", (48, 64), {"small": 64_000, "large": 256_000})
 VOC = Task("voc", "RSS-VOC-ImageReward-v0", (64, 64), {"small": 64_000, "large": 256_000}, train_split="trainaug")

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +39,60 @@ BATCH = 8  # images a step of the commands
 EVALUATIONS = 5  # of a command
 STEPS = 1000  # optimiser steps that the default agent learns well in
 SAMPLES = (2, 32)  # K that it can use, the least and the most
-COMMANDS: dict[str, tuple[str, int | None]] = {
-    # name: (module and its arguments, K, or None for samples_of); the budget decides the number of steps
-    "cross-entropy": ("agents.supervised", None),
-    "image tags": ("agents.weak_labels", None),
-    "RSS": ("agents.likelihood", None),
-    "RSS, pixel by pixel": ("agents.likelihood --regions", None),
-    "leave-one-out": ("agents.rss", 32),
-    "REINFORCE, one baseline sample": (METHODS["leave_one_out"], 2),
-    "SB3 PPO, dense, pixel ratio": ("agents.sb3 --algo ppo --ratio pixel", 16),
-    "SB3 PPO, dense, image ratio": ("agents.sb3 --algo ppo --ratio image", 16),
-    "SB3 A2C, dense": ("agents.sb3 --algo a2c", 16),
-    "reward tuning": ("agents.reward_tuning --label-steps 500 --samples-per-image 8", 8),  # sees labels: a bound
+
+
+@dataclass(frozen=True)
+class Command:
+    """An entry that is a training command; the budget decides the number of steps.
+
+    Attributes:
+        words: module and its arguments.
+        samples: K; None: ``samples_of``.
+        asks: whether it asks for scores; if not, it takes as many steps as RSS.
+        times: as many times those steps, where images come back as often as one likes.
+        few_labels: whether it learns only from as many images as the budget's scores tell enough of (``Task.labels``).
+    """
+
+    words: str
+    samples: int | None = None
+    asks: bool = True
+    times: int = 1
+    few_labels: bool = False
+
+
+SOFT_IOU = "agents.supervised --loss soft_iou --cross-entropy-share 0.5"
+COMMANDS = {
+    "cross-entropy": Command("agents.supervised", asks=False),
+    "cross-entropy, 4 times the steps": Command("agents.supervised", asks=False, times=4),
+    "cross-entropy, few labels": Command("agents.supervised", asks=False, few_labels=True),
+    "soft IoU and cross-entropy": Command(SOFT_IOU, asks=False),
+    "image tags": Command("agents.weak_labels", asks=False),
+    "RSS": Command("agents.likelihood"),
+    "RSS, pixel by pixel": Command("agents.likelihood --regions"),
+    "leave-one-out": Command("agents.rss", 32),
+    "REINFORCE, one baseline sample": Command(METHODS["leave_one_out"], 2),
+    "SB3 PPO, dense, pixel ratio": Command("agents.sb3 --algo ppo --ratio pixel", 16),
+    "SB3 PPO, dense, image ratio": Command("agents.sb3 --algo ppo --ratio image", 16),
+    "SB3 A2C, dense": Command("agents.sb3 --algo a2c", 16),
+    "reward tuning": Command("agents.reward_tuning --label-steps 500 --samples-per-image 8", 8),  # sees labels: a bound
 }
-NO_SCORES = ("cross-entropy", "image tags")  # they ask for none, and take as many steps as RSS
 
 
 def is_offered(name: str, setting: Setting) -> bool:
-    """Whether an entry can run in a setting.
+    """Whether an entry can run in a setting, and is another there than the rest.
 
-    SB3 shows an image to K environments that draw the same by chance; it cannot walk the images in epochs.
+    SB3 shows an image to K environments that draw the same by chance; it cannot walk the images in epochs. Visits limit
+    the steps. Where the budget would pay for the labels of all images, few labels are all.
     """
-    return setting.track != FEW_VISITS or not COMMANDS.get(name, ("", 0))[0].startswith("agents.sb3")
+    command = COMMANDS.get(name, Command(""))
+    if command.few_labels and setting.labels is None:
+        return False
+    return setting.track != FEW_VISITS or not (command.words.startswith("agents.sb3") or command.times > 1)
 
 
-def most_steps(setting: Setting) -> int | None:
-    """Steps of a command that the visits allow; None where they have no limit."""
-    return VISITS * number_of_images(setting.task) // BATCH if setting.track == FEW_VISITS else None
+def most_steps(setting: Setting, images: int) -> int | None:
+    """Steps of a command that learns on so many images that the visits allow; None where they have no limit."""
+    return VISITS * images // BATCH if setting.track == FEW_VISITS else None
 
 
 def number_of_images(task: Task) -> int:
@@ -93,23 +121,25 @@ def samples_of(queries: int, most_steps: int | None = None) -> int:
 
 def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     """The module and its arguments, without the run folder, that train an entry within the budget."""
-    task, queries = setting.task, setting.queries
-    words, fixed = COMMANDS[name]
-    module, *further = words.split()
+    task, queries, entry = setting.task, setting.queries, COMMANDS[name]
+    module, *further = entry.words.split()
     command = [module, "--env-id", task.env_id, "--image-size", *map(str, task.image_size), "--seed", str(seed)]
     options = dict(task.options)
     if "root" in options:
         command += ["--root", options.pop("root")]
     if options:
         command += ["--env-kwargs", json.dumps(options)]
-    if task.train_split != "train":
-        command += ["--split", task.train_split]
+    images, split = number_of_images(task), task.train_split
+    if entry.few_labels and setting.labels is not None:
+        images, split = setting.labels, f"{split}[:{setting.labels}]"
+    if split != "train":
+        command += ["--split", split]
     if module == "agents.sb3":
-        command += ["--reward-queries", str(queries), "--samples-per-image", str(fixed)]
+        command += ["--reward-queries", str(queries), "--samples-per-image", str(entry.samples)]
         return [*command, "--evaluations", str(EVALUATIONS), *further]
-    most = most_steps(setting)
-    samples = samples_of(queries, most) if fixed is None else fixed
-    steps = queries // (BATCH * samples)
+    most = most_steps(setting, images)
+    samples = entry.samples or samples_of(queries, most)
+    steps = queries // (BATCH * samples) * entry.times
     if most is not None:
         steps = min(steps, most)
         command += ["--order", "epochs"]
@@ -118,7 +148,7 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     every = str(max(1, steps // EVALUATIONS))
     command += ["--steps", str(steps), "--batch-size", str(BATCH), "--eval-every", every, "--checkpoint-every", every]
     command += ["--log-every", "1"]
-    if name not in NO_SCORES:
+    if entry.asks:
         command += ["--samples-per-image", str(samples)]
     return command + further
 
@@ -167,7 +197,10 @@ def visits_of(command: list[str], setting: Setting) -> int | None:
     """How often a command shows the image that it shows most often; None where images are drawn by chance."""
     if setting.track != FEW_VISITS:
         return None
-    return -(-int(command[command.index("--steps") + 1]) * BATCH // number_of_images(setting.task))
+    images = number_of_images(setting.task)
+    if f"{setting.task.train_split}[:{setting.labels}]" in command:
+        images = setting.labels or images
+    return -(-int(command[command.index("--steps") + 1]) * BATCH // images)
 
 
 def curve_of(name: str, folder: Path) -> list[dict[str, float]]:
@@ -176,7 +209,7 @@ def curve_of(name: str, folder: Path) -> list[dict[str, float]]:
     curve = []
     for point in read_curve(folder):
         step = point.pop("step")
-        if name in NO_SCORES:
+        if not COMMANDS[name].asks:
             point["reward_queries"] = 0
         elif config["algorithm"] == "SB3":
             point["reward_queries"] = step

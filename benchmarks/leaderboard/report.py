@@ -27,7 +27,14 @@ from rss_env.rendering import colourise
 
 KEY = ("entry", "task", "track", "budget", "seed")  # of the rows of one run
 COLUMNS = ("entry", "seed", "status", "final", "val_miou")  # that a report needs
-BOUNDS = ("cross-entropy", "image tags", "reward tuning")  # they see labels, of pixels or of images
+BOUNDS = [  # they see labels, of pixels or of images
+    "cross-entropy",
+    "cross-entropy, 4 times the steps",
+    "cross-entropy, few labels",
+    "soft IoU and cross-entropy",
+    "image tags",
+    "reward tuning",
+]
 COMMITTED = RESULTS / "leaderboard.csv"
 NAMES = {"miou": "mIoU", "score": "score"}  # of what a task is ranked by
 HEAD = [
@@ -48,9 +55,9 @@ NOTE = (
     "Metrics on the test split, evaluated once when training has ended, with those on the validation split at the last "
     "report next to them: interquartile mean over seeds, and its bootstrap interval on test. MiB: peak memory of the "
     "process tree, the mean over seeds. Regret: one minus the mean score of all label maps that were tried while "
-    "training. Cross-entropy sees pixel labels, reward tuning sees them before it sees scores, and image tags sees "
-    "which classes an image has: they are bounds, not entries, and tags are other information than scores, not more or "
-    "less of it."
+    "training. Cross-entropy and soft IoU see pixel labels, reward tuning sees them before it sees scores, and image "
+    "tags sees which classes an image has: they are bounds, not entries, and tags are other information than scores, "
+    "not more or less of it. Few labels: of as many images as the scores would tell enough of if nothing were lost."
 )
 
 

@@ -14,9 +14,10 @@ import pytest
 from agents.training.command import run_command
 from benchmarks.leaderboard import __main__ as leaderboard
 from benchmarks.leaderboard import own_entries, submission
+from benchmarks.leaderboard.report import BOUNDS
 from benchmarks.processes import ROOT
 from benchmarks.results_file import RESULTS, read_rows
-from benchmarks.tasks import TRACKS
+from benchmarks.tasks import FEW_VISITS, SHAPES_32, TRACKS, VISITS, Setting
 from benchmarks.training_runs import result_file
 from rss_env.errors import OptionError
 from tests.benchmarks.alive import is_alive
@@ -24,19 +25,34 @@ from tests.benchmarks.leaderboard.trials import SETTING, TASK
 
 
 def test_every_command_of_the_projects_own_entries_fits_its_budget() -> None:
-    for name, (words, samples) in own_entries.COMMANDS.items():
+    for name, entry in own_entries.COMMANDS.items():
         command = own_entries.command_of(name, SETTING, 3)
-        if "agents.sb3" in words:
+        if "agents.sb3" in entry.words:
             assert command[command.index("--reward-queries") + 1] == str(SETTING.queries)
             continue
         steps = int(command[command.index("--steps") + 1])
-        if name in own_entries.NO_SCORES:
+        if not entry.asks:
             of_default = own_entries.command_of("RSS", SETTING, 3)
-            assert steps == int(of_default[of_default.index("--steps") + 1])
+            assert steps == entry.times * int(of_default[of_default.index("--steps") + 1])
             assert "--samples-per-image" not in command
             continue
-        samples = samples or int(command[command.index("--samples-per-image") + 1])
+        samples = entry.samples or int(command[command.index("--samples-per-image") + 1])
         assert steps * own_entries.BATCH * samples <= SETTING.queries
+
+
+def test_bounds_see_labels_and_only_where_they_are_others_than_the_rest() -> None:
+    assert {name for name, entry in own_entries.COMMANDS.items() if not entry.asks} | {"reward tuning"} == set(BOUNDS)
+    long, few = "cross-entropy, 4 times the steps", "cross-entropy, few labels"
+    revisited, visits = Setting(SHAPES_32), Setting(SHAPES_32, FEW_VISITS)
+    assert own_entries.is_offered(long, revisited)
+    assert not own_entries.is_offered(long, visits)  # visits are what limits the steps
+    assert own_entries.is_offered(few, visits)
+    assert not own_entries.is_offered(few, Setting(SHAPES_32, budget="large"))  # it pays for all labels
+    command = own_entries.command_of(few, visits, 1)
+    assert command[command.index("--split") + 1] == "train[:900]"
+    assert command[command.index("--steps") + 1] == str(VISITS * 900 // own_entries.BATCH)
+    assert own_entries.visits_of(command, visits) == VISITS
+    assert "--split" not in own_entries.command_of("cross-entropy", visits, 1)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from agents.training.command import parse_command
 from agents.training.loop import fit
 from benchmarks.leaderboard import judge as judging
 from benchmarks.leaderboard import own_entries
-from benchmarks.leaderboard.own_entries import COMMANDS, samples_of
+from benchmarks.leaderboard.own_entries import COMMANDS, Command, samples_of
 from benchmarks.memory import PeakMemory
 from benchmarks.processes import Processes
 from benchmarks.tasks import CRAFTER, FEW_VISITS, SHAPES_32, VISITS, Setting, Task
@@ -242,7 +242,7 @@ def test_commands_are_tested_from_their_last_checkpoint_also_when_late(
 
     monkeypatch.setattr(own_entries, "STEPS", 3)
     monkeypatch.setattr(own_entries, "train", here)
-    monkeypatch.setitem(COMMANDS, "RSS", ("agents.likelihood --learning-rate 0.003", None))
+    monkeypatch.setitem(COMMANDS, "RSS", Command("agents.likelihood --learning-rate 0.003"))
     verdict = own_entries.train_entry("RSS", SETTING, 1, tmp_path / "run", 60, Processes())
     assert (verdict.status, verdict.learning_rate, verdict.queries) == ("ok", 0.003, 96)
     predict = own_entries.last_policy(tmp_path / "run")
