@@ -75,6 +75,8 @@ RECORDS = (
     "gpu_runs",
     "region_filter",
     "region_filter_simulated",
+    "region_heat",
+    "region_heat_simulated",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
