@@ -74,7 +74,13 @@ LOUD, QUIET = 1.5 * OFFSET**2, OFFSET**2  # variances of noise and rounding for 
 class Likelihood(Algorithm):
     """Train a policy from scores of its label maps by the likelihood of the scores."""
 
-    EARLIER: ClassVar[dict[str, Any]] = {"regions": (), "decay_from": 0.0, "recall": 0.0, "scores_per_nat": 0.0}
+    EARLIER: ClassVar[dict[str, Any]] = {
+        "regions": (),
+        "decay_from": 0.0,
+        "recall": 0.0,
+        "scores_per_nat": 0.0,
+        "visit_every": 1,
+    }
 
     learning_rate: float = 1e-3
     """peak of the one-cycle schedule; at image level, with regions, it is twice as high"""
@@ -102,12 +108,16 @@ class Likelihood(Algorithm):
     """scores of an image, in the whole training, for every nat that is not known of its finest regions, eight times as
     many where noise or rounding matters: of more images than that pays for, an even choice is shown, which grows with
     what is known; 0, or without regions or replay: all images are"""
+    visit_every: int = 1
+    """image level, with regions: steps for each in which images are shown and scores are asked for; in the others the
+    policy learns again what was believed of earlier images, with no new query"""
     replay_megabytes: float = 2000.0
     """most memory that earlier label maps, and what was believed, take over all images, in MB; the oldest go first. As
-    much for the sums of noisy and rounded scores"""
+    much for the sums of noisy and rounded scores, and for what is learned again"""
 
     def __post_init__(self) -> None:
         least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0, "scores_per_nat": 0}
+        least["visit_every"] = 1
         check_numbers(self, least, ("learning_rate", "temperature"))
         if any(number < 1 for number in self.regions) or sorted(set(self.regions), reverse=True) != list(self.regions):
             raise OptionError(f"regions must be numbers from 1 on, each less than the one before, got {self.regions}.")
@@ -120,6 +130,14 @@ class Likelihood(Algorithm):
     @property
     def learning_rate_factor(self) -> float:
         return self.level.learning_rate_factor
+
+    @property
+    def updates_a_visit(self) -> int:
+        return self.visit_every if self.level.believes else 1
+
+    @property
+    def rehearsal_megabytes(self) -> float:
+        return self.replay_megabytes
 
     def env_options(self) -> dict[str, Any]:
         return {"samples_per_image": self.samples_per_image}
@@ -145,6 +163,8 @@ class Likelihood(Algorithm):
                 f"No earlier visit is replayed: each image has {'endless' if crops == math.inf else f'{crops:,}'} "
                 "crops, and what was scored on one is not carried over to another."
             )
+        if self.visit_every > 1 and not self.level.believes:
+            said.append("Every step asks for scores: only what they say of regions can be learned again.")
         one, images = self.level.image_bytes(size) / 1e6, metadata["num_images"]
         if images * one > self.replay_megabytes:
             room = self.replay_megabytes / (images * one)
@@ -180,6 +200,10 @@ class Likelihood(Algorithm):
             "policy/entropy": torch.special.entr(probabilities).sum(dim=1).mean(),  # nats a pixel
             "policy/cell": float(self.side),
         }
+
+    def targets(self, lesson: Any) -> torch.Tensor | None:
+        evidence = lesson.evidence if isinstance(lesson, ScoreLesson) else None
+        return evidence.probabilities if isinstance(evidence, Posterior) else None
 
     def state_dict(self) -> dict[str, Any]:
         return self.level.state_dict()
@@ -366,6 +390,11 @@ class ImageLevel:
         """Whether visits are kept."""
         one = visit_bytes(self.options.samples_per_image, self.image_size, self.num_classes)
         return self.memory.visits > 0 and one <= self.memory.capacity
+
+    @property
+    def believes(self) -> bool:
+        """Whether scores make beliefs, which can be learned at any time."""
+        return bool(self.options.regions)
 
     @property
     def chooses(self) -> bool:
@@ -629,6 +658,7 @@ class PolicyGradientLevel:
     """
 
     STATE = {"policy_gradient": True}
+    believes = False
     temperature = 1.0
     learning_rate_factor = 6.0
 
@@ -684,6 +714,7 @@ class PixelLevel:
         image_size: (H, W) of the stored images.
     """
 
+    believes = False
     learning_rate_factor = 1.0
 
     def __init__(self, options: Likelihood, num_classes: int, image_size: tuple[int, int]) -> None:

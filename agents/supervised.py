@@ -21,13 +21,11 @@ from torch.nn import functional as F
 
 from rss_env.errors import OptionError
 
-from .training.algorithm import Algorithm, score_metrics
+from .training.algorithm import IGNORE_INDEX, Algorithm, score_metrics
 from .training.arguments import check_numbers
 from .training.command import run_command, train_command
 from .training.distributed import mean_over_processes
 from .training.feedback import Feedback
-
-IGNORE_INDEX = 255
 
 
 @dataclass
@@ -47,7 +45,7 @@ class Labels:
 class Supervised(Algorithm):
     """Train a policy from pixel labels, by default with cross-entropy."""
 
-    EARLIER: ClassVar[dict[str, Any]] = {"decay_from": 0.0}
+    EARLIER: ClassVar[dict[str, Any]] = {"decay_from": 0.0, "visit_every": 1}
 
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
@@ -57,14 +55,20 @@ class Supervised(Algorithm):
     """lovasz and soft_iou: 1 - IoU of each class, made smooth, over the images of a micro-batch"""
     cross_entropy_share: float = 0.0
     """lovasz and soft_iou: share of cross-entropy"""
+    visit_every: int = 1
+    """steps for each in which images are shown; in the others the labels of earlier images are learned again"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, {}, ("learning_rate",))
+        check_numbers(self, {"visit_every": 1}, ("learning_rate",))
         if self.loss_name not in ("cross_entropy", "lovasz", "soft_iou"):
             raise OptionError(f"Unknown loss {self.loss_name!r}; valid: cross_entropy, lovasz, soft_iou.")
         if not 0 <= self.cross_entropy_share <= 1:
             raise OptionError(f"cross_entropy_share must be between 0 and 1, got {self.cross_entropy_share}.")
         self.pixels = 1.0  # counted pixels, the mean over the micro-batches and processes of the update
+
+    @property
+    def updates_a_visit(self) -> int:
+        return self.visit_every
 
     def env_options(self) -> dict[str, Any]:
         return {"samples_per_image": 1, "expose_target": True}
@@ -87,13 +91,25 @@ class Supervised(Algorithm):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Mean cross-entropy of the counted pixels, or the loss of the micro-batch's regions."""
         counted = lesson.target != IGNORE_INDEX
-        loss = F.cross_entropy(logits, lesson.target, ignore_index=IGNORE_INDEX, reduction="sum") / self.pixels
-        if self.loss_name != "cross_entropy":
-            region_loss = {"lovasz": lovasz_softmax, "soft_iou": soft_iou}[self.loss_name]
-            by_regions = region_loss(logits.softmax(dim=1), lesson.target)
-            loss = self.cross_entropy_share * loss + (1 - self.cross_entropy_share) * by_regions
+        loss = self._loss(logits, lesson.target, self.pixels)
         accuracy = ((logits.argmax(dim=1) == lesson.target) & counted).sum() / counted.sum().clamp(min=1)
         return loss, score_metrics(lesson.feedback) | {"train/pixel_accuracy": accuracy}
+
+    def targets(self, lesson: Labels) -> torch.Tensor:
+        return lesson.target
+
+    def rehearse(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss of the counted pixels of these images alone."""
+        target = targets.long()
+        return self._loss(logits, target, max(1.0, float((target != IGNORE_INDEX).sum())))
+
+    def _loss(self, logits: torch.Tensor, target: torch.Tensor, pixels: float) -> torch.Tensor:
+        loss = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="sum") / pixels
+        if self.loss_name != "cross_entropy":
+            region_loss = {"lovasz": lovasz_softmax, "soft_iou": soft_iou}[self.loss_name]
+            by_regions = region_loss(logits.softmax(dim=1), target)
+            loss = self.cross_entropy_share * loss + (1 - self.cross_entropy_share) * by_regions
+        return loss
 
 
 def lovasz_softmax(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from .feedback import Feedback
+
+IGNORE_INDEX = 255  # label of pixels that do not count
 
 
 @dataclass(eq=False)
@@ -32,6 +35,16 @@ class Algorithm(ABC):
     def learning_rate_factor(self) -> float:
         """What the learning rate of the next update is multiplied by."""
         return 1.0
+
+    @property
+    def updates_a_visit(self) -> int:
+        """Updates for each in which images are shown and scored; in the others ``targets`` are learned again."""
+        return 1
+
+    @property
+    def rehearsal_megabytes(self) -> float:
+        """Most memory for images and what was taught of them, in MB, where ``updates_a_visit`` is more than 1."""
+        return 2000.0
 
     def env_options(self) -> dict[str, Any]:
         """Arguments of the training environment that the algorithm needs, ``samples_per_image`` (K) among them."""
@@ -99,6 +112,25 @@ class Algorithm(ABC):
         Returns:
             Scalar to minimise, a mean over the micro-batch, and numbers to log, 0-dimensional tensors or floats.
         """
+
+    def targets(self, lesson: Any) -> torch.Tensor | None:
+        """What the images of a micro-batch teach whenever they are seen; None: nothing that can be learned again.
+
+        Returns:
+            Probabilities of the classes, float (B, C, H, W), or labels, integers (B, H, W).
+        """
+        return None
+
+    def rehearse(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of images that were learned of before, a scalar: cross-entropy, unless a subclass says otherwise.
+
+        Args:
+            logits: float32 (B, C, H, W), with a gradient.
+            targets: float16 (B, C, H, W), probabilities, or uint8 (B, H, W), labels.
+        """
+        if targets.is_floating_point():
+            return F.cross_entropy(logits, targets.to(logits.dtype))
+        return F.cross_entropy(logits, targets.long(), ignore_index=IGNORE_INDEX)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of the algorithm, the same in every process."""

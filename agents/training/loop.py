@@ -35,6 +35,7 @@ from .distributed import Job, is_lost_connection
 from .feedback import as_action, read_feedback
 from .given_environment import arguments_of
 from .interruption import interruption
+from .rehearsal import NAMES, Rehearsal
 from .run_folder import STATE, RunFolder, contents_of
 from .validation import Validation, to_log
 
@@ -183,12 +184,15 @@ class _Trainer:
         self.evaluation: Evaluation | None = None
         self.evaluated = -1  # step of it
         self.saved = -1  # step of the last checkpoint that this process wrote
+        self.visits = 0  # updates in which images were shown
+        self.measured: dict[str, torch.Tensor | float] = {}  # by the algorithm, in the last of them
         self.share = micro_batch_size(run.batch_size, run.accumulation_steps, job.size)
         self.device = job.start(choose_device(run.device))
         self.envs = self._make_envs()
         self.num_classes = num_classes(self.envs)
         self.validation = Validation(run, self.device)
         said = algorithm.start(self.envs.metadata, self.num_classes)
+        self.rehearsal = Rehearsal(algorithm.rehearsal_megabytes)
         if said and job.is_main:
             print(said)
         self.network = self._make_network()
@@ -253,10 +257,13 @@ class _Trainer:
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.earlier_queries = int(state["reward_queries"])
             self.saved = self.step
+            self.visits = int(state.get("visits", self.step))  # older checkpoints: images were shown in every step
             self.optimiser.load_state_dict(state["optimiser"])
             self.algorithm.load_state_dict(state["algorithm"])
             generators = state["generators"]
             same_job = len(generators) == job.size
+            if same_job:
+                self.measured = dict(state["measured"][job.rank]) if "measured" in state else {}
             if same_job and state["device"] == self.device.type:
                 self.generator.set_state(generators[job.rank])
                 set_random_state(state["network_generators"][job.rank], self.device)
@@ -264,7 +271,8 @@ class _Trainer:
                 self.generator.manual_seed(stream_seed(self.run.seed, job.rank, self.step))
         for file, memory in self.folder.read_memories(checkpoint, [job.rank] if same_job else range(len(generators))):
             with contents_of(file):
-                self.algorithm.load_memory(memory)
+                self.algorithm.load_memory({name: memory[name] for name in memory if name not in NAMES})
+                self.rehearsal.load_state_dict({name: memory[name] for name in memory if name in NAMES})
 
     # The loop ---------------------------------------------------------------------------------------------------------
 
@@ -302,19 +310,36 @@ class _Trainer:
     def _images_to_show(self) -> int:
         """Number of the training images that are shown from now on."""
         metadata, run = self.envs.metadata, self.run
-        wanted = self.algorithm.images(run.steps * run.batch_size * metadata["samples_per_image"] // self.job.size)
+        visits = -(-run.steps // self.algorithm.updates_a_visit)
+        wanted = self.algorithm.images(visits * run.batch_size * metadata["samples_per_image"] // self.job.size)
         return int(metadata["num_images"]) if wanted is None else min(wanted, int(metadata["num_images"]))
 
     def _begin(self, images: int, seed: int | None = None) -> None:
         """Begins the next episodes, which show an even choice of so many images."""
-        options = {"episode": self.step * self.run.accumulation_steps}
+        options = {"episode": self.visits * self.run.accumulation_steps}
         if images < self.envs.metadata["num_images"] or seed is None:
             options["images"] = images
         self.shown = images
         self.images, self.infos = self.envs.reset(seed=seed, options=options)
 
     def _update(self) -> dict[str, torch.Tensor | float]:
-        """One optimiser step; returns what the algorithm measured in its first micro-batch, and the loop's own."""
+        """One optimiser step; returns what the algorithm measured in its last visit, and the loop's own numbers."""
+        total = self._visit() if self._is_visit() else self._rehearse()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.run.max_grad_norm)
+        peak = self.algorithm.learning_rate * self.algorithm.learning_rate_factor
+        learning_rate = peak * one_cycle(self.step / self.run.steps, self.algorithm.decay_from)
+        for group, factor in zip(self.optimiser.param_groups, self.learning_rate_factors, strict=True):
+            group["lr"] = factor * learning_rate
+        self.optimiser.step()
+        return self.measured | {"train/loss": total, "train/grad_norm": norm}
+
+    def _is_visit(self) -> bool:
+        """Whether images are shown and scored in this update; where no process has anything to learn again they are."""
+        due = self.step % self.algorithm.updates_a_visit == 0
+        return due or self.job.any(len(self.rehearsal) == 0)
+
+    def _visit(self) -> torch.Tensor:
+        """Shows images, has their label maps scored, and gives the gradient of what that teaches; returns the loss."""
         run, algorithm = self.run, self.algorithm
         progress, several = self.step / run.steps, run.accumulation_steps > 1
         batches: list[tuple[Any, torch.Tensor, Any]] = []  # images, logits, lesson of every micro-batch
@@ -325,13 +350,18 @@ class _Trainer:
             label_maps = algorithm.act(logits.detach(), progress, self.generator)  # (B, K, H, W)
             self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
             feedback = read_feedback(label_maps, self.infos, infos, images)
-            batches.append((images, logits, algorithm.observe(logits.detach(), feedback)))
+            lesson = algorithm.observe(logits.detach(), feedback)
+            targets = algorithm.targets(lesson) if algorithm.updates_a_visit > 1 else None
+            if targets is not None:
+                self.rehearsal.add(feedback.index, self.step, torch.as_tensor(images), targets)
+            batches.append((images, logits, lesson))
             self.infos = infos
             self.queries += label_maps.shape[0] * label_maps.shape[1]
+        self.visits += 1
         algorithm.synchronise([lesson for _, _, lesson in batches])
 
         self.optimiser.zero_grad(set_to_none=True)
-        first: dict[str, torch.Tensor | float] = {}
+        self.measured = {}
         total = torch.zeros((), device=self.device)
         for number, (images, logits, lesson) in enumerate(batches, start=1):
             with self._averaging(number == len(batches)):
@@ -339,15 +369,22 @@ class _Trainer:
                     logits = self._forward(self.replica, images)
                 loss, metrics = algorithm.loss(logits, lesson, progress)
                 (loss / len(batches)).backward()
-            first = first or metrics
+            self.measured = self.measured or metrics
             total = total + loss.detach() / len(batches)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), run.max_grad_norm)
-        peak = algorithm.learning_rate * algorithm.learning_rate_factor
-        learning_rate = peak * one_cycle(progress, algorithm.decay_from)
-        for group, factor in zip(self.optimiser.param_groups, self.learning_rate_factors, strict=True):
-            group["lr"] = factor * learning_rate
-        self.optimiser.step()
-        return first | {"train/loss": total, "train/grad_norm": norm}
+        return total
+
+    def _rehearse(self) -> torch.Tensor:
+        """Gives the gradient of what was taught of images before; returns the loss."""
+        parts = self.run.accumulation_steps
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for number in range(1, parts + 1):
+            images, targets = self.rehearsal.draw(self.share, self.generator)
+            with self._averaging(number == parts):
+                loss = self.algorithm.rehearse(self._forward(self.replica, images), targets)
+                (loss / parts).backward()
+            total = total + loss.detach() / parts
+        return total
 
     def _forward(self, model: nn.Module, images: torch.Tensor | np.ndarray) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -399,6 +436,8 @@ class _Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "reward_queries": queries,
+            "visits": self.visits,
+            "measured": self.job.gather(read_metrics(self.measured)),
             "optimiser": self.optimiser.state_dict(),
             "generators": self.job.gather(self.generator.get_state()),
             "network_generators": self.job.gather(random_state(self.device)),
@@ -406,7 +445,7 @@ class _Trainer:
             "algorithm": self.algorithm.state_dict(),
         }
         description = self._description(queries)
-        memory = {} if finished else self.algorithm.memory()
+        memory = {} if finished else self.algorithm.memory() | self.rehearsal.state_dict()
         written = self.job.gather(self.folder.write_memory(self.job.rank, memory))
         memories = [file for file in written if file is not None]
         path = self.job.on_main(

@@ -50,6 +50,8 @@ class Command:
         samples: K; None: ``samples_of``.
         asks: whether it asks for scores; if not, it takes as many steps as RSS.
         times: as many times those steps, where images come back as often as one likes.
+        rehearses: whether it can learn again what it was taught of images; it does where visits limit how often they
+            are shown, until it has made about ``STEPS`` steps.
         few_labels: whether it learns only from as many images as the budget's scores tell enough of (``Task.labels``).
     """
 
@@ -57,17 +59,18 @@ class Command:
     samples: int | None = None
     asks: bool = True
     times: int = 1
+    rehearses: bool = False
     few_labels: bool = False
 
 
 SOFT_IOU = "agents.supervised --loss soft_iou --cross-entropy-share 0.5"
 COMMANDS = {
-    "cross-entropy": Command("agents.supervised", asks=False),
+    "cross-entropy": Command("agents.supervised", asks=False, rehearses=True),
     "cross-entropy, 4 times the steps": Command("agents.supervised", asks=False, times=4),
-    "cross-entropy, few labels": Command("agents.supervised", asks=False, few_labels=True),
-    "soft IoU and cross-entropy": Command(SOFT_IOU, asks=False),
+    "cross-entropy, few labels": Command("agents.supervised", asks=False, rehearses=True, few_labels=True),
+    "soft IoU and cross-entropy": Command(SOFT_IOU, asks=False, rehearses=True),
     "image tags": Command("agents.weak_labels", asks=False),
-    "RSS": Command("agents.likelihood"),
+    "RSS": Command("agents.likelihood", rehearses=True),
     "RSS, pixel by pixel": Command("agents.likelihood --regions"),
     "leave-one-out": Command("agents.rss", 32),
     "REINFORCE, one baseline sample": Command(METHODS["leave_one_out"], 2),
@@ -141,10 +144,13 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     samples = entry.samples or samples_of(queries, most)
     steps = queries // (BATCH * samples) * entry.times
     if most is not None:
-        steps = min(steps, most)
+        updates = max(1, STEPS // most) if entry.rehearses else 1
+        steps = min(steps, most) * updates
         command += ["--order", "epochs"]
         if module == "agents.likelihood":
-            command += ["--replay", "0"]  # which remembers by index
+            command += ["--replay", "0"]  # which remembers scores by index
+        if updates > 1:
+            command += ["--visit-every", str(updates)]
     every = str(max(1, steps // EVALUATIONS))
     command += ["--steps", str(steps), "--batch-size", str(BATCH), "--eval-every", every, "--checkpoint-every", every]
     command += ["--log-every", "1"]
@@ -200,7 +206,8 @@ def visits_of(command: list[str], setting: Setting) -> int | None:
     images = number_of_images(setting.task)
     if f"{setting.task.train_split}[:{setting.labels}]" in command:
         images = setting.labels or images
-    return -(-int(command[command.index("--steps") + 1]) * BATCH // images)
+    every = int(command[command.index("--visit-every") + 1]) if "--visit-every" in command else 1
+    return -(-int(command[command.index("--steps") + 1]) // every * BATCH // images)
 
 
 def curve_of(name: str, folder: Path) -> list[dict[str, float]]:
@@ -214,7 +221,8 @@ def curve_of(name: str, folder: Path) -> list[dict[str, float]]:
         elif config["algorithm"] == "SB3":
             point["reward_queries"] = step
         else:
-            point["reward_queries"] = step * config["batch_size"] * config["samples_per_image"]
+            visits = -(-step // config.get("visit_every", 1))
+            point["reward_queries"] = visits * config["batch_size"] * config["samples_per_image"]
         curve.append(point)
     return curve
 

@@ -109,22 +109,35 @@ def run_accumulating(run_dir: Path, interrupt: int | None = None, **arguments: A
     return run_likelihood(run_dir, interrupt, accumulation_steps=3, **arguments)
 
 
+def run_rehearsing(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
+    """With a visit in every third step."""
+    result = run(Likelihood(samples_per_image=4, visit_every=3), run_dir, interrupt, **arguments)
+    if interrupt is not None:
+        memories = [torch.load(file, weights_only=True) for file in result.checkpoint.glob("**/memory*")]
+        assert any(len(memory["rehearsal_index"]) for memory in memories)
+    return result
+
+
 def run_supervised(run_dir: Path, interrupt: int | None = None, **arguments: Any) -> Result:
     return run(Supervised(), run_dir, interrupt, **arguments)
 
 
 def interrupted(algorithm: Algorithm, step: int | None) -> Algorithm:
     """The algorithm, with a Ctrl-C in the middle of its ``step``-th step."""
-    calls, synchronise = 0, algorithm.synchronise
+    calls = 0
 
-    def raise_signal(lessons: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            signal.raise_signal(signal.SIGINT)
-        synchronise(lessons)
+    def signalling(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                signal.raise_signal(signal.SIGINT)
+            return method(*arguments)
 
-    algorithm.synchronise = raise_signal  # type: ignore[method-assign]
+        return call
+
+    algorithm.synchronise = signalling(algorithm.synchronise)  # type: ignore[method-assign]
+    algorithm.rehearse = signalling(algorithm.rehearse)  # type: ignore[method-assign]
     return algorithm
 
 
@@ -174,7 +187,16 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert all(torch.equal(moments[name][key], other_moments[name][key]) for key in moments[name])
 
 
-RUNS = (run_likelihood, run_stars, run_few_images, run_pixel_level, run_rss, run_accumulating, run_supervised)
+RUNS = (
+    run_likelihood,
+    run_stars,
+    run_few_images,
+    run_rehearsing,
+    run_pixel_level,
+    run_rss,
+    run_accumulating,
+    run_supervised,
+)
 OF_CROPS = (run_crops, run_scales, run_pixels_of_crops)
 
 

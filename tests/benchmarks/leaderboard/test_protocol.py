@@ -214,9 +214,14 @@ def test_steps_left_is_what_queries_and_visits_pay_for(tmp_path: Path) -> None:
 def test_a_command_in_few_visits_shows_no_image_more_often_and_remembers_none(tmp_path: Path) -> None:
     setting = Setting(TASK, FEW_VISITS, "large")
     command = own_entries.command_of("RSS", setting, 1)
-    words = " ".join(command)
-    assert f"--order epochs --replay 0 --steps {VISITS * 8 // own_entries.BATCH} " in words
+    words, visits = " ".join(command), VISITS * 8 // own_entries.BATCH
+    every = own_entries.STEPS // visits  # what was taught of them is learned again, as often as makes so many steps
+    assert f"--order epochs --replay 0 --visit-every {every} --steps {visits * every} " in words
     assert own_entries.visits_of(command, setting) == VISITS
+    labels = " ".join(own_entries.command_of("cross-entropy", setting, 1))
+    assert f"--visit-every {every} --steps {visits * every} " in labels
+    by_pixel = " ".join(own_entries.command_of("RSS, pixel by pixel", setting, 1))
+    assert f"--replay 0 --steps {visits} " in by_pixel
     assert not own_entries.is_offered("SB3 A2C, dense", setting)
 
     class Watched(Likelihood):

@@ -1,0 +1,110 @@
+"""Images and what was last taught of them: the policy learns it again without asking for a score."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+NAMES = ("rehearsal_index", "rehearsal_when", "rehearsal_image", "rehearsal_target")  # in a checkpoint
+
+
+class Taught(NamedTuple):
+    """What was taught of an image.
+
+    Attributes:
+        when: number of the update.
+        image: uint8 (H, W, 3), as it was shown.
+        target: float16 (C, H, W), probabilities of the classes, or uint8 (H, W), labels.
+    """
+
+    when: int
+    image: torch.Tensor
+    target: torch.Tensor
+
+
+class Rehearsal:
+    """The last lesson on every image; when full, the oldest goes first.
+
+    Args:
+        megabytes: most memory used, in MB of 10⁶ bytes; one batch is kept in any case.
+    """
+
+    def __init__(self, megabytes: float) -> None:
+        self.capacity = int(megabytes * 1e6)
+        self.nbytes = 0
+        self._kept: OrderedDict[int, Taught] = OrderedDict()  # by index of the image, the one taught last at the end
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, index: Sequence[int], when: int, images: torch.Tensor, targets: torch.Tensor) -> None:
+        """Keeps what is taught of a batch in the place of what was taught of its images before.
+
+        Args:
+            index: of each image in its split.
+            when: number of the update.
+            images: uint8 (B, H, W, 3).
+            targets: float (B, C, H, W), probabilities, or integers (B, H, W), labels.
+        """
+        kept = targets.half() if targets.is_floating_point() else targets.to(torch.uint8)
+        for i, image, target in zip(index, images, kept, strict=True):
+            self._put(i, Taught(when, image.clone(), target.clone()))
+        self._forget(len(set(index)))
+
+    def draw(self, number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images that are kept, each as likely as the others and none twice as long as there are enough.
+
+        Returns:
+            Images, uint8 (number, H, W, 3), and what was taught of them, (number, ...).
+        """
+        kept, device = list(self._kept.values()), generator.device
+        order = torch.randperm(len(kept), generator=generator, device=device)
+        if number > len(kept):
+            order = torch.randint(len(kept), (number,), generator=generator, device=device)
+        _, images, targets = zip(*(kept[place] for place in order[:number].tolist()), strict=True)
+        return torch.stack(images).to(device), torch.stack(targets).to(device)
+
+    def _put(self, index: int, taught: Taught) -> None:
+        if index in self._kept:
+            self.nbytes -= _nbytes(self._kept.pop(index))
+        self._kept[index] = taught
+        self.nbytes += _nbytes(taught)
+
+    def _forget(self, least: int = 1) -> None:
+        while self.nbytes > self.capacity and len(self._kept) > least:
+            self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold, on the CPU, oldest first."""
+        if not self._kept:
+            return {}
+        when, images, targets = zip(*self._kept.values(), strict=True)
+        values = (
+            torch.tensor(list(self._kept)),
+            torch.tensor(when),
+            torch.stack([image.cpu() for image in images]),
+            torch.stack([target.cpu() for target in targets]),
+        )
+        return dict(zip(NAMES, values, strict=True))
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts what ``state_dict()`` gave to what is kept; of an image that is in both what was taught last."""
+        if not state:
+            return
+        merged = dict(self._kept)
+        index, when, images, targets = (state[name] for name in NAMES)
+        for i, update, image, target in zip(index.tolist(), when.tolist(), images, targets, strict=True):
+            if i not in merged or merged[i].when < update:
+                merged[i] = Taught(update, image.clone(), target.clone())
+        self._kept.clear()
+        self.nbytes = 0
+        for i, taught in sorted(merged.items(), key=lambda item: item[1].when):
+            self._put(i, taught)
+        self._forget()
+
+
+def _nbytes(taught: Taught) -> int:
+    return taught.image.nbytes + taught.target.nbytes
