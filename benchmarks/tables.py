@@ -114,6 +114,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "leaderboard_shapes": ranking_table("shapes-32"),
     "leaderboard_shapes_few_visits": ranking_table("shapes-32", FEW_VISITS),
     "executors": executor_scaling.scaling_table,
+    "leaderboard_shapes_64": ranking_table("shapes-64"),
+    "leaderboard_crafter": ranking_table("crafter"),
     "leaderboard_camvid": ranking_table("camvid"),
     "leaderboard_camvid_few_visits": ranking_table("camvid", FEW_VISITS),
     "leaderboard_sequences": ranking_table("camvid-sequences"),
