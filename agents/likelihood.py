@@ -126,6 +126,7 @@ class Likelihood(Algorithm):
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
         self.level: ImageLevel | PixelLevel | PolicyGradientLevel
+        self.asks_always = False  # whether every update is a visit, whatever visit_every says
 
     @property
     def learning_rate_factor(self) -> float:
@@ -133,7 +134,7 @@ class Likelihood(Algorithm):
 
     @property
     def updates_a_visit(self) -> int:
-        return self.visit_every if self.level.believes else 1
+        return 1 if self.asks_always else self.visit_every
 
     @property
     def rehearsal_megabytes(self) -> float:
@@ -163,7 +164,8 @@ class Likelihood(Algorithm):
                 f"No earlier visit is replayed: each image has {'endless' if crops == math.inf else f'{crops:,}'} "
                 "crops, and what was scored on one is not carried over to another."
             )
-        if self.visit_every > 1 and not self.level.believes:
+        self.asks_always = not self.level.believes
+        if self.visit_every > 1 and self.asks_always:
             said.append("Every step asks for scores: only what they say of regions can be learned again.")
         one, images = self.level.image_bytes(size) / 1e6, metadata["num_images"]
         if images * one > self.replay_megabytes:
@@ -290,6 +292,7 @@ class ImageLevel:
         self.buffer = torch.empty(0, dtype=torch.uint8)  # where label maps of earlier visits are unpacked
         self.noise = ScoreNoise(formula.rounding)
         self.explained = 0.0  # share of what can be explained of the scores that the belief explained, a running mean
+        self.judged = 0  # updates that are in it
         self.tried = False  # whether that was looked at
         self.twice = False  # whether the first label map of every image of this update is its last one as well
         self.observed = 0  # micro-batches so far, the same number in every process
@@ -556,7 +559,8 @@ class ImageLevel:
             explained = mean_over_processes([reading.explained for reading in readings])
             variance = mean_over_processes([lesson.feedback.scores.var(dim=1).mean() for lesson in lessons])
             possible = max(1 - self.noise.noise / variance, 0.1) if variance else 1.0
-            self.explained += 0.05 * (min(explained / possible, 1.0) - self.explained)
+            self.explained += SLOW * (min(explained / possible, 1.0) - self.explained)
+            self.judged += 1
         if self.twice or self.noise.known:
             scores = [lesson.feedback.scores for lesson in lessons]
             self.noise.observe(
@@ -590,7 +594,7 @@ class ImageLevel:
         if self.formula.is_known or self.tried or progress < TRIED:
             return False
         self.tried = True
-        return self.explained < EXPLAINED
+        return self.explained < EXPLAINED * (1 - (1 - SLOW) ** self.judged)  # a running mean that started at 0
 
     def loss(
         self, logits: torch.Tensor, lesson: ScoreLesson, progress: float
@@ -632,6 +636,7 @@ class ImageLevel:
             "loud": self.loud,
             "variances": self.variances.state_dict(),
             "explained": self.explained,
+            "judged": self.judged,
             "tried": self.tried,
         }
 
@@ -642,6 +647,7 @@ class ImageLevel:
         self.noise.rounding = self.formula.rounding
         self.observed, self.scale = state["observed"], state["scale"]
         self.explained, self.tried, self.unsure = state["explained"], state["tried"], state.get("unsure", 1.0)
+        self.judged = state.get("judged", state["observed"])
         self.unknown, self.shown = state.get("unknown", self.unknown), state.get("shown", 0)
         self.loud = state.get("loud", self.loud)
         if "variances" in state:
@@ -658,7 +664,6 @@ class PolicyGradientLevel:
     """
 
     STATE = {"policy_gradient": True}
-    believes = False
     temperature = 1.0
     learning_rate_factor = 6.0
 

@@ -241,9 +241,9 @@ def _shift(
     for step in range(STEPS):
         right = expected.flatten(0, 2)
         if step > 0:  # what the shifts changed is taken as even within the finest regions
-            change = torch.diag_embed(((of_q - of_p) / size.clamp(min=1)).transpose(1, 2))  # (b, S, C, C)
-            change = change.transpose(1, 2).flatten(1, 2)  # (b, C·S, C): summed for each class by itself
-            right = right + torch.bmm(pixels.flatten(2), change).flatten(0, 1)
+            change = ((of_q - of_p) / size.clamp(min=1))[..., None]  # (b, C, S, 1)
+            changed = [torch.bmm(pixels[:, :, c], change[:, c]) for c in range(classes)]  # each (b, M, 1)
+            right = right + torch.cat(changed, dim=2).flatten(0, 1)
         target = of_q.sum(dim=2).repeat_interleave(visits * samples, dim=0)
         prediction = formula.predict(right, predicted.flatten(0, 2), target)
         mean = prediction.mean.view_as(scores).to(scores.dtype)

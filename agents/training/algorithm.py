@@ -38,7 +38,10 @@ class Algorithm(ABC):
 
     @property
     def updates_a_visit(self) -> int:
-        """Updates for each in which images are shown and scored; in the others ``targets`` are learned again."""
+        """Updates for each in which images are shown and scored, at least 1.
+
+        In the others ``targets`` are learned again; where there are none, such an update does nothing.
+        """
         return 1
 
     @property
@@ -117,7 +120,8 @@ class Algorithm(ABC):
         """What the images of a micro-batch teach whenever they are seen; None: nothing that can be learned again.
 
         Returns:
-            Probabilities of the classes, float (B, C, H, W), or labels, integers (B, H, W).
+            Probabilities of the classes, float (B, C, H, W), or labels, integers (B, H, W): 0..C-1, or 255 where no
+            pixel counts.
         """
         return None
 
@@ -130,7 +134,8 @@ class Algorithm(ABC):
         """
         if targets.is_floating_point():
             return F.cross_entropy(logits, targets.to(logits.dtype))
-        return F.cross_entropy(logits, targets.long(), ignore_index=IGNORE_INDEX)
+        counted = (targets != IGNORE_INDEX).sum().clamp(min=1)
+        return F.cross_entropy(logits, targets.long(), ignore_index=IGNORE_INDEX, reduction="sum") / counted
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of the algorithm, the same in every process."""

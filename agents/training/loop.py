@@ -192,6 +192,8 @@ class _Trainer:
         self.num_classes = num_classes(self.envs)
         self.validation = Validation(run, self.device)
         said = algorithm.start(self.envs.metadata, self.num_classes)
+        if algorithm.updates_a_visit < 1:
+            raise OptionError(f"updates_a_visit must be at least 1, got {algorithm.updates_a_visit}.")
         self.rehearsal = Rehearsal(algorithm.rehearsal_megabytes)
         if said and job.is_main:
             print(said)
@@ -262,8 +264,8 @@ class _Trainer:
             self.algorithm.load_state_dict(state["algorithm"])
             generators = state["generators"]
             same_job = len(generators) == job.size
-            if same_job:
-                self.measured = dict(state["measured"][job.rank]) if "measured" in state else {}
+            measured = state.get("measured", [{}])  # of every process
+            self.measured = measured[job.rank] if same_job and len(measured) == job.size else mean_of(measured)
             if same_job and state["device"] == self.device.type:
                 self.generator.set_state(generators[job.rank])
                 set_random_state(state["network_generators"][job.rank], self.device)
@@ -271,7 +273,8 @@ class _Trainer:
                 self.generator.manual_seed(stream_seed(self.run.seed, job.rank, self.step))
         for file, memory in self.folder.read_memories(checkpoint, [job.rank] if same_job else range(len(generators))):
             with contents_of(file):
-                self.algorithm.load_memory({name: memory[name] for name in memory if name not in NAMES})
+                if own := {name: memory[name] for name in memory if name not in NAMES}:
+                    self.algorithm.load_memory(own)
                 self.rehearsal.load_state_dict({name: memory[name] for name in memory if name in NAMES})
 
     # The loop ---------------------------------------------------------------------------------------------------------
@@ -324,7 +327,12 @@ class _Trainer:
 
     def _update(self) -> dict[str, torch.Tensor | float]:
         """One optimiser step; returns what the algorithm measured in its last visit, and the loop's own numbers."""
-        total = self._visit() if self._is_visit() else self._rehearse()
+        if self.step % self.algorithm.updates_a_visit == 0:
+            total = self._visit()
+        elif self.job.any(len(self.rehearsal) == 0):  # in every process, or they would wait for each other
+            return self.measured
+        else:
+            total = self._rehearse()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.run.max_grad_norm)
         peak = self.algorithm.learning_rate * self.algorithm.learning_rate_factor
         learning_rate = peak * one_cycle(self.step / self.run.steps, self.algorithm.decay_from)
@@ -332,11 +340,6 @@ class _Trainer:
             group["lr"] = factor * learning_rate
         self.optimiser.step()
         return self.measured | {"train/loss": total, "train/grad_norm": norm}
-
-    def _is_visit(self) -> bool:
-        """Whether images are shown and scored in this update; where no process has anything to learn again they are."""
-        due = self.step % self.algorithm.updates_a_visit == 0
-        return due or self.job.any(len(self.rehearsal) == 0)
 
     def _visit(self) -> torch.Tensor:
         """Shows images, has their label maps scored, and gives the gradient of what that teaches; returns the loss."""
@@ -352,7 +355,9 @@ class _Trainer:
             feedback = read_feedback(label_maps, self.infos, infos, images)
             lesson = algorithm.observe(logits.detach(), feedback)
             targets = algorithm.targets(lesson) if algorithm.updates_a_visit > 1 else None
-            if targets is not None:
+            if targets is None:
+                self.rehearsal.clear()
+            else:
                 self.rehearsal.add(feedback.index, self.step, torch.as_tensor(images), targets)
             batches.append((images, logits, lesson))
             self.infos = infos
@@ -563,6 +568,12 @@ def set_random_state(states: list[torch.Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)
+
+
+def mean_of(measured: Sequence[dict[str, float]]) -> dict[str, torch.Tensor | float]:
+    """Means over the processes of what all of them measured."""
+    names = [name for name in measured[0] if all(name in each for each in measured)]
+    return {name: sum(each[name] for each in measured) / len(measured) for name in names}
 
 
 def read_metrics(metrics: dict[str, torch.Tensor | float]) -> dict[str, float]:

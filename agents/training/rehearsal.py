@@ -52,7 +52,9 @@ class Rehearsal:
         kept = targets.half() if targets.is_floating_point() else targets.to(torch.uint8)
         for i, image, target in zip(index, images, kept, strict=True):
             self._put(i, Taught(when, image.clone(), target.clone()))
-        self._forget(len(set(index)))
+        least = len(set(index))
+        while self.nbytes > self.capacity and len(self._kept) > least:
+            self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
 
     def draw(self, number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Images that are kept, each as likely as the others and none twice as long as there are enough.
@@ -65,17 +67,21 @@ class Rehearsal:
         if number > len(kept):
             order = torch.randint(len(kept), (number,), generator=generator, device=device)
         _, images, targets = zip(*(kept[place] for place in order[:number].tolist()), strict=True)
-        return torch.stack(images).to(device), torch.stack(targets).to(device)
+        there = (
+            torch.stack([part.to(device) for part in parts]) for parts in (images, targets)
+        )  # from a checkpoint: CPU
+        return next(there), next(there)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+        self.nbytes = 0
 
     def _put(self, index: int, taught: Taught) -> None:
         if index in self._kept:
             self.nbytes -= _nbytes(self._kept.pop(index))
         self._kept[index] = taught
         self.nbytes += _nbytes(taught)
-
-    def _forget(self, least: int = 1) -> None:
-        while self.nbytes > self.capacity and len(self._kept) > least:
-            self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold, on the CPU, oldest first."""
@@ -99,11 +105,9 @@ class Rehearsal:
         for i, update, image, target in zip(index.tolist(), when.tolist(), images, targets, strict=True):
             if i not in merged or merged[i].when < update:
                 merged[i] = Taught(update, image.clone(), target.clone())
-        self._kept.clear()
-        self.nbytes = 0
+        self.clear()
         for i, taught in sorted(merged.items(), key=lambda item: item[1].when):
-            self._put(i, taught)
-        self._forget()
+            self._put(i, taught)  # what is too much goes with the next visit
 
 
 def _nbytes(taught: Taught) -> int:

@@ -144,7 +144,7 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     samples = entry.samples or samples_of(queries, most)
     steps = queries // (BATCH * samples) * entry.times
     if most is not None:
-        updates = max(1, STEPS // most) if entry.rehearses else 1
+        updates = max(1, round(STEPS / most)) if entry.rehearses else 1
         steps = min(steps, most) * updates
         command += ["--order", "epochs"]
         if module == "agents.likelihood":

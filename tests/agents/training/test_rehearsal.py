@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from agents import Likelihood, train
+from agents import Likelihood, likelihood, train
 from agents.rss import RSS
 from agents.supervised import Supervised
 from agents.training.algorithm import IGNORE_INDEX, Algorithm
@@ -109,6 +110,8 @@ def test_the_loss_is_cross_entropy_towards_probabilities_or_labels() -> None:
     each = F.cross_entropy(logits, labels.long().clamp(max=2), reduction="none")
     torch.testing.assert_close(algorithm.rehearse(logits, labels), each[counted].mean())
     torch.testing.assert_close(Supervised().rehearse(logits, labels), each[counted].mean())
+    nothing = torch.full_like(labels, IGNORE_INDEX)
+    assert float(algorithm.rehearse(logits, nothing)) == float(Supervised().rehearse(logits, nothing)) == 0
     assert float(Supervised(loss_name="lovasz").rehearse(logits, labels)) != pytest.approx(float(each[counted].mean()))
 
 
@@ -192,3 +195,52 @@ def test_micro_batches_rehearse_as_many_images_as_they_see(tmp_path: Path) -> No
     train("RSS-Shapes-ImageReward-v0", algorithm, steps=4, run_dir=str(tmp_path), accumulation_steps=2, **SMALL)
     assert [len(part) for part in seen["rehearsed"]] == [2, 2, 2, 2]
     assert len(seen["acted"]) == 4
+
+
+def test_a_score_that_is_given_up_costs_no_more_queries_and_leaves_nothing_to_learn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "EXPLAINED", 2.0)  # no belief explains as much
+    algorithm = Likelihood(samples_per_image=4, visit_every=2)
+    seen = watched(algorithm)
+    arguments: dict[str, Any] = SMALL | {"reward": "boundary_f1", "run_dir": str(tmp_path), "checkpoint_every": 10}
+    result = train("RSS-Shapes-ImageReward-v0", algorithm, steps=20, **arguments)
+    assert isinstance(algorithm.level, likelihood.PolicyGradientLevel)
+    assert len(seen["acted"]) == 10
+    assert result.reward_queries == 10 * 4 * 4
+    assert [each is None for each in seen["taught"]] == [False] * 2 + [True] * 8  # a fifth of the training
+    assert len(seen["rehearsed"]) == 2
+    rows = {int(row["step"]): row for row in RunFolder(tmp_path).read_metrics()}
+    assert "train/loss" in rows[5]
+    assert "train/loss" not in rows[6]  # nothing was learned
+    assert not list(tmp_path.glob("checkpoints/step-00000010/memory*"))
+
+
+@pytest.mark.parametrize("visits", [1, 4, 40])
+def test_a_score_is_not_given_up_because_few_visits_were_seen(visits: int) -> None:
+    level = Likelihood(samples_per_image=2)
+    envs = gym.make_vec("RSS-Shapes-ImageReward-v0", 2, image_size=(12, 12), reward="boundary_f1", samples_per_image=2)
+    level.start(envs.metadata, 5)
+    assert isinstance(level.level, likelihood.ImageLevel)
+    for share, given_up in ((0.3, False), (0.2, True)):
+        level.level.explained, level.level.judged, level.level.tried = share * (1 - 0.95**visits), visits, False
+        assert level.level.is_of_no_use(0.5) is given_up
+
+
+def test_an_algorithm_that_never_visits_is_refused(tmp_path: Path) -> None:
+    class Never(RSS):
+        @property
+        def updates_a_visit(self) -> int:
+            return 0
+
+    with pytest.raises(OptionError, match="updates_a_visit must be at least 1, got 0"):
+        train("RSS-Shapes-ImageReward-v0", Never(samples_per_image=4), steps=3, run_dir=str(tmp_path), **SMALL)
+
+
+def test_a_memory_smaller_than_a_batch_is_gone_on_from_as_it_was() -> None:
+    rehearsal, again = Rehearsal(megabytes=0), Rehearsal(megabytes=0)
+    rehearsal.add([0, 1, 2], 0, *taught([0, 1, 2]))
+    again.load_state_dict(rehearsal.state_dict())
+    assert contents(again) == contents(rehearsal)
+    again.add([3], 1, *taught([3]))
+    assert contents(again) == {(3, 3.0)}

@@ -50,7 +50,8 @@ def test_bounds_see_labels_and_only_where_they_are_others_than_the_rest() -> Non
     assert not own_entries.is_offered(few, Setting(SHAPES_32, budget="large"))  # it pays for all labels
     command = own_entries.command_of(few, visits, 1)
     assert command[command.index("--split") + 1] == "train[:900]"
-    assert command[command.index("--steps") + 1] == str(VISITS * 900 // own_entries.BATCH)
+    assert command[command.index("--visit-every") + 1] == "2"
+    assert command[command.index("--steps") + 1] == str(2 * VISITS * 900 // own_entries.BATCH)
     assert own_entries.visits_of(command, visits) == VISITS
     assert "--split" not in own_entries.command_of("cross-entropy", visits, 1)
 
