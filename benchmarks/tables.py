@@ -77,6 +77,7 @@ RECORDS = (
     "region_filter_simulated",
     "region_heat",
     "region_heat_simulated",
+    "region_visits",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
