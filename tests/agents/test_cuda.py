@@ -27,6 +27,7 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "rss with PSR and PSD": lambda: RSS(samples_per_image=4, cells=(4, 1), advantage="psd"),
     "likelihood": lambda: Likelihood(samples_per_image=4),
     "likelihood, pixel by pixel": lambda: Likelihood(samples_per_image=4, regions=()),
+    "likelihood, visits in every third step": lambda: Likelihood(samples_per_image=4, visit_every=3),
     "supervised": Supervised,
     "weak labels": WeakLabels,
 }
@@ -72,7 +73,14 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore:nll_loss2d_forward")
 @pytest.mark.parametrize(
-    ("name", "wrap"), [("rss", ()), ("likelihood", ()), ("likelihood", ("stars:5",)), ("supervised", ())]
+    ("name", "wrap"),
+    [
+        ("rss", ()),
+        ("likelihood", ()),
+        ("likelihood", ("stars:5",)),
+        ("likelihood, visits in every third step", ()),
+        ("supervised", ()),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_weights(
     name: str, wrap: tuple[str, ...], tmp_path: Path, deterministic: None
