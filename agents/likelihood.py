@@ -203,7 +203,7 @@ class Likelihood(Algorithm):
             "policy/cell": float(self.side),
         }
 
-    def targets(self, lesson: Any) -> torch.Tensor | None:
+    def taught(self, lesson: Any) -> torch.Tensor | None:
         evidence = lesson.evidence if isinstance(lesson, ScoreLesson) else None
         return evidence.probabilities if isinstance(evidence, Posterior) else None
 

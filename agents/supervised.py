@@ -95,12 +95,12 @@ class Supervised(Algorithm):
         accuracy = ((logits.argmax(dim=1) == lesson.target) & counted).sum() / counted.sum().clamp(min=1)
         return loss, score_metrics(lesson.feedback) | {"train/pixel_accuracy": accuracy}
 
-    def targets(self, lesson: Labels) -> torch.Tensor:
+    def taught(self, lesson: Labels) -> torch.Tensor:
         return lesson.target
 
-    def rehearse(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def rehearse(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
         """Mean loss of the counted pixels of these images alone."""
-        target = targets.long()
+        target = taught.long()
         return self._loss(logits, target, max(1.0, float((target != IGNORE_INDEX).sum())))
 
     def _loss(self, logits: torch.Tensor, target: torch.Tensor, pixels: float) -> torch.Tensor:

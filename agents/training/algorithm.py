@@ -40,7 +40,7 @@ class Algorithm(ABC):
     def updates_a_visit(self) -> int:
         """Updates for each in which images are shown and scored, at least 1.
 
-        In the others ``targets`` are learned again; where there are none, such an update does nothing.
+        In the others what was ``taught`` is learned again; where that is nothing, such an update does nothing.
         """
         return 1
 
@@ -116,7 +116,7 @@ class Algorithm(ABC):
             Scalar to minimise, a mean over the micro-batch, and numbers to log, 0-dimensional tensors or floats.
         """
 
-    def targets(self, lesson: Any) -> torch.Tensor | None:
+    def taught(self, lesson: Any) -> torch.Tensor | None:
         """What the images of a micro-batch teach whenever they are seen; None: nothing that can be learned again.
 
         Returns:
@@ -125,17 +125,17 @@ class Algorithm(ABC):
         """
         return None
 
-    def rehearse(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def rehearse(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
         """The loss of images that were learned of before, a scalar: cross-entropy, unless a subclass says otherwise.
 
         Args:
             logits: float32 (B, C, H, W), with a gradient.
-            targets: float16 (B, C, H, W), probabilities, or uint8 (B, H, W), labels.
+            taught: float16 (B, C, H, W), probabilities, or uint8 (B, H, W), labels.
         """
-        if targets.is_floating_point():
-            return F.cross_entropy(logits, targets.to(logits.dtype))
-        counted = (targets != IGNORE_INDEX).sum().clamp(min=1)
-        return F.cross_entropy(logits, targets.long(), ignore_index=IGNORE_INDEX, reduction="sum") / counted
+        if taught.is_floating_point():
+            return F.cross_entropy(logits, taught.to(logits.dtype))
+        counted = (taught != IGNORE_INDEX).sum().clamp(min=1)
+        return F.cross_entropy(logits, taught.long(), ignore_index=IGNORE_INDEX, reduction="sum") / counted
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of the algorithm, the same in every process."""

@@ -354,11 +354,11 @@ class _Trainer:
             self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
             feedback = read_feedback(label_maps, self.infos, infos, images)
             lesson = algorithm.observe(logits.detach(), feedback)
-            targets = algorithm.targets(lesson) if algorithm.updates_a_visit > 1 else None
-            if targets is None:
+            taught = algorithm.taught(lesson) if algorithm.updates_a_visit > 1 else None
+            if taught is None:
                 self.rehearsal.clear()
             else:
-                self.rehearsal.add(feedback.index, self.step, torch.as_tensor(images), targets)
+                self.rehearsal.add(feedback.index, self.step, torch.as_tensor(images), taught)
             batches.append((images, logits, lesson))
             self.infos = infos
             self.queries += label_maps.shape[0] * label_maps.shape[1]
@@ -384,9 +384,9 @@ class _Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for number in range(1, parts + 1):
-            images, targets = self.rehearsal.draw(self.share, self.generator)
+            images, taught = self.rehearsal.draw(self.share, self.generator)
             with self._averaging(number == parts):
-                loss = self.algorithm.rehearse(self._forward(self.replica, images), targets)
+                loss = self.algorithm.rehearse(self._forward(self.replica, images), taught)
                 (loss / parts).backward()
             total = total + loss.detach() / parts
         return total

@@ -8,21 +8,26 @@ from typing import NamedTuple
 
 import torch
 
-NAMES = ("rehearsal_index", "rehearsal_when", "rehearsal_image", "rehearsal_target")  # in a checkpoint
+NAMES = ("rehearsal_index", "rehearsal_when", "rehearsal_image", "rehearsal_taught")  # in a checkpoint
 
 
-class Taught(NamedTuple):
+class Kept(NamedTuple):
     """What was taught of an image.
 
     Attributes:
         when: number of the update.
         image: uint8 (H, W, 3), as it was shown.
-        target: float16 (C, H, W), probabilities of the classes, or uint8 (H, W), labels.
+        taught: float16 (C, H, W), probabilities of the classes, or uint8 (H, W), labels.
     """
 
     when: int
     image: torch.Tensor
-    target: torch.Tensor
+    taught: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in memory."""
+        return self.image.nbytes + self.taught.nbytes
 
 
 class Rehearsal:
@@ -35,64 +40,62 @@ class Rehearsal:
     def __init__(self, megabytes: float) -> None:
         self.capacity = int(megabytes * 1e6)
         self.nbytes = 0
-        self._kept: OrderedDict[int, Taught] = OrderedDict()  # by index of the image, the one taught last at the end
+        self._kept: OrderedDict[int, Kept] = OrderedDict()  # by index of the image, the one taught last at the end
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def add(self, index: Sequence[int], when: int, images: torch.Tensor, targets: torch.Tensor) -> None:
+    def add(self, index: Sequence[int], when: int, images: torch.Tensor, taught: torch.Tensor) -> None:
         """Keeps what is taught of a batch in the place of what was taught of its images before.
 
         Args:
             index: of each image in its split.
             when: number of the update.
             images: uint8 (B, H, W, 3).
-            targets: float (B, C, H, W), probabilities, or integers (B, H, W), labels.
+            taught: float (B, C, H, W), probabilities, or integers (B, H, W), labels.
         """
-        kept = targets.half() if targets.is_floating_point() else targets.to(torch.uint8)
-        for i, image, target in zip(index, images, kept, strict=True):
-            self._put(i, Taught(when, image.clone(), target.clone()))
+        small = taught.half() if taught.is_floating_point() else taught.to(torch.uint8)
+        for i, image, of_image in zip(index, images, small, strict=True):
+            self._put(i, Kept(when, image.clone(), of_image.clone()))
         least = len(set(index))
         while self.nbytes > self.capacity and len(self._kept) > least:
-            self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
+            self.nbytes -= self._kept.popitem(last=False)[1].nbytes
 
     def draw(self, number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Images that are kept, each as likely as the others and none twice as long as there are enough.
 
         Returns:
-            Images, uint8 (number, H, W, 3), and what was taught of them, (number, ...).
+            Images, uint8 (number, H, W, 3), and what was taught of them, (number, ...), on the generator's device.
         """
         kept, device = list(self._kept.values()), generator.device
         order = torch.randperm(len(kept), generator=generator, device=device)
         if number > len(kept):
             order = torch.randint(len(kept), (number,), generator=generator, device=device)
-        _, images, targets = zip(*(kept[place] for place in order[:number].tolist()), strict=True)
-        there = (
-            torch.stack([part.to(device) for part in parts]) for parts in (images, targets)
-        )  # from a checkpoint: CPU
-        return next(there), next(there)
+        drawn = [kept[place] for place in order[:number].tolist()]
+        images = torch.stack([each.image.to(device) for each in drawn])  # those from a checkpoint are on the CPU
+        return images, torch.stack([each.taught.to(device) for each in drawn])
 
     def clear(self) -> None:
         """Forgets everything."""
         self._kept.clear()
         self.nbytes = 0
 
-    def _put(self, index: int, taught: Taught) -> None:
+    def _put(self, index: int, new: Kept) -> None:
         if index in self._kept:
-            self.nbytes -= _nbytes(self._kept.pop(index))
-        self._kept[index] = taught
-        self.nbytes += _nbytes(taught)
+            self.nbytes -= self._kept.pop(index).nbytes
+        self._kept[index] = new
+        self.nbytes += new.nbytes
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold, on the CPU, oldest first."""
         if not self._kept:
             return {}
-        when, images, targets = zip(*self._kept.values(), strict=True)
+        when, images, taught = zip(*self._kept.values(), strict=True)
         values = (
             torch.tensor(list(self._kept)),
             torch.tensor(when),
             torch.stack([image.cpu() for image in images]),
-            torch.stack([target.cpu() for target in targets]),
+            torch.stack([of_image.cpu() for of_image in taught]),
         )
         return dict(zip(NAMES, values, strict=True))
 
@@ -101,14 +104,10 @@ class Rehearsal:
         if not state:
             return
         merged = dict(self._kept)
-        index, when, images, targets = (state[name] for name in NAMES)
-        for i, update, image, target in zip(index.tolist(), when.tolist(), images, targets, strict=True):
-            if i not in merged or merged[i].when < update:
-                merged[i] = Taught(update, image.clone(), target.clone())
+        index, *fields = (state[name] for name in NAMES)
+        for i, when, image, taught in zip(index.tolist(), *fields, strict=True):
+            if i not in merged or merged[i].when < when:
+                merged[i] = Kept(int(when), image.clone(), taught.clone())
         self.clear()
-        for i, taught in sorted(merged.items(), key=lambda item: item[1].when):
-            self._put(i, taught)  # what is too much goes with the next visit
-
-
-def _nbytes(taught: Taught) -> int:
-    return taught.image.nbytes + taught.target.nbytes
+        for i, each in sorted(merged.items(), key=lambda item: item[1].when):
+            self._put(i, each)  # what is too much goes with the next visit

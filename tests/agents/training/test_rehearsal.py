@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 GENERATOR = torch.Generator()
 
 
-def taught(index: list[int], value: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+def lesson_on(index: list[int], value: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Images that are filled with their index, and their targets with it and a value."""
     images = torch.tensor(index, dtype=torch.uint8)[:, None, None, None].expand(-1, 4, 4, 3)
     return images, (torch.tensor(index).float() + value)[:, None, None, None].expand(-1, 2, 4, 4)
@@ -44,8 +44,8 @@ def contents(rehearsal: Rehearsal, many: int = 100) -> set[tuple[int, float]]:
 
 def test_of_every_image_what_was_taught_last_is_kept() -> None:
     rehearsal = Rehearsal(megabytes=1)
-    rehearsal.add([3, 5], 0, *taught([3, 5]))
-    rehearsal.add([5, 7, 5], 1, *taught([5, 7, 5], value=0.5))
+    rehearsal.add([3, 5], 0, *lesson_on([3, 5]))
+    rehearsal.add([5, 7, 5], 1, *lesson_on([5, 7, 5], value=0.5))
     assert len(rehearsal) == 3
     assert contents(rehearsal) == {(3, 3.0), (5, 5.5), (7, 7.5)}
     assert rehearsal.nbytes == 3 * (48 + 2 * 32)
@@ -54,17 +54,17 @@ def test_of_every_image_what_was_taught_last_is_kept() -> None:
 def test_the_oldest_goes_first_and_one_batch_stays() -> None:
     one = 48 + 2 * 32
     rehearsal = Rehearsal(megabytes=2 * one / 1e6)
-    rehearsal.add([0, 1], 0, *taught([0, 1]))
-    rehearsal.add([0], 1, *taught([0]))  # now image 1 is the oldest
-    rehearsal.add([2], 2, *taught([2]))
+    rehearsal.add([0, 1], 0, *lesson_on([0, 1]))
+    rehearsal.add([0], 1, *lesson_on([0]))  # now image 1 is the oldest
+    rehearsal.add([2], 2, *lesson_on([2]))
     assert {index for index, _ in contents(rehearsal)} == {0, 2}
-    rehearsal.add([4, 5, 6], 3, *taught([4, 5, 6]))
+    rehearsal.add([4, 5, 6], 3, *lesson_on([4, 5, 6]))
     assert {index for index, _ in contents(rehearsal)} == {4, 5, 6}
 
 
 def test_no_image_is_drawn_twice_while_there_are_enough_and_all_are_as_likely() -> None:
     rehearsal = Rehearsal(megabytes=1)
-    rehearsal.add([0, 1, 2, 3, 4], 0, *taught([0, 1, 2, 3, 4]))
+    rehearsal.add([0, 1, 2, 3, 4], 0, *lesson_on([0, 1, 2, 3, 4]))
     generator = torch.Generator().manual_seed(1)
     drawn = torch.stack([rehearsal.draw(3, generator)[0][:, 0, 0, 0] for _ in range(2000)])
     assert all(len(set(row)) == 3 for row in drawn.tolist())
@@ -75,7 +75,7 @@ def test_no_image_is_drawn_twice_while_there_are_enough_and_all_are_as_likely() 
 def test_labels_stay_integers() -> None:
     rehearsal = Rehearsal(megabytes=1)
     labels = torch.full((1, 4, 4), IGNORE_INDEX)
-    rehearsal.add([0], 0, taught([0])[0], labels)
+    rehearsal.add([0], 0, lesson_on([0])[0], labels)
     targets = rehearsal.draw(1, GENERATOR)[1]
     assert targets.dtype == torch.uint8
     assert torch.equal(targets.long(), labels)
@@ -83,9 +83,9 @@ def test_labels_stay_integers() -> None:
 
 def test_of_two_memories_what_was_taught_last_stays() -> None:
     one, other = Rehearsal(megabytes=1), Rehearsal(megabytes=1)
-    one.add([0, 1], 3, *taught([0, 1]))
-    other.add([1, 2], 5, *taught([1, 2], value=0.5))
-    other.add([0], 2, *taught([0], value=0.5))
+    one.add([0, 1], 3, *lesson_on([0, 1]))
+    other.add([1, 2], 5, *lesson_on([1, 2], value=0.5))
+    other.add([0], 2, *lesson_on([0], value=0.5))
     for states in ([one, other], [other, one]):
         merged = Rehearsal(megabytes=1)
         for each in states:
@@ -118,14 +118,14 @@ def test_the_loss_is_cross_entropy_towards_probabilities_or_labels() -> None:
 def watched(algorithm: Algorithm) -> dict[str, list[Any]]:
     """What the algorithm is asked in every update from now on."""
     seen: dict[str, list[Any]] = {"acted": [], "taught": [], "rehearsed": []}
-    act, targets, rehearse = algorithm.act, algorithm.targets, algorithm.rehearse
+    act, taught, rehearse = algorithm.act, algorithm.taught, algorithm.rehearse
 
     def acted(logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         seen["acted"].append(round(progress * 10))
         return act(logits, progress, generator)
 
     def of(lesson: Any) -> torch.Tensor | None:
-        found = targets(lesson)
+        found = taught(lesson)
         seen["taught"].append(found)
         return found
 
@@ -133,7 +133,7 @@ def watched(algorithm: Algorithm) -> dict[str, list[Any]]:
         seen["rehearsed"].append(given)
         return rehearse(logits, given)
 
-    algorithm.act, algorithm.targets, algorithm.rehearse = acted, of, again  # type: ignore[method-assign]
+    algorithm.act, algorithm.taught, algorithm.rehearse = acted, of, again  # type: ignore[method-assign]
     return seen
 
 
@@ -239,8 +239,8 @@ def test_an_algorithm_that_never_visits_is_refused(tmp_path: Path) -> None:
 
 def test_a_memory_smaller_than_a_batch_is_gone_on_from_as_it_was() -> None:
     rehearsal, again = Rehearsal(megabytes=0), Rehearsal(megabytes=0)
-    rehearsal.add([0, 1, 2], 0, *taught([0, 1, 2]))
+    rehearsal.add([0, 1, 2], 0, *lesson_on([0, 1, 2]))
     again.load_state_dict(rehearsal.state_dict())
     assert contents(again) == contents(rehearsal)
-    again.add([3], 1, *taught([3]))
+    again.add([3], 1, *lesson_on([3]))
     assert contents(again) == {(3, 3.0)}

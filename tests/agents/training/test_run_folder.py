@@ -85,6 +85,8 @@ def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_lo
         "step",
         "seconds",
         "reward_queries",
+        "visits",
+        "measured",
         "optimiser",
         "generators",
         "network_generators",
