@@ -93,9 +93,12 @@ def is_offered(name: str, setting: Setting) -> bool:
     return setting.track != FEW_VISITS or not (command.words.startswith("agents.sb3") or command.times > 1)
 
 
-def most_steps(setting: Setting, images: int) -> int | None:
-    """Steps of a command that learns on so many images that the visits allow; None where they have no limit."""
-    return VISITS * images // BATCH if setting.track == FEW_VISITS else None
+def most_steps(setting: Setting, few_labels: bool = False) -> int | None:
+    """Steps of a command that the visits allow; None where they have no limit."""
+    if setting.track != FEW_VISITS:
+        return None
+    images = setting.labels if few_labels else None
+    return VISITS * (images or number_of_images(setting.task)) // BATCH
 
 
 def number_of_images(task: Task) -> int:
@@ -132,15 +135,13 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
         command += ["--root", options.pop("root")]
     if options:
         command += ["--env-kwargs", json.dumps(options)]
-    images, split = number_of_images(task), task.train_split
-    if entry.few_labels and setting.labels is not None:
-        images, split = setting.labels, f"{split}[:{setting.labels}]"
+    split = task.train_split + (f"[:{setting.labels}]" if entry.few_labels and setting.labels else "")
     if split != "train":
         command += ["--split", split]
     if module == "agents.sb3":
         command += ["--reward-queries", str(queries), "--samples-per-image", str(entry.samples)]
         return [*command, "--evaluations", str(EVALUATIONS), *further]
-    most = most_steps(setting, images)
+    most = most_steps(setting, entry.few_labels)
     samples = entry.samples or samples_of(queries, most)
     steps = queries // (BATCH * samples) * entry.times
     if most is not None:
