@@ -222,7 +222,8 @@ def title_of(setting: tuple[str, str, str]) -> str:
 
 def draw_curves(rows: list[Row], path: Path) -> Path:
     """Draws learning curves on the validation split, one row of panels a setting in which scores were asked for."""
-    names = list(dict.fromkeys(row["entry"] for row in rows))
+    entries = dict.fromkeys(row["entry"] for row in rows)
+    names = sorted(entries, key=lambda name: name not in ("RSS", "cross-entropy"))  # they have the strongest colours
     scale = matplotlib.colormaps["tab20"]
     panels: dict[str, list[Curve]] = {}
     asked = [row for row in rows if float(row["reward_queries"] or 0) > 0] or rows
