@@ -116,8 +116,8 @@ class Likelihood(Algorithm):
     much for the sums of noisy and rounded scores, and for what is learned again"""
 
     def __post_init__(self) -> None:
-        least = {"samples_per_image": 2, "replay": 0, "replay_megabytes": 0, "recall": 0, "scores_per_nat": 0}
-        least["visit_every"] = 1
+        least = {"samples_per_image": 2, "visit_every": 1}
+        least |= dict.fromkeys(("replay", "replay_megabytes", "recall", "scores_per_nat"), 0)
         check_numbers(self, least, ("learning_rate", "temperature"))
         if any(number < 1 for number in self.regions) or sorted(set(self.regions), reverse=True) != list(self.regions):
             raise OptionError(f"regions must be numbers from 1 on, each less than the one before, got {self.regions}.")

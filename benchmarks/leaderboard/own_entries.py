@@ -97,8 +97,12 @@ def most_steps(setting: Setting, few_labels: bool = False) -> int | None:
     """Steps of a command that the visits allow; None where they have no limit."""
     if setting.track != FEW_VISITS:
         return None
-    images = setting.labels if few_labels else None
-    return VISITS * (images or number_of_images(setting.task)) // BATCH
+    return VISITS * images_of(setting, few_labels) // BATCH
+
+
+def images_of(setting: Setting, few_labels: bool) -> int:
+    """Images that a command learns on."""
+    return (setting.labels if few_labels else None) or number_of_images(setting.task)
 
 
 def number_of_images(task: Task) -> int:
@@ -204,9 +208,7 @@ def visits_of(command: list[str], setting: Setting) -> int | None:
     """How often a command shows the image that it shows most often; None where images are drawn by chance."""
     if setting.track != FEW_VISITS:
         return None
-    images = number_of_images(setting.task)
-    if f"{setting.task.train_split}[:{setting.labels}]" in command:
-        images = setting.labels or images
+    images = images_of(setting, f"{setting.task.train_split}[:{setting.labels}]" in command)
     every = int(command[command.index("--visit-every") + 1]) if "--visit-every" in command else 1
     return -(-int(command[command.index("--steps") + 1]) // every * BATCH // images)
 
