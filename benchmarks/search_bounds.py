@@ -1,10 +1,12 @@
 """The search for the strongest bound: losses on pixel labels, learning rates and numbers of labelled images.
 
+Scores are searched as widely: ``RSS`` is one of the methods, so that the rates of both sides are chosen alike.
+
     python -m benchmarks.search_bounds
     python -m benchmarks.search_bounds --tasks camvid --camvid ../shared/data/camvid --seeds 1 2 3
-    python -m benchmarks.search_bounds --splits '[:64]' '[:256]' --losses cross-entropy --learning-rates 2e-3
+    python -m benchmarks.search_bounds --splits '[:64]' '[:256]' --methods cross-entropy --learning-rates 2e-3
 
-Images, steps and batch are those of the leaderboard's runs of cross-entropy. What is best on the validation split
+Images, steps and batch are those of the leaderboard's runs. What is best on the validation split
 is chosen; no test split is looked at. Runs that the results file holds are not run again.
 """
 
@@ -34,14 +36,16 @@ LOSSES = {
     "soft IoU": ["--loss", "soft_iou"],
     "soft IoU + cross-entropy": ["--loss", "soft_iou", "--cross-entropy-share", "0.5"],
 }
+METHODS = (*LOSSES, "RSS")
+RSS_FACTOR = 2  # agents.likelihood learns in regions at twice its --learning-rate
 
 
 @dataclass
 class SearchArguments:
-    """Compare losses on pixel labels."""
+    """Compare losses and learning rates."""
 
-    losses: tuple[str, ...] = tuple(LOSSES)
-    """losses to run"""
+    methods: tuple[str, ...] = METHODS
+    """losses on pixel labels, and RSS, which learns from scores"""
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     """peaks of the one-cycle schedule"""
     splits: tuple[str, ...] = ("",)
@@ -62,15 +66,16 @@ class SearchArguments:
     """results file"""
 
 
-def case_of(setting: Setting, loss: str, learning_rate: float, labelled: str, seed: int) -> Case:
-    """One run: that of cross-entropy in the leaderboard, but for the loss, its rate and the images."""
-    words = command_of("cross-entropy", setting, seed)
+def case_of(setting: Setting, method: str, peak: float, labelled: str, seed: int) -> Case:
+    """One run: that of cross-entropy or RSS in the leaderboard, but for the loss, the learning rate and the images."""
+    entry = method if method == "RSS" else "cross-entropy"
+    words = command_of(entry, setting, seed)
     split = setting.task.train_split + labelled
     columns = {
         "data": setting.task.name,
-        "loss": loss,
+        "method": method,
         "labelled": split,
-        "learning_rate": f"{learning_rate:g}",
+        "learning_rate": f"{peak:g}",
         "seed": str(seed),
         "image_size": "x".join(map(str, setting.task.image_size)),
         "steps": words[words.index("--steps") + 1],
@@ -78,7 +83,8 @@ def case_of(setting: Setting, loss: str, learning_rate: float, labelled: str, se
     if "--split" in words:
         place = words.index("--split")
         del words[place : place + 2]
-    return Case(columns, [*words, "--split", split, "--learning-rate", f"{learning_rate:g}", *LOSSES[loss]])
+    rate = peak / RSS_FACTOR if entry == "RSS" else peak
+    return Case(columns, [*words, "--split", split, "--learning-rate", f"{rate:g}", *LOSSES.get(method, [])])
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
@@ -91,17 +97,17 @@ def main() -> None:
     """Runs the command line."""
     args = tyro.cli(SearchArguments, prog="python -m benchmarks.search_bounds")
     check_numbers(args, {"seeds": 0, "parallel": 1, "learning_rates": 0})
-    unknown = [loss for loss in args.losses if loss not in LOSSES]
-    if unknown or not args.losses or not args.splits:
-        raise OptionError(f"losses must be some of {', '.join(LOSSES)}, got {', '.join(unknown) or 'none'}.")
+    unknown = [method for method in args.methods if method not in METHODS]
+    if unknown or not args.methods or not args.splits:
+        raise OptionError(f"methods must be some of {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}.")
     tasks, left_out = find_tasks(args.tasks, args.camvid, args.voc)
     print(*left_out, sep="\n", end="\n" if left_out else "")
     cases = [
-        case_of(Setting(task), loss, rate, split, seed)
+        case_of(Setting(task), method, rate, split, seed)
         for seed in args.seeds
         for task in tasks
         for split in args.splits
-        for loss in args.losses
+        for method in args.methods
         for rate in args.learning_rates
     ]
     run_cases(cases, Path(args.out), Path(args.run_dir), args.parallel, measure)
@@ -110,13 +116,13 @@ def main() -> None:
 
 
 def bounds_table(file: Path = RESULTS / "records" / "search_bounds.csv") -> Table:
-    """Mean validation mIoU over the seeds: a line for a loss and labelled images, a column for a learning rate."""
+    """Mean validation mIoU over the seeds: a line for a method and labelled images, a column for a learning rate."""
     groups: dict[tuple[str, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_rows(file, ["data", "steps", "loss", "labelled", "learning_rate", "seed", "val_miou"]):
-        key = row["data"], row["steps"], row["labelled"], row["loss"]
+    for row in read_rows(file, ["data", "steps", "method", "labelled", "learning_rate", "seed", "val_miou"]):
+        key = row["data"], row["steps"], row["labelled"], row["method"]
         groups[key][float(row["learning_rate"])].append(float(row["val_miou"]))
     rates = sorted({rate for found in groups.values() for rate in found})
-    lines = [["data", "steps", "labelled", "loss", "seeds", *(f"{rate:g}" for rate in rates)]]
+    lines = [["data", "steps", "labelled", "method", "seeds", *(f"{rate:g}" for rate in rates)]]
     for group, found in groups.items():
         seeds = sorted({len(values) for values in found.values()})
         means = [f"{mean(found[rate]):.3f}" if rate in found else "" for rate in rates]

@@ -1,4 +1,4 @@
-"""The search over bounds: its commands are those of the losses, and its table has a column for a learning rate."""
+"""The search over bounds: its commands are those of losses and scores; its table has a column for a learning rate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from agents.likelihood import Likelihood
 from agents.supervised import Supervised
 from agents.training.command import parse_command
 from benchmarks import search_bounds
-from benchmarks.search_bounds import LOSSES, bounds_table, case_of
+from benchmarks.search_bounds import LOSSES, RSS_FACTOR, bounds_table, case_of
 from benchmarks.tasks import CAMVID, SHAPES_32, VOC, Setting
 from rss_env.errors import OptionError
 
@@ -31,16 +32,27 @@ def test_a_case_trains_with_its_loss_as_long_as_the_leaderboard_does(loss: str) 
         assert (run.root, run.image_size, run.steps, run.split) == ("data/photos", size, 1000, split)
 
 
+def test_scores_are_searched_at_the_same_peaks_with_the_leaderboard_s_queries() -> None:
+    words = case_of(Setting(SHAPES_32), "RSS", 4e-3, "", 2).command
+    command = parse_command(Likelihood, [*words[1:], "--run-dir", "run"])
+    algorithm, run = command.algorithm, command.run
+    assert words[0] == "agents.likelihood"
+    assert isinstance(algorithm, Likelihood)
+    assert algorithm.regions  # with which the peak is twice the flag's
+    assert algorithm.learning_rate * RSS_FACTOR == 4e-3  # as cross-entropy has it
+    assert run.steps * run.batch_size * algorithm.samples_per_image == SHAPES_32.budgets["small"]
+
+
 def test_the_table_has_the_mean_over_the_seeds(tmp_path: Path) -> None:
-    lines = ["data,steps,loss,labelled,learning_rate,seed,val_miou", "shapes-32,9,lovasz,train,0.004,1,0.5"]
+    lines = ["data,steps,method,labelled,learning_rate,seed,val_miou", "shapes-32,9,lovasz,train,0.004,1,0.5"]
     lines += ["shapes-32,9,lovasz,train,0.001,1,0.25", "shapes-32,9,lovasz,train,0.001,2,0.5"]
     (tmp_path / "search.csv").write_text("\n".join([*lines, ""]))
     head, line = bounds_table(tmp_path / "search.csv")
-    assert head == ["data", "steps", "labelled", "loss", "seeds", "0.001", "0.004"]
+    assert head == ["data", "steps", "labelled", "method", "seeds", "0.001", "0.004"]
     assert line == ["shapes-32", "9", "train", "lovasz", "1–2", "0.375", "0.500"]
 
 
-def test_an_unknown_loss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["search_bounds", "--losses", "dice"])
-    with pytest.raises(OptionError, match=r"losses must be some of cross-entropy, lovasz, .* got dice"):
+def test_an_unknown_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["search_bounds", "--methods", "dice"])
+    with pytest.raises(OptionError, match=r"methods must be some of cross-entropy, lovasz, .* got dice"):
         search_bounds.main()
