@@ -35,7 +35,7 @@ from benchmarks.capabilities.report import table as capabilities_table
 from benchmarks.convergence.records import record_table, search_table
 from benchmarks.convergence.results import final_table, headline_table, regions_table
 from benchmarks.convergence.suites import LEVELS, SUITES
-from benchmarks.leaderboard.report import best_table, ranking_table
+from benchmarks.leaderboard.report import best_table, committed_together, ranking_table
 from benchmarks.results_file import RESULTS, Table
 from benchmarks.tasks import FEW_VISITS
 from rss_env.errors import OptionError
@@ -122,6 +122,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "leaderboard_sequences": ranking_table("camvid-sequences"),
     "leaderboard_sequences_few_visits": ranking_table("camvid-sequences", FEW_VISITS),
     "leaderboard_best": best_table,
+    "leaderboard_together": committed_together,
 }
 
 

@@ -28,7 +28,7 @@ from benchmarks.leaderboard.messages import BadMessage, Channel
 from benchmarks.memory import PeakMemory
 from benchmarks.processes import Processes
 from benchmarks.tasks import FEW_VISITS, VISITS, Setting, Task
-from rss_env.arguments import is_count
+from rss_env.arguments import is_count, is_number
 from rss_env.errors import InvalidAction, OptionError, ResetNeeded
 from rss_env.evaluation import evaluate
 
@@ -67,7 +67,7 @@ class Verdict:
         mean_score: mean score of all label maps that were tried; None if there was none.
         label_maps: uint8 (SHOWN, H, W), of the first validation images at the last report; None if there was none.
         memory: peak memory of the process tree in MiB; None if it is not known.
-        learning_rate: of a command, its peak; None if it is not known.
+        learning_rate: its peak, as a command has it or an entry says; None if it is not known.
         most_visits: how often the image that was shown most often was shown; None if it is not known.
     """
 
@@ -288,7 +288,7 @@ class Judge:
 
     def _answer(self, kind: str, value: Any) -> None:
         if kind == "report":
-            self._report()
+            self._report(value)
             return
         answers = {"make": self._make, "reset": self._reset, "step": self._step}
         if kind not in answers:
@@ -392,10 +392,13 @@ class Judge:
         infos |= {"final_obs": np.stack(infos["final_obs"])}
         return "result", (*result, infos, left - queries, self._visits_left())
 
-    def _report(self) -> None:
+    def _report(self, learning_rate: Any) -> None:
+        if learning_rate is not None and not (is_number(learning_rate) and learning_rate > 0):
+            raise Ended(f"report: trial.learning_rate must be a positive number, got {learning_rate!r}")
         if len(self.verdict.curve) == MAX_REPORTS:
             raise Ended(f"reported more than {MAX_REPORTS:,} times")
         metrics, self.verdict.label_maps = self._evaluate("val", self.reporting, self.channel)
+        self.verdict.learning_rate = None if learning_rate is None else float(learning_rate)
         spent = {"reward_queries": self.verdict.queries, "seconds": round(self.training.spent, 2)}
         self.verdict.curve.append(spent | metrics)
         self._send(self.reporting, "metric", metrics[f"val_{self.task.metric}"])

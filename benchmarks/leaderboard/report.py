@@ -18,6 +18,7 @@ import tyro
 import rss_env  # noqa: F401  (registers the ids)
 from agents.training.command import run_command
 from benchmarks.leaderboard.judge import succeeded
+from benchmarks.leaderboard.together import FEWEST, TASKS_TOGETHER, draw_together, together_table
 from benchmarks.learning_curves import Curve, draw_learning_curves
 from benchmarks.picture_grid import draw_picture_grid
 from benchmarks.results_file import RESULTS, Row, Table, read_rows, replacing, results_of
@@ -35,6 +36,10 @@ BOUNDS = [  # they see labels, of pixels or of images
     "image tags",
     "reward tuning",
 ]
+TOGETHER = (
+    "Test metrics, normalised: 0 is random label maps, 1 the mean of cross-entropy, whose own spread is in no "
+    "interval. Of the entries that were tested on all of these tasks with the same seeds, at least three."
+)
 COMMITTED = RESULTS / "leaderboard.csv"
 NAMES = {"miou": "mIoU", "score": "score"}  # of what a task is ranked by
 HEAD = [
@@ -102,11 +107,12 @@ def ranking(rows: list[Row]) -> Table:
 
 
 def cells_of(values: list[float]) -> tuple[str, str]:
-    """The interquartile mean and its interval as a table shows them; empty without values."""
+    """The interquartile mean and its interval as a table shows them; no interval of less than ``FEWEST`` values."""
     if not values:
         return "", ""
     low, high = bootstrap_interval(values)
-    return f"{float(interquartile_mean(values)):.3f}", f"{low:.3f}–{high:.3f}"
+    interval = f"{low:.3f}–{high:.3f}" if len(values) >= FEWEST else ""
+    return f"{float(interquartile_mean(values)):.3f}", interval
 
 
 def mean_of(values: list[float], digits: int) -> str:
@@ -146,10 +152,27 @@ def ranking_table(task: str, track: str = REVISITED, budget: str = "small") -> C
     return table
 
 
+def committed_together() -> Table:
+    """The entries of the committed results over several tasks at once."""
+    return together_table(read_results(COMMITTED), BOUNDS)
+
+
 def best_table() -> Table:
-    """Every setting of the committed results with a test: cross-entropy, and the best entry that has only scores."""
+    """Every setting of the committed results with a test: cross-entropy, and the entry of scores that is best on val.
+
+    Metrics are those on test.
+    """
     rows = read_results(COMMITTED)
-    head = ["task", "track", "budget", "reward queries", "cross-entropy, test", "best of scores, test", "of it", "by"]
+    head = [
+        "task",
+        "track",
+        "budget",
+        "reward queries",
+        "cross-entropy, test",
+        "best of scores, test",
+        "of it",
+        "by",
+    ]
     lines = [[*head, "seeds", "entries with a test"]]
     settings = [(task, track, budget) for task in TASKS for track in TRACKS for budget in TASKS[task].budgets]
     for task, track, budget in settings:
@@ -158,7 +181,7 @@ def best_table() -> Table:
             continue
         bound = next((float(line[2]) for line in placed if line[1] == "cross-entropy" and line[2]), None)
         entries = [line for line in placed if line[0].isdigit()]
-        best = entries[0] if entries else [""] * (len(HEAD) - 1)
+        best = max(entries, key=lambda line: float(line[4]), default=[""] * (len(HEAD) - 1))
         share = f"{float(best[2]) / bound:.1%}" if bound and best[2] else ""
         setting = [task, track.replace("_", " "), budget, f"{TASKS[task].budgets[budget]:,}"]
         lines.append(
@@ -288,7 +311,15 @@ def write(results: Path = COMMITTED, run_dir: Path = Path("runs/leaderboard")) -
         head, lines = heading(setting[0]), ranking([row for row in rows if setting_of(row) == setting])
         text += [f"## {title_of(setting)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         text += [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines] + [""]
+    together = together_table(rows, BOUNDS)
+    if together:
+        text += [f"## {', '.join(TASKS_TOGETHER)} together, revisited, small budget", "", TOGETHER, ""]
+        head, *lines = together
+        text += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        text += [f"| {' | '.join(line)} |" for line in lines] + [""]
     pictures = {"learning curves on validation": draw_curves(own, results.with_suffix(".png"))}
+    titles = "aggregates over several tasks", "performance profiles over several tasks"
+    pictures |= dict(zip(titles, draw_together(own, results), strict=False))
     maps = results.with_suffix(".label_maps.png")
     if draw_label_maps(own, run_dir, maps) or maps.exists():
         pictures["label maps of procedural validation images, the best seed of each entry"] = maps

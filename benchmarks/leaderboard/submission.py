@@ -179,6 +179,9 @@ def check(path: Path, entry: Path | None = None) -> list[str]:
         return problems
     if content["protocol"] != PROTOCOL:
         return [f"it is of version {content['protocol']} of the protocol, not {PROTOCOL}: run the entry again."]
+    commit = content["environment"]["commit"]
+    if commit.endswith("+"):
+        problems.append(f"commit {commit} has changes that nobody can look up: commit them, and run the entry again.")
     if entry is not None:
         problems += changed_files(content["code"], code_files(entry))
     runs: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)

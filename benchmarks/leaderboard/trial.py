@@ -66,6 +66,7 @@ class Trial:
         queries_left: reward queries that are left.
         visits: how many images may be shown in all, the same one again counted again; None: no limit.
         visits_left: of these, how many are left.
+        learning_rate: the peak of its schedule, for the rows of results, which an entry may set; None if it has none.
         reported: predict of the last report; None before the first.
     """
 
@@ -81,6 +82,7 @@ class Trial:
         self.queries_left = self.budget
         self.visits: int | None = facts["visits"]
         self.visits_left = self.visits
+        self.learning_rate: float | None = None
         self.reported: Predict | None = None
         self._channel = Channel(stream)
         self._process = os.getpid()
@@ -101,7 +103,10 @@ class Trial:
         return TrialEnvs(self, num_envs, self.ask("make", options))
 
     def steps_left(self, num_envs: int, samples_per_image: int = 1) -> int:
-        """How many steps of so many images and label maps an image the queries and visits that are left pay for."""
+        """How many steps of so many images and label maps an image the queries and visits that are left pay for.
+
+        Images that ``reset`` has shown are visits already, so it is asked before them.
+        """
         steps = self.queries_left // (num_envs * samples_per_image)
         return steps if self.visits_left is None else min(steps, self.visits_left // num_envs)
 
@@ -116,7 +121,7 @@ class Trial:
             as when to stop. The test split stays with the judge.
         """
         with self._lock:
-            kind, value = self._exchange("report", None)
+            kind, value = self._exchange("report", self.learning_rate)
             while kind == "images":
                 self._predicting = True
                 try:

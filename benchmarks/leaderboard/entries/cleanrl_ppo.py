@@ -120,6 +120,7 @@ def update(agent: ActorCritic, optimiser: torch.optim.Optimizer, rollout: Rollou
 def train(trial: Any) -> None:
     """The leaderboard's entry point."""
     settings = Settings()
+    trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)
     agent = ActorCritic(trial.num_classes)
@@ -130,9 +131,9 @@ def train(trial: Any) -> None:
             policy, _ = agent(torch.from_numpy(images))
         return policy.logits.argmax(-1).numpy().astype(np.uint8)
 
+    iterations = trial.steps_left(settings.num_envs, settings.num_samples) // settings.num_steps
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.num_samples)
     images, _ = envs.reset(seed=trial.seed)
-    iterations = trial.steps_left(settings.num_envs, settings.num_samples) // settings.num_steps
     for iteration in range(iterations):
         if iteration % max(1, iterations // settings.num_reports) == 0:
             trial.report(predict)

@@ -84,6 +84,7 @@ def grpo_loss(log_probs: Tensor, old: Tensor, reference: Tensor, advantages: Ten
 def train(trial: Any) -> None:
     """The leaderboard's entry point."""
     settings = Settings()
+    trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)
     network = UNet(trial.num_classes)
@@ -94,9 +95,9 @@ def train(trial: Any) -> None:
         with torch.no_grad():
             return network(torch.from_numpy(images)).argmax(1).numpy().astype(np.uint8)
 
+    rollouts = trial.steps_left(settings.num_envs, settings.group)
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.group)
     images, _ = envs.reset(seed=trial.seed)
-    rollouts = trial.budget // (settings.num_envs * settings.group)
     for number in range(rollouts):
         if number % max(1, rollouts // settings.num_reports) == 0:
             trial.report(predict)

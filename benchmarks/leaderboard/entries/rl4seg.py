@@ -94,6 +94,7 @@ def critic_loss(values: Tensor, scores: Tensor) -> Tensor:
 def train(trial: Any) -> None:
     """The leaderboard's entry point."""
     settings = Settings()
+    trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)
     actor, critic = UNet(trial.num_classes), UNet(1)
@@ -105,9 +106,9 @@ def train(trial: Any) -> None:
         with torch.no_grad():
             return actor(torch.from_numpy(images)).argmax(1).numpy().astype(np.uint8)
 
+    rollouts = trial.steps_left(settings.num_envs, settings.num_samples)
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.num_samples)
     images, _ = envs.reset(seed=trial.seed)
-    rollouts = trial.budget // (settings.num_envs * settings.num_samples)
     for number in range(rollouts):
         if number % max(1, rollouts // settings.num_reports) == 0:
             trial.report(predict)

@@ -100,6 +100,7 @@ def rn_dpo_loss(log_ratios: Tensor, label_maps: Tensor, scores: Tensor, beta: fl
 def train(trial: Any) -> None:
     """The leaderboard's entry point."""
     settings = Settings()
+    trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)
     network = UNet(trial.num_classes)
@@ -109,9 +110,9 @@ def train(trial: Any) -> None:
         with torch.no_grad():
             return network(torch.from_numpy(images)).argmax(1).numpy().astype(np.uint8)
 
+    rollouts = trial.steps_left(settings.num_envs, settings.num_samples)
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.num_samples)
     images, _ = envs.reset(seed=trial.seed)
-    rollouts = trial.budget // (settings.num_envs * settings.num_samples)
     for number in range(rollouts):
         if number % max(1, rollouts // settings.num_reports) == 0:
             trial.report(predict)

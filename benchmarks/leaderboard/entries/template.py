@@ -19,7 +19,8 @@ def train(trial):
     for dilation in (1, 2, 4, 8, 1):
         layers += [nn.Conv2d(32, 32, 3, padding=dilation, dilation=dilation), nn.GroupNorm(8, 32), nn.ReLU()]
     policy = nn.Sequential(*layers, nn.Conv2d(32, trial.num_classes, 1))
-    optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    trial.learning_rate = 1e-3  # that the rows of results will say
+    optimiser = torch.optim.Adam(policy.parameters(), lr=trial.learning_rate)
 
     def logits_of(images):
         return policy(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
@@ -29,9 +30,9 @@ def train(trial):
         with torch.no_grad():
             return logits_of(images).argmax(1).numpy().astype(np.uint8)
 
+    updates = trial.steps_left(IMAGES, SAMPLES)  # that queries and visits pay for
     envs = trial.make_envs(num_envs=IMAGES, samples_per_image=SAMPLES)
     images, _ = envs.reset(seed=trial.seed)  # uint8 (IMAGES, H, W, 3)
-    updates = trial.steps_left(IMAGES, SAMPLES)  # that the budget pays for
     for update in range(updates):
         # Label maps for the images, and their scores. This is where an algorithm of your own begins.
         with torch.no_grad():

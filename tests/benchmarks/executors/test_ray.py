@@ -10,6 +10,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.executors import make_executor
 from rss_env.errors import OptionError
+from tests.benchmarks.executors.suites import check_leaderboard
 from tests.benchmarks.executors.work import Counting
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -46,3 +47,9 @@ def test_the_run_of_a_machine_that_dies_goes_on_on_another(cluster: Cluster, tmp
     again = {run for run, _ in counting.begun()[2:]} - {2}
     assert len(again) == 1
     counting.check(3, begun_again=again)
+
+
+def test_a_leaderboard_on_two_machines_is_the_one_without(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_leaderboard("ray", {}, tmp_path, monkeypatch)

@@ -12,6 +12,7 @@ import submitit
 
 from benchmarks.executors import make_executor
 from rss_env.errors import OptionError
+from tests.benchmarks.executors.suites import check_leaderboard
 from tests.benchmarks.executors.work import Counting
 
 LOCAL = {"cluster": "local"}
@@ -33,6 +34,10 @@ def test_a_job_that_is_killed_and_one_that_is_preempted_go_on(tmp_path: Path, mo
     thread.join()
     counting.check(2, begun_again={0, 1})
     assert "Calling checkpoint method" in "".join(log.read_text() for log in tmp_path.glob("slurm/*.out"))
+
+
+def test_a_leaderboard_by_jobs_is_the_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_leaderboard("slurm", LOCAL, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

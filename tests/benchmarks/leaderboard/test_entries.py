@@ -62,6 +62,7 @@ MISTAKES = {
     ),
     "reports nothing": ("trial.make_envs()", r"never called trial.report\(\)"),
     "returns None": ("trial.report(lambda images: None)", r"raised .*InvalidAction: .*dtype, got object"),
+    "has no rate": (f"trial.learning_rate = 'fast'; {REPORT}", "report: trial.learning_rate must be a positive number"),
     "wrong report": ("trial.report(lambda images: np.zeros((1, 2, 3), np.uint8))", "invalid label maps in report: "),
     "returns floats": (
         "envs = trial.make_envs(2); envs.reset(); envs.step(np.full((2, 16, 16), np.nan))",

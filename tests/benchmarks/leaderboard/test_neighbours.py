@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor
 
 import rss_env  # noqa: F401  (registers the ids)
-from benchmarks.leaderboard.entries import grpo, rl4seg, rn_dpo
+from benchmarks.leaderboard.entries import grpo, rl4seg, rn_dpo, template
+from benchmarks.tasks import VISITS
+from tests.benchmarks.leaderboard.trials import FEW, TASK, judge_file
 
 SHAPE = (2, 3, 2, 2)  # K label maps, B images, H, W
 
@@ -192,6 +196,9 @@ class LocalTrial:
         self.budget = self.queries_left = budget
         self.reported: list[np.ndarray] = []
 
+    def steps_left(self, num_envs: int, samples_per_image: int) -> int:
+        return self.queries_left // (num_envs * samples_per_image)
+
     def make_envs(self, num_envs: int, samples_per_image: int) -> gym.vector.VectorEnv:
         self.envs = gym.make_vec(
             "RSS-Shapes-ImageReward-v0",
@@ -216,3 +223,16 @@ def test_an_entry_spends_its_budget_and_learns_something(entry: ModuleType) -> N
     for label_maps in trial.reported:
         assert (label_maps.shape, label_maps.dtype) == ((2, 16, 16), np.uint8)
     assert (trial.reported[0] != trial.reported[-1]).any()
+
+
+@pytest.mark.parametrize("entry", [grpo, rl4seg, rn_dpo, template])
+def test_where_visits_are_few_an_entry_plans_by_them_and_reports_when_they_are_spent(
+    tmp_path: Path, entry: ModuleType
+) -> None:
+    setting = replace(FEW, task=replace(TASK, budgets={"large": 4096}))
+    verdict = judge_file(Path(str(entry.__file__)), tmp_path / "log.txt", setting)
+    assert verdict.status == "ok"
+    assert verdict.most_visits == VISITS
+    assert verdict.queries == 32 * 16  # visits × label maps an image
+    assert verdict.curve[-1]["reward_queries"] == verdict.queries
+    assert verdict.learning_rate == 1e-3

@@ -92,8 +92,8 @@ def test_a_task_that_is_ranked_by_scores_shows_them() -> None:
         verdict = Verdict(curve=[point], test={"test_miou": 1 - score, "test_score": score})
         rows += rows_of(Run(name, Setting(CRAFTER), 1), verdict, {})
     assert [line[:6] for line in report.ranking(as_text(rows))] == [
-        ["1", "b", "0.700", "0.700–0.700", "0.700", "1"],
-        ["2", "a", "0.200", "0.200–0.200", "0.200", "1"],
+        ["1", "b", "0.700", "", "0.700", "1"],
+        ["2", "a", "0.200", "", "0.200", "1"],
     ]
     assert report.heading("crafter")[2:5] == ["test score", "95 % interval", "val score"]
 
@@ -141,3 +141,32 @@ def test_the_best_of_every_setting_with_a_test(tmp_path: Path, monkeypatch: pyte
 def test_a_report_without_results_says_what_makes_them(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"holds no results yet; python -m benchmarks.leaderboard"):
         report.write(tmp_path / "no.csv")
+
+
+def test_fewer_than_three_seeds_have_no_interval() -> None:
+    assert report.cells_of([0.5, 0.7]) == ("0.600", "")
+    assert report.cells_of([0.5, 0.6, 0.7]) == ("0.600", "0.500–0.700")
+    assert report.cells_of([]) == ("", "")
+
+
+def test_the_best_entry_of_scores_is_the_one_that_is_best_on_val(monkeypatch: pytest.MonkeyPatch) -> None:
+    def final(entry: str, val: float, test: float) -> dict[str, str]:
+        row = {"entry": entry, "task": "shapes-32", "track": "revisited", "budget": "small", "seed": "1", "final": "1"}
+        numbers = {"val_miou": val, "test_miou": test, "reward_queries": 9, "seconds": 1, "mean_score": ""}
+        return row | {"status": "ok"} | {name: str(value) for name, value in numbers.items()}
+
+    rows = [final("cross-entropy", 0.9, 0.8), final("lucky", 0.3, 0.7), final("chosen", 0.5, 0.6)]
+    monkeypatch.setattr(report, "read_results", lambda path: rows)
+    head, line = report.best_table()
+    assert dict(zip(head, line, strict=True)) == {
+        "task": "shapes-32",
+        "track": "revisited",
+        "budget": "small",
+        "reward queries": "32,000",
+        "cross-entropy, test": "0.800",
+        "best of scores, test": "0.600",
+        "of it": "75.0%",
+        "by": "chosen",
+        "seeds": "1",
+        "entries with a test": "2",
+    }

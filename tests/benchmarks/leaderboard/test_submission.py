@@ -82,6 +82,15 @@ def test_changed_code_is_named(submitted: Path, entry: Path) -> None:
     ]
 
 
+def test_results_of_a_changed_checkout_are_refused(submitted: Path) -> None:
+    content = json.loads(submitted.read_text())
+    for part in (content["environment"], *content["rows"]):
+        part["commit"] = "abc+"
+    submitted.write_text(json.dumps(content))
+    (problem,) = submission.check(submitted)
+    assert problem.startswith("commit abc+ has changes that nobody can look up")
+
+
 def test_results_of_other_code_cannot_be_submitted(tmp_path: Path, submitted: Path, entry: Path) -> None:
     rows = read_rows(tmp_path / "results.csv")
     (entry.parent / "neighbour.py").write_text("")
