@@ -60,6 +60,7 @@ LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
+MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
 UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or rounding matters
 WIDEN, NARROW = 1.1, 0.5  # shares of that number that it must come to for a change
@@ -89,6 +90,9 @@ class Likelihood(Algorithm):
     adds up, so the last steps know most"""
     samples_per_image: int = 32
     """label maps drawn and scored for each image (K), at least 2"""
+    reward_queries: int = 0
+    """budget of label maps that are scored, which then chooses samples_per_image: what it pays for in all visits, 32 at
+    most; 0: no budget"""
     temperature: float = 2.0
     """temperature at which label maps are drawn"""
     regions: tuple[int, ...] = (12, 6, 3, 1)
@@ -117,7 +121,7 @@ class Likelihood(Algorithm):
 
     def __post_init__(self) -> None:
         least = {"samples_per_image": 2, "visit_every": 1}
-        least |= dict.fromkeys(("replay", "replay_megabytes", "recall", "scores_per_nat"), 0)
+        least |= dict.fromkeys(("reward_queries", "replay", "replay_megabytes", "recall", "scores_per_nat"), 0)
         check_numbers(self, least, ("learning_rate", "temperature"))
         if any(number < 1 for number in self.regions) or sorted(set(self.regions), reverse=True) != list(self.regions):
             raise OptionError(f"regions must be numbers from 1 on, each less than the one before, got {self.regions}.")
@@ -126,6 +130,7 @@ class Likelihood(Algorithm):
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
         self.level: ImageLevel | PixelLevel | PolicyGradientLevel
+        self.planned: str | None = None  # what was chosen by the budget, in words
         self.asks_always = False  # whether every update is a visit, whatever visit_every says
 
     @property
@@ -140,12 +145,27 @@ class Likelihood(Algorithm):
     def rehearsal_megabytes(self) -> float:
         return self.replay_megabytes
 
+    def plan(self, steps: int, batch_size: int) -> None:
+        """Chooses K by the budget, if there is one. config.json holds K instead, so a run that goes on keeps it."""
+        if not self.reward_queries:
+            return
+        budget, shown = self.reward_queries, batch_size * -(-steps // self.visit_every)
+        if budget < 2 * shown:
+            raise OptionError(
+                f"reward_queries of {budget:,} pay for less than 2 label maps of each of the {shown:,} images that "
+                f"{steps:,} steps show: --steps {budget // (2 * batch_size) * self.visit_every} is the most."
+            )
+        self.samples_per_image, self.reward_queries = min(MOST_SAMPLES, budget // shown), 0
+        self.planned = (
+            f"{budget:,} reward queries: {self.samples_per_image} label maps for each of the {shown:,} images shown."
+        )
+
     def env_options(self) -> dict[str, Any]:
         return {"samples_per_image": self.samples_per_image}
 
     def start(self, metadata: Mapping[str, Any], num_classes: int) -> str | None:
         """Learns from whole scores or from pixels, whichever the environment gives."""
-        said: list[str | None] = []
+        said: list[str | None] = [self.planned]
         crops, shown = number_of_crops(metadata), metadata.get("crop_size") or metadata["image_size"]
         if metadata["reward_level"] == "pixel":
             self.level = PixelLevel(self, num_classes, metadata["image_size"])

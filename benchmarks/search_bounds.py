@@ -46,7 +46,7 @@ class SearchArguments:
 
     methods: tuple[str, ...] = METHODS
     """losses on pixel labels, and RSS, which learns from scores"""
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
     """peaks of the one-cycle schedule"""
     splits: tuple[str, ...] = ("",)
     """labelled images, as a slice of the task's, such as [:64] and [::8]; default: all"""

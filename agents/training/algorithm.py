@@ -49,6 +49,17 @@ class Algorithm(ABC):
         """Most memory for images and what was taught of them, in MB, where ``updates_a_visit`` is more than 1."""
         return 2000.0
 
+    def plan(self, steps: int, batch_size: int) -> None:  # noqa: B027  (optional)
+        """Sees how long the training is, before anything else, and may choose what it was not given.
+
+        Args:
+            steps: updates of the run.
+            batch_size: images of an update, over all processes.
+
+        Raises:
+            OptionError: the algorithm cannot learn in so many steps.
+        """
+
     def env_options(self) -> dict[str, Any]:
         """Arguments of the training environment that the algorithm needs, ``samples_per_image`` (K) among them."""
         return {"samples_per_image": 1}

@@ -145,6 +145,7 @@ def fit(run: TrainArguments, algorithm: Algorithm, callbacks: Callbacks | None =
     assert run.run_dir is not None
     if not 0 <= algorithm.decay_from < 1:
         raise OptionError(f"decay_from must be at least 0 and below 1, got {algorithm.decay_from}.")
+    algorithm.plan(run.steps, run.batch_size)
     job, folder, callbacks = Job(), RunFolder(run.run_dir), callbacks or Callbacks()
     trainer = None
     try:

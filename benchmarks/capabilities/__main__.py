@@ -1,7 +1,7 @@
 """What an agent can do: ten experiments that each test one ability at growing difficulty.
 
     python -m benchmarks.capabilities                                     # likelihood and rss, full size
-    python -m benchmarks.capabilities --quick                             # minutes: shows that all of it works
+    python -m benchmarks.capabilities --quick                             # likelihood, minutes: shows that all works
     python -m benchmarks.capabilities --agents "mine=my_package.my_agent --my-flag 3"
 
 In the manner of bsuite (Osband et al., 2020), on procedural images only. An agent is one of this project's or any
@@ -37,8 +37,9 @@ from rss_env.errors import OptionError
 class CapabilitiesArguments:
     """Test what agents can do, one ability at a time."""
 
-    agents: tuple[str, ...] = ("likelihood", "rss")
-    """names of agents (likelihood, rss, sb3 ppo, sb3 a2c), or NAME=MODULE FLAGS for any other training command"""
+    agents: tuple[str, ...] | None = None
+    """names of agents (likelihood, rss, sb3 ppo, sb3 a2c), or NAME=MODULE FLAGS for any other training command;
+    default: likelihood and rss, with --quick likelihood"""
     seeds: tuple[int, ...] | None = None
     """seeds to run; default: 1 to 5, with --quick 1"""
     quick: bool = False
@@ -88,7 +89,7 @@ def runs_of(args: CapabilitiesArguments) -> list[Run]:
     """The runs: those of cross-entropy first, then seed by seed."""
     size, wanted = "quick" if args.quick else "full", settings(suite(args.quick))
     made: dict[Run, None] = {}
-    commands = commands_of(args.agents)
+    commands = commands_of(args.agents or (("likelihood",) if args.quick else ("likelihood", "rss")))
     for seed in args.seeds or ((1,) if args.quick else (1, 2, 3, 4, 5)):
         for agent, command in commands.items():
             for setting in wanted:

@@ -46,6 +46,7 @@ class Results:
         scores: agent -> setting -> one score a seed.
         refused: agent -> setting -> what its training command said instead of training to the end.
         rows: of the agents, as they are in the file.
+        scales: setting -> the mIoU that is 0 and the one that is 1.
     """
 
     size: str
@@ -53,6 +54,7 @@ class Results:
     scores: dict[str, dict[Setting, list[float]]]
     refused: dict[str, dict[Setting, str]]
     rows: list[Row]
+    scales: dict[Setting, tuple[float, float]]
 
     def matrix(self, agent: str, chosen: Sequence[Setting] | None = None) -> np.ndarray:
         """Scores of an agent in some settings, or in all of them, each counted once: (seeds, settings)."""
@@ -94,6 +96,7 @@ def _read_size(rows: list[Row], size: str, path: Path) -> Results:
     agents = list(dict.fromkeys(row["agent"] for row in rows if row["agent"] != BOUND))
     scores: dict[str, dict[Setting, list[float]]] = defaultdict(dict)
     refused: dict[str, dict[Setting, str]] = defaultdict(dict)
+    scales: dict[Setting, tuple[float, float]] = {}
     for setting in settings(chosen):
         bound = [float(row["val_miou"]) for row in found(BOUND, setting.of_bound) if row["status"] == "ok"]
         for agent in agents:
@@ -110,9 +113,10 @@ def _read_size(rows: list[Row], size: str, path: Path) -> Results:
                     f"in {setting}."
                 )
             reached = [float(row["val_miou"]) if row["status"] == "ok" else zero for row in own]
+            scales[setting] = zero, one
             scores[agent][setting] = normalise(reached, zero, one).tolist()
     whole = {agent: each for agent, each in scores.items() if len(each) == len(settings(chosen))}
-    return Results(size, chosen, whole, dict(refused), rows)
+    return Results(size, chosen, whole, dict(refused), rows, scales)
 
 
 def summary_table(results: Results) -> Table:
@@ -126,16 +130,19 @@ def summary_table(results: Results) -> Table:
 
 
 def agent_table(results: Results, agent: str) -> Table:
-    """The score of an agent at every difficulty of every experiment; the mean over the seeds."""
+    """The score of an agent at every difficulty of every experiment, and the mIoU that is 1 there; means over seeds."""
     most = max(len(experiment.difficulties) for experiment in results.experiments)
-    lines = [["experiment", "difficulty", *[""] * (most - 1), "score", "what it tests"]]
+    lines = [["experiment", "difficulty", *[""] * (most - 1), "score", "mIoU that is 1", "what it tests"]]
     for experiment in results.experiments:
         matrix = results.experiment(agent, experiment)
         cells = []
         for (title, setting), values in zip(experiment.difficulties, matrix.T, strict=True):
             refused = " (refused)" if setting in results.refused.get(agent, {}) else ""
             cells.append(f"{title}: {values.mean():.2f}{refused}")
-        lines.append([f"{experiment.name} ({experiment.unit})", *cells, _with_interval(matrix, mean), experiment.tests])
+        ones = [f"{results.scales[setting][1]:.2f}" for _, setting in experiment.difficulties]
+        scale = ones[0] if len(set(ones)) == 1 else ", ".join(ones)
+        name = f"{experiment.name} ({experiment.unit})"
+        lines.append([name, *cells, _with_interval(matrix, mean), scale, experiment.tests])
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +24,7 @@ from agents.scores.pixels import UNKNOWN, classes_found
 from agents.scores.posterior import ONE_CLASS, PIXELS_TOO, SHIFTS, Errors, Posterior, recall_belief, region_posterior
 from agents.scores.queries import most_uncertain
 from agents.scores.regions import Regions, make_regions
-from agents.training import Feedback
+from agents.training import Feedback, train
 from agents.training.arguments import from_config
 from agents.training.feedback import read_feedback
 from rss_env.datasets import load_dataset
@@ -1129,3 +1130,44 @@ def test_rounded_scores_pay_for_fewer_images_from_the_first_on() -> None:
 )
 def test_all_images_are_shown_where_scores_do_not_add_up(metadata: dict[str, Any], options: dict[str, Any]) -> None:
     assert make(MEAN_IOU | metadata, **{"regions": (2,)} | options).images(1000) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps", "every", "samples"),
+    [
+        (32_000, 1000, 1, 4),
+        (32_000, 1000, 4, 16),
+        (16_000, 1000, 1, 2),
+        (47_999, 1000, 1, 5),  # what is left of the budget pays for no further label map of every image
+        (256_000, 100, 1, 32),  # no more than can be used
+        (64 * 8, 10, 3, 16),  # four visits
+    ],
+)
+def test_a_budget_chooses_the_label_maps_of_an_image(budget: int, steps: int, every: int, samples: int) -> None:
+    algorithm = Likelihood(reward_queries=budget, visit_every=every)
+    algorithm.plan(steps, batch_size=8)
+    assert (algorithm.env_options()["samples_per_image"], algorithm.reward_queries) == (samples, 0)
+    algorithm.plan(2 * steps, batch_size=8)  # of a run that goes on: K stays
+    assert algorithm.samples_per_image == samples
+
+
+def test_a_budget_that_pays_for_nothing_is_refused_and_none_changes_nothing() -> None:
+    with pytest.raises(OptionError, match=r"of 15,999 pay for less than 2 .* 8,000 images .*: --steps 999 is the most"):
+        Likelihood(reward_queries=15_999).plan(1000, batch_size=8)
+    algorithm = Likelihood(samples_per_image=7)
+    algorithm.plan(1, batch_size=8)
+    assert algorithm.samples_per_image == 7
+    with pytest.raises(OptionError, match="reward_queries"):
+        Likelihood(reward_queries=-1)
+
+
+def test_a_run_keeps_to_its_budget_and_says_what_it_pays_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"steps": 5, "batch_size": 4, "image_size": (16, 16), "run_dir": str(tmp_path)}
+    options |= {"env_kwargs": {"num_images": 8}}
+    result = train("RSS-Shapes-ImageReward-v0", Likelihood(reward_queries=215), **options)
+    assert result.reward_queries == 200
+    assert "215 reward queries: 10 label maps for each of the 20 images shown." in capsys.readouterr().out
+    options |= {"steps": 6, "resume": True}
+    assert train("RSS-Shapes-ImageReward-v0", Likelihood(samples_per_image=10), **options).reward_queries == 240

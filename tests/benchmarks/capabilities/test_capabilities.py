@@ -224,6 +224,16 @@ def test_a_wrong_agent_is_named(words: tuple[str, ...], said: str) -> None:
         capabilities.commands_of(words)
 
 
+def test_a_quick_run_is_of_one_agent_unless_others_are_named() -> None:
+    for arguments, agents in (
+        ({"quick": True}, [BOUND, "likelihood"]),
+        ({}, [BOUND, "likelihood", "rss"]),
+        ({"quick": True, "agents": ("rss",)}, [BOUND, "rss"]),
+    ):
+        made = capabilities.runs_of(capabilities.CapabilitiesArguments(**arguments))
+        assert list(dict.fromkeys(run.agent for run in made)) == agents
+
+
 def test_an_agent_of_another_command_needs_another_name(tmp_path: Path) -> None:
     run = Run("full", "mine", "agents.rss", TINY, 1)
     row = run.columns | {"status": "ok", "val_miou": 1, "zero": 0, "command": "agents.likelihood"}
@@ -271,6 +281,7 @@ def test_tables_and_pages_say_so(tmp_path: Path) -> None:
     assert summary["drift"] == ["0.75 (0.70–0.80)", "-0.20 (-0.20–-0.20)"]
     lines = report.agent_table(results, "bad")
     assert len({len(line) for line in lines}) == 1
+    assert [line[-2] for line in lines[:3]] == ["mIoU that is 1", "0.64", "0.62, 0.69"]  # of 4 classes, of 2 and 9
     assert lines[8][:2] == ["preference (temperature)", "0.0: 0.00 (refused)"]
     files = report.write(tmp_path / "rows.csv")
     text = (tmp_path / "rows.bad.md").read_text()
