@@ -62,7 +62,7 @@ class LeaderboardArguments:
     only: tuple[str, ...] = ()
     """names of entries to run"""
     again: tuple[str, ...] = ()
-    """names of entries to run again; their rows are deleted first"""
+    """names of entries to run again; their rows with the tasks, tracks and seeds of this command are deleted first"""
     tasks: tuple[str, ...] = ("shapes-32",)
     """tasks: shapes-32, shapes-64, camvid, camvid-sequences, voc, crafter; all: those whose data there is"""
     tracks: tuple[Literal["revisited", "few_visits"], ...] = ("revisited",)
@@ -70,7 +70,7 @@ class LeaderboardArguments:
     budget: Literal["small", "large"] = "small"
     """reward queries of a run: docs/leaderboard.md"""
     quick: bool = False
-    """one seed of few entries with the small budget, a few minutes in all"""
+    """one seed with the small budget, of --entry or of three entries: a few minutes in all"""
     camvid: str | None = None
     """folder of CamVid, for the tasks camvid and camvid-sequences"""
     voc: str | None = None
@@ -78,7 +78,7 @@ class LeaderboardArguments:
     seeds: tuple[int, ...] = submission.SEEDS
     """seeds to run"""
     seconds: float = submission.SECONDS
-    """training time of a run"""
+    """training time of a run, evaluation not counted; commands, which evaluate by themselves, have twice as long"""
     parallel: int = 2
     """runs at once, one thread each"""
     engine: Engine = "local"
