@@ -31,9 +31,9 @@ AGGREGATES = {
 
 
 def colours_of(names: Mapping[str, Any]) -> dict[str, Any]:
-    """A colour for every name, in their order."""
-    scale = plt.get_cmap("viridis")
-    return {name: scale(0.85 * (i + 0.5) / len(names)) for i, name in enumerate(names)}
+    """A colour for every name, in their order; of up to ten names no two are alike."""
+    few, many = plt.get_cmap("tab10"), plt.get_cmap("viridis")
+    return {name: few(i) if len(names) <= 10 else many(0.85 * i / len(names)) for i, name in enumerate(names)}
 
 
 def draw_intervals(scores: Mapping[str, np.ndarray], path: Path) -> Path:
@@ -53,7 +53,7 @@ def draw_intervals(scores: Mapping[str, np.ndarray], path: Path) -> Path:
             middle = float(statistic(matrix))
             axis.barh(place, high - low, left=low, height=0.6, color=colours[name], alpha=0.75)
             axis.plot([middle] * 2, [place - 0.3, place + 0.3], color=colours[name], linewidth=3)
-            axis.text(high, place, f"  {middle:.2f}", va="center", fontsize=8)
+            axis.text(high, place, f"  {round(middle, 2) + 0.0:.2f}", va="center", fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
         axis.use_sticky_edges = False  # room for the numbers, though bars would have none
