@@ -80,9 +80,10 @@ def case_of(setting: Setting, method: str, peak: float, labelled: str, seed: int
         "image_size": "x".join(map(str, setting.task.image_size)),
         "steps": words[words.index("--steps") + 1],
     }
-    if "--split" in words:
-        place = words.index("--split")
-        del words[place : place + 2]
+    for flag in ("--split", "--learning-rate"):
+        if flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
     rate = peak / RSS_FACTOR if entry == "RSS" else peak
     return Case(columns, [*words, "--split", split, "--learning-rate", f"{rate:g}", *LOSSES.get(method, [])])
 

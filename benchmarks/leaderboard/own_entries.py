@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Command:
         rehearses: whether it can learn again what it was taught of images; it does where visits limit how often they
             are shown, until it has made about ``STEPS`` steps.
         few_labels: whether it learns only from as many images as the budget's scores tell enough of (``Task.labels``).
+        learning_rates: ``--learning-rate`` by the name of the task, where ``benchmarks.search_bounds`` found one
+            that is better on val than the command's own.
     """
 
     words: str
@@ -61,14 +63,18 @@ class Command:
     times: int = 1
     rehearses: bool = False
     few_labels: bool = False
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
 
 
+SLOWER = {"shapes-32": 1e-3, "shapes-64": 1e-3}  # half of the default of agents.supervised; searched on shapes-32
 SOFT_IOU = "agents.supervised --loss soft_iou --cross-entropy-share 0.5"
 COMMANDS = {
-    "cross-entropy": Command("agents.supervised", asks=False, rehearses=True),
-    "cross-entropy, 4 times the steps": Command("agents.supervised", asks=False, times=4),
-    "cross-entropy, few labels": Command("agents.supervised", asks=False, rehearses=True, few_labels=True),
-    "soft IoU and cross-entropy": Command(SOFT_IOU, asks=False, rehearses=True),
+    "cross-entropy": Command("agents.supervised", asks=False, rehearses=True, learning_rates=SLOWER),
+    "cross-entropy, 4 times the steps": Command("agents.supervised", asks=False, times=4, learning_rates=SLOWER),
+    "cross-entropy, few labels": Command(
+        "agents.supervised", asks=False, rehearses=True, few_labels=True, learning_rates=SLOWER
+    ),
+    "soft IoU and cross-entropy": Command(SOFT_IOU, asks=False, rehearses=True, learning_rates=SLOWER),
     "image tags": Command("agents.weak_labels", asks=False),
     "RSS": Command("agents.likelihood", rehearses=True),
     "RSS, pixel by pixel": Command("agents.likelihood --regions"),
@@ -142,6 +148,8 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     split = task.train_split + (f"[:{setting.labels}]" if entry.few_labels and setting.labels else "")
     if split != "train":
         command += ["--split", split]
+    if task.name in entry.learning_rates:
+        command += ["--learning-rate", f"{entry.learning_rates[task.name]:g}"]
     if module == "agents.sb3":
         command += ["--reward-queries", str(queries), "--samples-per-image", str(entry.samples)]
         return [*command, "--evaluations", str(EVALUATIONS), *further]
