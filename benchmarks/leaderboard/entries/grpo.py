@@ -96,6 +96,7 @@ def train(trial: Any) -> None:
             return network(torch.from_numpy(images)).argmax(1).numpy().astype(np.uint8)
 
     rollouts = trial.steps_left(settings.num_envs, settings.group)
+    paid = trial.budget // (settings.num_envs * settings.group)  # by which the rate falls
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.group)
     images, _ = envs.reset(seed=trial.seed)
     for number in range(rollouts):
@@ -103,7 +104,7 @@ def train(trial: Any) -> None:
             trial.report(predict)
         if number % settings.iteration == 0:
             reference_network.load_state_dict(network.state_dict())
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * (1 - number / rollouts)
+        optimiser.param_groups[0]["lr"] = settings.learning_rate * (1 - number / paid)
         shown = torch.from_numpy(images)
         with torch.no_grad():
             policy = policy_of(network, shown)

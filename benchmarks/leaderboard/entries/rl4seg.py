@@ -107,6 +107,7 @@ def train(trial: Any) -> None:
             return actor(torch.from_numpy(images)).argmax(1).numpy().astype(np.uint8)
 
     rollouts = trial.steps_left(settings.num_envs, settings.num_samples)
+    paid = trial.budget // (settings.num_envs * settings.num_samples)  # by which the rate falls
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.num_samples)
     images, _ = envs.reset(seed=trial.seed)
     for number in range(rollouts):
@@ -115,7 +116,7 @@ def train(trial: Any) -> None:
         if number % settings.reference_every == 0:
             reference.load_state_dict(actor.state_dict())
         for group in (*optimiser.param_groups, *critic_optimiser.param_groups):
-            group["lr"] = settings.learning_rate * (1 - number / rollouts)
+            group["lr"] = settings.learning_rate * (1 - number / paid)
         shown = torch.from_numpy(images)
         with torch.no_grad():
             policy = policy_of(actor, shown)

@@ -111,12 +111,13 @@ def train(trial: Any) -> None:
             return network(torch.from_numpy(images)).argmax(1).numpy().astype(np.uint8)
 
     rollouts = trial.steps_left(settings.num_envs, settings.num_samples)
+    paid = trial.budget // (settings.num_envs * settings.num_samples)  # by which the rate falls
     envs = trial.make_envs(num_envs=settings.num_envs, samples_per_image=settings.num_samples)
     images, _ = envs.reset(seed=trial.seed)
     for number in range(rollouts):
         if number % max(1, rollouts // settings.num_reports) == 0:
             trial.report(predict)
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * (1 - number / rollouts)
+        optimiser.param_groups[0]["lr"] = settings.learning_rate * (1 - number / paid)
         shown = torch.from_numpy(images)
         with torch.no_grad():
             policy = policy_of(network, shown)
