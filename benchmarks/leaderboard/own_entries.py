@@ -76,7 +76,7 @@ COMMANDS = {
     ),
     "soft IoU and cross-entropy": Command(SOFT_IOU, asks=False, rehearses=True, learning_rates=SLOWER),
     "image tags": Command("agents.weak_labels", asks=False),
-    "RSS": Command("agents.likelihood", rehearses=True),
+    "RSS": Command("agents.likelihood", rehearses=True, learning_rates={"shapes-64": 5e-4}),
     "RSS, pixel by pixel": Command("agents.likelihood --regions"),
     "leave-one-out": Command("agents.rss", 32),
     "REINFORCE, one baseline sample": Command(METHODS["leave_one_out"], 2),
