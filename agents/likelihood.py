@@ -59,6 +59,7 @@ CELLS = (2.0, 4.0, 8.0)  # along its shorter side where the belief knows that; w
 LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
+AGAIN = 0.5  # share of the replayed visits that count again where what was believed is recalled
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
 MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
@@ -103,7 +104,8 @@ class Likelihood(Algorithm):
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from how sure the belief is and from the measured score noise, otherwise 1"""
     replay: int = 128
-    """earlier label maps of an image whose scores count again, in whole visits of K; 0: none"""
+    """earlier label maps of an image whose scores count again, in whole visits of K, half of them where what was
+    believed is recalled; 0: none"""
     recall: float = 0.8
     """weight, below 1, of what was believed of an image at its last visits against what the policy says now, once those
     visits are many, for exact scores of a known formula; single pixels shift by themselves then. 0, or without regions
@@ -469,9 +471,10 @@ class ImageLevel:
         batch = len(logits)
         # A visit is replayed only where the very pixels that were scored are shown again.
         shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
-        old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)]
-        image = torch.tensor([*range(batch), *(b for b, _ in old)])
         belief, recalls = logits.softmax(dim=1), self.recalls
+        most = max(1, int(AGAIN * self.memory.visits)) if recalls else self.memory.visits
+        old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)[:most]]
+        image = torch.tensor([*range(batch), *(b for b, _ in old)])
         regions = self._regions(feedback) if self.options.regions else None
         remembered, visits = self._recalled(feedback, old)
         if regions is not None and recalls:

@@ -18,8 +18,8 @@ expected of them, and
     K = Σ_d w_d U_d U_dᵀ + E,       U = J or U_k(S, c) = q_S(c)^½ F_k(S, c),
 
 is the covariance of the scores; E are the variances of noise, of the model's error and of a visit's offset. Two such
-steps are made, the second from the belief that the first one found. How much divisions, the model's error and the
-offset have of K, all that is not measured, is learned (``scores.variances``).
+steps are made, the second from the belief that the first one found, and only where that one was long. How much
+divisions, the model's error and the offset have of K, all that is not measured, is learned (``scores.variances``).
 
 Single pixels shift as well, where regions do: they are one more division, but what two scores have of it in common is
 left out of K, which then only needs Σ_ic J_k(i, c)² of each score.
@@ -40,6 +40,7 @@ from .models import Prediction
 from .regions import Regions
 
 STEPS = 2
+FAR = 0.6  # nats, root mean square, that a step must have moved the regions by for another one to be made
 POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
@@ -238,6 +239,7 @@ def _shift(
     same_visit = torch.arange(visits * samples, device=p.device) // samples
     same_visit = (same_visit[:, None] == same_visit).to(scores.dtype)  # (M, M)
     of_pixels = variances[len(counts)] if errors.pixels else None
+    far = torch.ones(images, dtype=torch.bool, device=p.device)
     for step in range(STEPS):
         right = expected.flatten(0, 2)
         if step > 0:  # what the shifts changed is taken as even within the finest regions
@@ -294,11 +296,14 @@ def _shift(
         moved = regions.over_all((moved if errors.of_one_class else regions.in_all(moved)) * weight)
         moved = moved - moved.mean(dim=1, keepdim=True)
         # Of a belief that is nearly sure the derivatives are small, so that the whole step goes far beyond the scores.
-        part = (LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
+        part = (far * LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
         alpha = alpha + part * found[..., 0]
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)
-        if step < STEPS - 1:
-            of_q = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))
+        far = far & (moved.square().mean(dim=(1, 2)) > FAR**2)  # where a step was short the next one is left out
+        if step == STEPS - 1 or not far.any():
+            break
+        of_moved = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))
+        of_q = of_moved.where(far[:, None, None], of_q)
     moved = regions.at_pixels(shift)
     if of_pixels is not None:
         each = _single_pixels(p, label_maps, alpha[..., None].to(p.dtype) * of_visits, prediction)

@@ -494,12 +494,14 @@ def test_with_regions_the_cells_become_finer_as_the_policy_learns(stars: int, fi
     assert sides == [8, 4, finest]
 
 
-def show(algorithm: Likelihood, flipped: bool, crop: tuple[int, ...] | None, logits: torch.Tensor) -> torch.Tensor:
-    """What is believed, as the image is stored, after a visit in which the first of three label maps was best."""
+def show(
+    algorithm: Likelihood, flipped: bool, crop: tuple[int, ...] | None, logits: torch.Tensor, best: float = 0.4
+) -> torch.Tensor:
+    """What is believed, as the image is stored, after a visit in which the first label map of three scored ``best``."""
     image = torch.randint(256, (1, 16, 20, 3), generator=torch.Generator().manual_seed(0))
     halves = torch.zeros(1, 3, 16, 20, dtype=torch.uint8)
     halves[0, 1], halves[0, 2, :, :7] = 1, 2
-    scores = torch.tensor([[0.4, 0.1, 0.2]], dtype=torch.float64)
+    scores = torch.tensor([[best, 0.1, 0.2]], dtype=torch.float64)
     image, logits, halves = (of.flip(axis) if flipped else of for of, axis in ((image, 2), (logits, 3), (halves, 3)))
     crops = None if crop is None else [crop]
     lesson = algorithm.observe(logits, Feedback(halves, scores, None, [7], [flipped], {}, crops=crops, images=image))
@@ -521,6 +523,26 @@ def test_what_was_believed_of_an_image_is_recalled_mirrored_or_not() -> None:
     for other in others:
         torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
     assert (one - once).abs().max() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("replay", "recall", "counted"),
+    [(12, 0.8, [0, 1, 2, 2, 2, 2]), (3, 0.8, [0, 1, 1, 1, 1, 1]), (12, 0.0, [0, 1, 2, 3, 4, 4])],
+)
+def test_where_what_was_believed_is_recalled_half_of_the_earlier_visits_count_again_the_newest(
+    replay: int, recall: float, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[float]] = []
+
+    def noted(*arguments: Any) -> Posterior:
+        seen.append(arguments[2][:, 0].tolist())
+        return region_posterior(*arguments)
+
+    monkeypatch.setattr(likelihood, "region_posterior", noted)
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1), replay=replay, recall=recall)
+    for visit in range(6):
+        show(algorithm, False, None, torch.zeros(1, 3, 16, 20), best=visit / 10)
+    assert seen == [[visit / 10 for visit in range(last, last - 1 - many, -1)] for last, many in enumerate(counted)]
 
 
 @pytest.mark.parametrize("crop", [None, (0, 1, 16, 20)])
