@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -11,6 +13,8 @@ from agents.likelihood import Likelihood
 from agents.supervised import Supervised
 from agents.training.command import parse_command
 from benchmarks import search_bounds
+from benchmarks.leaderboard.own_entries import COMMANDS
+from benchmarks.results_file import RESULTS, read_rows
 from benchmarks.search_bounds import LOSSES, RSS_FACTOR, bounds_table, case_of
 from benchmarks.tasks import CAMVID, SHAPES_32, VOC, Setting
 from rss_env.errors import OptionError
@@ -56,3 +60,19 @@ def test_an_unknown_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["search_bounds", "--methods", "dice"])
     with pytest.raises(OptionError, match=r"methods must be some of cross-entropy, lovasz, .* got dice"):
         search_bounds.main()
+
+
+@pytest.mark.parametrize(("method", "default"), [("cross-entropy", Supervised().learning_rate), ("RSS", 2e-3)])
+def test_no_rate_of_the_search_is_better_by_a_hundredth_than_the_leaderboard_s(method: str, default: float) -> None:
+    found: dict[str, dict[float, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in read_rows(RESULTS / "records" / "search_bounds.csv", ["data", "method", "learning_rate", "val_miou"]):
+        if row["method"] == method and row["labelled"] == "train":
+            found[row["data"]][float(row["learning_rate"])][row["seed"]] = float(row["val_miou"])
+    assert {"shapes-32", "shapes-64", "camvid"} <= set(found)
+    for task, rates in found.items():
+        own = COMMANDS[method].learning_rates.get(task, default / (RSS_FACTOR if method == "RSS" else 1))
+        chosen = rates[own * (RSS_FACTOR if method == "RSS" else 1)]
+        for rate, values in rates.items():
+            seeds = set(values) & set(chosen)
+            assert len(seeds) >= 2, (task, rate)
+            assert mean(values[seed] - chosen[seed] for seed in seeds) < 0.01, (task, rate)
