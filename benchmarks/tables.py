@@ -78,6 +78,7 @@ RECORDS = (
     "region_heat",
     "region_heat_simulated",
     "region_visits",
+    "budget_steps",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
