@@ -17,6 +17,7 @@ import tyro
 
 import rss_env  # noqa: F401  (registers the ids)
 from agents.training.command import run_command
+from benchmarks.capabilities.report import markdown
 from benchmarks.leaderboard.judge import succeeded
 from benchmarks.leaderboard.together import FEWEST, TASKS_TOGETHER, draw_together, together_table
 from benchmarks.learning_curves import Curve, draw_learning_curves
@@ -309,14 +310,11 @@ def write(results: Path = COMMITTED, run_dir: Path = Path("runs/leaderboard")) -
         text += ["Entries marked (committed) come with the project; compare their seconds only on the same device.", ""]
     for setting in dict.fromkeys(map(setting_of, rows)):
         head, lines = heading(setting[0]), ranking([row for row in rows if setting_of(row) == setting])
-        text += [f"## {title_of(setting)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        text += [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines] + [""]
+        text += [f"## {title_of(setting)}", "", *markdown([head, *lines]), ""]
     together = together_table(rows, BOUNDS)
     if together:
-        text += [f"## {', '.join(TASKS_TOGETHER)} together, revisited, small budget", "", TOGETHER, ""]
-        head, *lines = together
-        text += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        text += [f"| {' | '.join(line)} |" for line in lines] + [""]
+        title = f"## {', '.join(TASKS_TOGETHER)} together, revisited, small budget"
+        text += [title, "", TOGETHER, "", *markdown(together), ""]
     pictures = {"learning curves on validation": draw_curves(own, results.with_suffix(".png"))}
     titles = "aggregates over several tasks", "performance profiles over several tasks"
     pictures |= dict(zip(titles, draw_together(own, results), strict=False))
