@@ -153,9 +153,10 @@ class Likelihood(Algorithm):
             return
         budget, shown = self.reward_queries, batch_size * -(-steps // self.visit_every)
         if budget < 2 * shown:
+            most = budget // (2 * batch_size) * self.visit_every
             raise OptionError(
                 f"reward_queries of {budget:,} pay for less than 2 label maps of each of the {shown:,} images that "
-                f"{steps:,} steps show: --steps {budget // (2 * batch_size) * self.visit_every} is the most."
+                f"{steps:,} steps show: {f'--steps {most} is the most' if most else 'one step needs more'}."
             )
         self.samples_per_image, self.reward_queries = min(MOST_SAMPLES, budget // shown), 0
         self.planned = (
