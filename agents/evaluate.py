@@ -65,6 +65,8 @@ class EvaluateArguments:
     """height and width of overlapping tiles in which images are evaluated; default: the run's"""
     batch_size: int = 16
     """images in one forward pass"""
+    balance: float | None = None
+    """how much rare classes are favoured, 0 or more: 0.5 for a higher mean IoU; default: as it was exported, or 0"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where the policy runs"""
     json: bool = False
@@ -81,7 +83,7 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
         DatasetError: the data set is missing.
     """
     device = choose_device(args.device)
-    network, description = load_policy(args.checkpoint, device)
+    network, description = load_policy(args.checkpoint, device, args.balance)
     env_id, options = environment_of(args)
     tile = args.eval_tile or read_run_config(Path(args.checkpoint)).get("eval_tile")
     if tile is not None:

@@ -42,6 +42,8 @@ class PredictArguments:
     eval_tile: tuple[int, int] | None = None
     """height and width of overlapping tiles in which photos, scaled like the training images, are segmented; default:
     whole photos"""
+    balance: float | None = None
+    """how much rare classes are favoured, 0 or more: 0.5 for a higher mean IoU; default: as it was exported, or 0"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where the policy runs"""
     progress: bool = True
@@ -72,7 +74,7 @@ def main() -> int:
     if lost:
         raise OptionError(f"{lost[0]} is one of the photos and would be replaced; choose another --out.")
     device = choose_device(args.device)
-    policy = load(args.checkpoint, device)
+    policy = load(args.checkpoint, device, args.balance)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

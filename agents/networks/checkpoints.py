@@ -24,6 +24,7 @@ from rss_env.errors import OptionError
 from ..checksums import check_file
 from ..errors import CheckpointError
 from . import make_network
+from .balance import as_trained, balanced
 from .tiles import tiled_logits
 
 WEIGHTS = "weights.safetensors"
@@ -39,6 +40,8 @@ VALID: dict[str, Callable[[Any], bool]] = {
     "image_size": lambda value: _are_integers(value, 2, 1),
     "resize": lambda value: value in ("pad", "crop", "stretch"),
     "training": lambda value: isinstance(value, dict),
+    "class_shares": lambda value: isinstance(value, list) and all(_is_number(share, 1.0) for share in value),
+    "balance": lambda value: _is_number(value, math.inf),
 }
 
 
@@ -47,7 +50,7 @@ def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> 
 
     Args:
         path: the file.
-        network: the policy.
+        network: the policy; of a ``Balanced`` one the weights as they were trained.
         description: ``network``, ``network_options`` and ``num_classes``, with which ``make_network`` makes it again,
             and what else a user of the weights needs; JSON-serialisable; kept as metadata. If the network has
             ``stored_options``, they take the place of ``network_options``: a pretrained network is made again without
@@ -56,26 +59,30 @@ def save_policy(path: Path, network: nn.Module, description: dict[str, Any]) -> 
     description = description_to_store(network, description)
     path.touch()
     mode = path.stat().st_mode  # as the umask has it; safetensors makes a file of its own that only its owner may read
-    save_model(network, str(path), metadata={"policy": json.dumps(description)})
+    save_model(as_trained(network), str(path), metadata={"policy": json.dumps(description)})
     path.chmod(mode)
 
 
 def description_to_store(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
     """The description with the options that make the network again, if they are not those that it was made with."""
-    own = getattr(network, "stored_options", None)
+    own = getattr(as_trained(network), "stored_options", None)
     return description if own is None else description | {"network_options": own}
 
 
-def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+def load_policy(
+    path: str | Path, device: torch.device, balance: float | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Loads a policy and its description.
 
     Args:
         path: a run folder (its best policy if it keeps one, otherwise its newest checkpoint), a checkpoint folder, a
             ``.safetensors`` file, or an exported folder.
         device: where the policy goes.
+        balance: how much rare classes are favoured; see ``balance``. None: as the description says, by default not.
 
     Raises:
         CheckpointError: nothing there, damaged, not a checkpoint of this project, or its network cannot be made again.
+        OptionError: ``balance`` is negative, or the checkpoint does not say how frequent classes are.
     """
     file = find_weights(Path(path))
     check_file(file, required=Path(path).is_dir())
@@ -85,7 +92,8 @@ def load_policy(path: str | Path, device: torch.device) -> tuple[nn.Module, dict
     except (OptionError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"The network of {file} cannot be made again: {error}") from error
     load_weights(network, file)
-    return network.to(device), description
+    network = balanced(network, description, balance).to(device)
+    return network, description if balance is None else description | {"balance": balance}
 
 
 def load_start(network: nn.Module, path: str | Path, num_classes: int, class_names: Sequence[str]) -> None:
@@ -138,6 +146,10 @@ def check_description(description: dict[str, Any], needed: Iterable[str], file: 
         if key in description and not valid(description[key]):
             shown = repr(description[key])
             raise CheckpointError(f"The description of the policy in {file} has a wrong {key!r}: {shown:.80}.")
+
+
+def _is_number(value: Any, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most and value < math.inf
 
 
 def _are_integers(value: Any, number: int, least: int, most: float = math.inf) -> bool:

@@ -180,6 +180,7 @@ def model_card(policy: Policy, name: str) -> str:
         "label maps scored": training.get("reward_queries"),
         "network": described["network"],
         "image size": f"{height}×{width}, {described['resize']}",
+        "balance": described.get("balance"),
     }
     validation: dict[str, float] = training.get("validation", {})
     how |= {f"validation {key}": f"{value:.4f}" for key, value in validation.items()}

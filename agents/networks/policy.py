@@ -143,18 +143,21 @@ class Policy:
         return f"Policy({self.description['network']}, {height}×{width} pixels, {len(names)} classes: {listed})"
 
 
-def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Policy:
+def load(path: str | PathLike[str], device: str | torch.device = "cpu", balance: float | None = None) -> Policy:
     """Loads a trained policy.
 
     Args:
         path: a run folder (its newest checkpoint), a checkpoint folder, a ``.safetensors`` file, an exported folder, or
             ``"hub:USER/NAME"`` of the Hugging Face hub, with ``"@REVISION"`` at its end if wanted.
         device: where the policy goes.
+        balance: how much rare classes are favoured, 0 or more; 0.5 is better than 0 for the mean IoU (see
+            docs/python.md). ``Policy.probabilities`` and exports have it as well. None: as it was exported, or 0.
 
     Raises:
         CheckpointError: nothing there, damaged, not of this project, or its network cannot be made again. From the hub
             only networks of ``agents.networks.NETWORKS`` are loaded: the name of another one says which code to run.
-        OptionError: ``hub:`` without the library ``huggingface_hub``.
+        OptionError: ``hub:`` without the library ``huggingface_hub``; a ``balance`` that is negative, or of a
+            checkpoint that does not say how frequent its policy finds each class.
 
     Example::
 
@@ -170,7 +173,7 @@ def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Polic
                 f"The network of {path} is code of its own, {name!r}, which is not run unseen. If you trust it, load "
                 f"its folder: {folder}"
             )
-    network, description = load_policy(folder, torch.device(device))
+    network, description = load_policy(folder, torch.device(device), balance)
     check_description(description, USED, folder)
     return Policy(network.eval(), description)
 

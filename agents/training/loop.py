@@ -25,6 +25,7 @@ from rss_env.wrappers.vector import FeedbackReward
 
 from ..errors import CheckpointError, JobError, RunFolderError
 from ..networks import Factory, check_network, make_network, name_of
+from ..networks.balance import Shares
 from ..networks.checkpoints import WEIGHTS, check_classes, load_start, load_weights, read_description
 from ..networks.fine_tuning import make_optimiser
 from ..networks.policy import Policy
@@ -39,6 +40,7 @@ from .rehearsal import NAMES, Rehearsal
 from .run_folder import STATE, RunFolder, contents_of
 from .validation import Validation, to_log
 
+LOOK_EVERY = 10  # visits from one look at how frequent the policy finds each class to the next
 WARM_UP = 0.15  # share of the training in which the learning rate rises
 
 
@@ -186,6 +188,7 @@ class _Trainer:
         self.evaluated = -1  # step of it
         self.saved = -1  # step of the last checkpoint that this process wrote
         self.visits = 0  # updates in which images were shown
+        self.shares = Shares()  # of the classes, as this process found them
         self.measured: dict[str, torch.Tensor | float] = {}  # by the algorithm, in the last of them
         self.share = micro_batch_size(run.batch_size, run.accumulation_steps, job.size)
         self.device = job.start(choose_device(run.device))
@@ -261,6 +264,8 @@ class _Trainer:
             self.earlier_queries = int(state["reward_queries"])
             self.saved = self.step
             self.visits = int(state.get("visits", self.step))  # older checkpoints: images were shown in every step
+            if "shares" in state:  # older checkpoints have none
+                self.shares.load_state_dict(state["shares"], self.device)
             self.optimiser.load_state_dict(state["optimiser"])
             self.algorithm.load_state_dict(state["algorithm"])
             generators = state["generators"]
@@ -351,6 +356,8 @@ class _Trainer:
             images = self.images
             with torch.set_grad_enabled(not several):  # with several, one graph at a time: the loss has its own pass
                 logits = self._forward(self.network if several else self.replica, images)  # (B, C, H, W)
+            if self.visits % LOOK_EVERY == 0:
+                self.shares.look(logits)
             label_maps = algorithm.act(logits.detach(), progress, self.generator)  # (B, K, H, W)
             self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
             feedback = read_feedback(label_maps, self.infos, infos, images)
@@ -443,6 +450,7 @@ class _Trainer:
             "seconds": self.seconds,
             "reward_queries": queries,
             "visits": self.visits,
+            "shares": self.shares.state_dict(),
             "measured": self.job.gather(read_metrics(self.measured)),
             "optimiser": self.optimiser.state_dict(),
             "generators": self.job.gather(self.generator.get_state()),
@@ -483,7 +491,7 @@ class _Trainer:
             "image_size": metadata["image_size"],
             "resize": run.resize,
             "training": training,
-        }
+        } | self.shares.description
 
     def disconnect(self) -> None:
         """Lets go of what averages gradients before the job is closed; the other way round torch may wait for ever.

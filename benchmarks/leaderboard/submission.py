@@ -33,7 +33,8 @@ SECONDS = 900.0  # training time of a run
 SLACK = 5.0  # seconds that a run may be over its time before it is ended
 METRICS = ("miou", "pixel_accuracy", "score")
 NAMED = ("numpy", "gymnasium", "scipy", "numba", "torch")  # packages whose versions are in every row
-TOLERANCE = 0.02  # of the metric of a run that is repeated, on another machine; or twice the spread of the seeds
+TOLERANCE = 0.02  # of the metric of a run that is repeated, on another machine; or twice the spread of the seeds,
+MOST_TOLERANCE = 0.1  # but no more than this
 LARGEST = 64 << 20  # bytes of a file
 
 NUMBER, TEXT = (int, float), (str,)
@@ -295,7 +296,7 @@ def rerun(
         return [f"{what}, again: {verdict.status}."], f"{what}, again: no result; its log is {log}"
     submitted, found = row[metric], verdict.test[metric]
     here = [other[metric] for other in finals if all(other[key] == row[key] for key in ("task", "track", "budget"))]
-    allowed = max(TOLERANCE, 2 * (max(here) - min(here)))
+    allowed = min(MOST_TOLERANCE, max(TOLERANCE, 2 * (max(here) - min(here))))
     line = f"{what}, again: {metric} {found:.4f}, submitted {submitted:.4f}"
     if abs(found - submitted) > allowed:
         return [f"{line}: they differ by more than {allowed:.3f}."], line

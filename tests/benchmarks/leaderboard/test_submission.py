@@ -216,3 +216,21 @@ def test_a_run_that_is_repeated_is_compared(submitted: Path, entry: Path, miou: 
     assert "seed 1, again: " in line
     if miou is None:
         assert problems == ["shapes-32, revisited, small, seed 1, again: raised x."]
+
+
+@pytest.mark.parametrize(("miou", "ok"), [(0.5, True), (0.52, False)])
+def test_seeds_that_lie_far_apart_do_not_allow_everything(submitted: Path, entry: Path, miou: float, ok: bool) -> None:
+    content = json.loads(submitted.read_text())
+    for row in content["rows"]:
+        if row["final"] and row["seed"] == 3:
+            row["test_miou"] = 0.9
+    submitted.write_text(json.dumps(content))
+
+    class Judge:
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self) -> Verdict:
+            return Verdict(test={"test_miou": miou})
+
+    problems, _ = submission.rerun(submitted, entry, None, None, Path("runs"), Judge)
+    assert (problems == []) is ok  # seed 1 had 0.41
