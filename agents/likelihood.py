@@ -59,7 +59,6 @@ CELLS = (2.0, 4.0, 8.0)  # along its shorter side where the belief knows that; w
 LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
-AGAIN = 0.5  # share of the replayed visits that count again where what was believed is recalled
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
 MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
@@ -104,8 +103,8 @@ class Likelihood(Algorithm):
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from how sure the belief is and from the measured score noise, otherwise 1"""
     replay: int = 128
-    """earlier label maps of an image whose scores count again, in whole visits of K, half of them where what was
-    believed is recalled; 0: none"""
+    """earlier label maps of an image whose scores count again, in whole visits of K, and where what was believed is
+    recalled as many fewer as that has weight; 0: none"""
     recall: float = 0.8
     """weight, below 1, of what was believed of an image at its last visits against what the policy says now, once those
     visits are many, for exact scores of a known formula; single pixels shift by themselves then. 0, or without regions
@@ -473,14 +472,12 @@ class ImageLevel:
         # A visit is replayed only where the very pixels that were scored are shown again.
         shown = enumerate(zip(feedback.index, feedback.crops or (None,) * batch, strict=True))
         belief, recalls = logits.softmax(dim=1), self.recalls
-        most = max(1, int(AGAIN * self.memory.visits)) if recalls else self.memory.visits
-        old = [(b, visit) for b, (index, crop) in shown for visit in self.memory.recall(index, crop)[:most]]
+        old = [(b, visit) for b, (index, crop) in shown for visit in self._replayed(index, crop)]
         image = torch.tensor([*range(batch), *(b for b, _ in old)])
         regions = self._regions(feedback) if self.options.regions else None
         remembered, visits = self._recalled(feedback, old)
         if regions is not None and recalls:
-            weights = [self.options.recall * many / (many + HALF) for many in visits]
-            belief = recall_belief(belief, remembered, weights, regions)
+            belief = recall_belief(belief, remembered, [self._weight(many) for many in visits], regions)
         seen = (
             belief,
             self._label_maps(feedback, old),
@@ -543,6 +540,18 @@ class ImageLevel:
                 first, last = (number for number, _ in itemgetter(0, -1)(list(visits)))
                 places[first : last + 1] = places[first : last + 1].flip(-1)
         return self.buffer[:many]
+
+    def _weight(self, visits: int) -> float:
+        """Of what was believed after so many visits, against what the policy says."""
+        return self.options.recall * visits / (visits + HALF)
+
+    def _replayed(self, index: int, crop: tuple[float, ...] | None) -> list[Visit]:
+        """Earlier visits whose scores count again: of all that are kept at most the share that is not recalled."""
+        visits = self.memory.recall(index, crop)
+        if not (visits and self.recalls):
+            return visits
+        share = 1 - self._weight(visits[0].visits)
+        return visits[: max(1, round(share * self.memory.visits))]
 
     def _recalled(
         self, feedback: Feedback, old: Sequence[tuple[int, Visit]]

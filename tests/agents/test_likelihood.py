@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -527,9 +528,14 @@ def test_what_was_believed_of_an_image_is_recalled_mirrored_or_not() -> None:
 
 @pytest.mark.parametrize(
     ("replay", "recall", "counted"),
-    [(12, 0.8, [0, 1, 2, 2, 2, 2]), (3, 0.8, [0, 1, 1, 1, 1, 1]), (12, 0.0, [0, 1, 2, 3, 4, 4])],
+    [
+        (12, 0.8, [0, 1, 2, *[2] * 8, 1, 1, 1]),  # after n visits round(4 (1 − 0.8 n / (n + 3))), the newest
+        (3, 0.8, [0, *[1] * 13]),
+        (12, 0.4, [0, 1, 2, *[3] * 11]),
+        (12, 0.0, [0, 1, 2, 3, *[4] * 10]),
+    ],
 )
-def test_where_what_was_believed_is_recalled_half_of_the_earlier_visits_count_again_the_newest(
+def test_of_the_earlier_visits_as_many_count_again_as_what_is_recalled_has_no_weight(
     replay: int, recall: float, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[float]] = []
@@ -540,9 +546,9 @@ def test_where_what_was_believed_is_recalled_half_of_the_earlier_visits_count_ag
 
     monkeypatch.setattr(likelihood, "region_posterior", noted)
     algorithm = make(samples_per_image=3, regions=(4, 2, 1), replay=replay, recall=recall)
-    for visit in range(6):
-        show(algorithm, False, None, torch.zeros(1, 3, 16, 20), best=visit / 10)
-    assert seen == [[visit / 10 for visit in range(last, last - 1 - many, -1)] for last, many in enumerate(counted)]
+    for visit in range(14):
+        show(algorithm, False, None, torch.zeros(1, 3, 16, 20), best=visit / 20)
+    assert seen == [[visit / 20 for visit in range(last, last - 1 - many, -1)] for last, many in enumerate(counted)]
 
 
 @pytest.mark.parametrize("crop", [None, (0, 1, 16, 20)])
@@ -921,6 +927,7 @@ def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(
     targets = load_dataset("Shapes", image_size=(8, 9), num_images=3, num_classes=5).targets
     assert targets is not None
     seen: list[tuple[int, tuple[float, ...]]] = []
+    rests: Counter[tuple[int, tuple[float, ...]]] = Counter()  # visits that what is believed of a crop rests on
     for (lesson, _), (label_maps, scores, image) in zip(played, given, strict=True):
         feedback = lesson.feedback
         for maps, told, b in zip(label_maps, scores, image, strict=True):
@@ -931,9 +938,14 @@ def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(
             np.testing.assert_array_equal(told.numpy(), expected)
         shown = list(zip(feedback.index, feedback.crops, strict=True))
         kept = [[crop for number, crop in seen if number == index][-8:] for index, _ in shown]
-        most = 4 if regions else 8  # half of the visits that are kept where what was believed is recalled
-        again = [min(most, crops.count(crop)) for crops, (_, crop) in zip(kept, shown, strict=True)]
+        again = []
+        for crops, which in zip(kept, shown, strict=True):
+            there = crops.count(which[1])
+            rests[which] *= there > 0
+            recalled = 0.8 * rests[which] / (rests[which] + 3) if regions else 0.0
+            again.append(min(there, round(8 * (1 - recalled))))
         assert lesson.replayed == sum(again)
+        rests.update(shown)
         seen += shown
     assert {crop for _, crop in seen} == {(top, left, 7, 8) for top in (0, 1) for left in (0, 1)}
     assert 0 < sum(lesson.replayed for lesson, _ in played) < sum(min(8, len(seen)) for _ in seen)
