@@ -60,6 +60,7 @@ LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
+TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by
 MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
 UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or rounding matters
@@ -103,8 +104,8 @@ class Likelihood(Algorithm):
     """sides of the cells that share one draw, from the first stage of the training to the last; default: at image level
     chosen from how sure the belief is and from the measured score noise, otherwise 1"""
     replay: int = 128
-    """earlier label maps of an image whose scores count again, in whole visits of K, and where what was believed is
-    recalled as many fewer as that has weight; 0: none"""
+    """earlier label maps of an image whose scores count again, in whole visits of K, and fewer the more scores
+    what is recalled of it rests on; 0: none"""
     recall: float = 0.8
     """weight, below 1, of what was believed of an image at its last visits against what the policy says now, once those
     visits are many, for exact scores of a known formula; single pixels shift by themselves then. 0, or without regions
@@ -477,7 +478,8 @@ class ImageLevel:
         regions = self._regions(feedback) if self.options.regions else None
         remembered, visits = self._recalled(feedback, old)
         if regions is not None and recalls:
-            belief = recall_belief(belief, remembered, [self._weight(many) for many in visits], regions)
+            weights = [self.options.recall * many / (many + HALF) for many in visits]
+            belief = recall_belief(belief, remembered, weights, regions)
         seen = (
             belief,
             self._label_maps(feedback, old),
@@ -541,16 +543,13 @@ class ImageLevel:
                 places[first : last + 1] = places[first : last + 1].flip(-1)
         return self.buffer[:many]
 
-    def _weight(self, visits: int) -> float:
-        """Of what was believed after so many visits, against what the policy says."""
-        return self.options.recall * visits / (visits + HALF)
-
     def _replayed(self, index: int, crop: tuple[float, ...] | None) -> list[Visit]:
-        """Earlier visits whose scores count again: of all that are kept at most the share that is not recalled."""
+        """Earlier visits whose scores count again: the newest, and fewer as what is recalled rests on more scores."""
         visits = self.memory.recall(index, crop)
         if not (visits and self.recalls):
             return visits
-        share = 1 - self._weight(visits[0].visits)
+        known = self.options.samples_per_image * visits[0].visits
+        share = 1 - self.options.recall * known / (known + TOLD)
         return visits[: max(1, round(share * self.memory.visits))]
 
     def _recalled(

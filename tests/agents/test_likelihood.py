@@ -529,13 +529,13 @@ def test_what_was_believed_of_an_image_is_recalled_mirrored_or_not() -> None:
 @pytest.mark.parametrize(
     ("replay", "recall", "counted"),
     [
-        (12, 0.8, [0, 1, 2, *[2] * 8, 1, 1, 1]),  # after n visits round(4 (1 − 0.8 n / (n + 3))), the newest
+        (12, 0.8, [0, 1, 2, *[2] * 8, 1, 1, 1]),  # after n visits of 3 scores round(4 (1 − 0.8 · 3 n / (3 n + 9)))
         (3, 0.8, [0, *[1] * 13]),
         (12, 0.4, [0, 1, 2, *[3] * 11]),
         (12, 0.0, [0, 1, 2, 3, *[4] * 10]),
     ],
 )
-def test_of_the_earlier_visits_as_many_count_again_as_what_is_recalled_has_no_weight(
+def test_the_more_scores_what_is_recalled_rests_on_the_fewer_of_the_earlier_visits_count_again_the_newest(
     replay: int, recall: float, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[float]] = []
@@ -545,6 +545,7 @@ def test_of_the_earlier_visits_as_many_count_again_as_what_is_recalled_has_no_we
         return region_posterior(*arguments)
 
     monkeypatch.setattr(likelihood, "region_posterior", noted)
+    monkeypatch.setattr(likelihood, "TOLD", 9)
     algorithm = make(samples_per_image=3, regions=(4, 2, 1), replay=replay, recall=recall)
     for visit in range(14):
         show(algorithm, False, None, torch.zeros(1, 3, 16, 20), best=visit / 20)
@@ -942,7 +943,7 @@ def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(
         for crops, which in zip(kept, shown, strict=True):
             there = crops.count(which[1])
             rests[which] *= there > 0
-            recalled = 0.8 * rests[which] / (rests[which] + 3) if regions else 0.0
+            recalled = 0.8 * 3 * rests[which] / (3 * rests[which] + 96) if regions else 0.0
             again.append(min(there, round(8 * (1 - recalled))))
         assert lesson.replayed == sum(again)
         rests.update(shown)
