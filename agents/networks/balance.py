@@ -18,6 +18,8 @@ from torch import nn
 
 from rss_env.errors import OptionError
 
+from ..errors import CheckpointError
+
 LEAST = 1e-4  # share of a class that is not seen at all
 SLOW = 0.05  # least weight of a look at the policy in the running mean of its shares
 
@@ -54,6 +56,7 @@ def balanced(network: nn.Module, description: dict[str, Any], balance: float | N
 
     Raises:
         OptionError: a negative number, or one that is not finite, or the checkpoint has no shares.
+        CheckpointError: it has not as many as classes.
     """
     balance = description.get("balance", 0.0) if balance is None else balance
     if not 0 <= balance < math.inf:
@@ -65,7 +68,10 @@ def balanced(network: nn.Module, description: dict[str, Any], balance: float | N
             "balance needs a checkpoint that says how frequent its policy finds each class; this one was written by an "
             "earlier version, or by a training without a visit of images."
         )
-    return Balanced(network, description["class_shares"], balance)
+    shares, classes = description["class_shares"], description["num_classes"]
+    if len(shares) != classes:
+        raise CheckpointError(f"The checkpoint has class_shares of {len(shares)} classes; its policy has {classes}.")
+    return Balanced(network, shares, balance)
 
 
 def as_trained(network: nn.Module) -> nn.Module:

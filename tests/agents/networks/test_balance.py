@@ -121,6 +121,12 @@ def test_a_description_with_wrong_numbers_is_damaged(tmp_path: Path, damage: dic
         load_policy(tmp_path / "weights.safetensors", CPU)
 
 
+def test_shares_of_another_number_of_classes_are_damage(tmp_path: Path) -> None:
+    save_policy(tmp_path / "weights.safetensors", UNet(3, 8), DESCRIBED | {"class_shares": [0.5, 0.5]})
+    with pytest.raises(CheckpointError, match="class_shares of 2 classes; its policy has 3"):
+        load_policy(tmp_path / "weights.safetensors", CPU, 0.5)
+
+
 def test_shares_are_a_running_mean_that_forgets() -> None:
     shares, generator = Shares(), torch.Generator().manual_seed(0)
     assert shares.description == {}
