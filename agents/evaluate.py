@@ -79,7 +79,8 @@ def evaluate_checkpoint(args: EvaluateArguments) -> Evaluation:
     Raises:
         CheckpointError: the checkpoint is missing or damaged, or does not fit the environment's classes.
         RunFolderError: the run's config.json is damaged.
-        OptionError: the environment is not known from the arguments or the run.
+        OptionError: the environment is not known from the arguments or the run, or ``balance`` is negative, or the
+            checkpoint does not say how frequent its policy finds each class.
         DatasetError: the data set is missing.
     """
     device = choose_device(args.device)

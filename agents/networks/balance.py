@@ -4,14 +4,15 @@ The most probable class of every pixel makes the most pixels right. The mean IoU
 pixels it has, so there a rare class is worth choosing at less than even odds: the logits are adjusted by −τ log π,
 where π_c is the share of class c (Menon et al., Long-tail learning via logit adjustment, 2021). Here π is not counted
 in labels, which there may be none of: it is the mean of the policy's own probabilities over the images that it was
-trained on (``Shares``), which its checkpoint holds as ``class_shares``.
+trained on (``Shares``), which its checkpoint holds as ``class_shares``. Pixels that nothing was trained on are among
+them, such as the border of padded photos: nobody but the reward knows which those are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ from torch import nn
 from rss_env.errors import OptionError
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..training.distributed import Job
 
 LEAST = 1e-4  # share of a class that is not seen at all
 SLOW = 0.05  # least weight of a look at the policy in the running mean of its shares
@@ -56,22 +60,25 @@ def balanced(network: nn.Module, description: dict[str, Any], balance: float | N
 
     Raises:
         OptionError: a negative number, or one that is not finite, or the checkpoint has no shares.
-        CheckpointError: it has not as many as classes.
+        CheckpointError: it has a balance but no shares, or not as many as classes.
     """
-    balance = description.get("balance", 0.0) if balance is None else balance
-    if not 0 <= balance < math.inf:
+    stored: float = description.get("balance", 0.0)
+    wanted = stored if balance is None else balance
+    if not 0 <= wanted < math.inf:
         raise OptionError(f"balance must be a number from 0 on, got {balance}.")
-    if not balance:
+    if not wanted:
         return network
-    if "class_shares" not in description:
+    shares, classes = description.get("class_shares"), description["num_classes"]
+    if shares is None and balance is not None:
         raise OptionError(
-            "balance needs a checkpoint that says how frequent its policy finds each class; this one was written by an "
-            "earlier version, or by a training without a visit of images."
+            "balance needs a checkpoint that says how frequent its policy finds each class; those of agents.rate and "
+            "of earlier versions do not."
         )
-    shares, classes = description["class_shares"], description["num_classes"]
+    if shares is None:
+        raise CheckpointError("The checkpoint has a balance but no class_shares.")
     if len(shares) != classes:
         raise CheckpointError(f"The checkpoint has class_shares of {len(shares)} classes; its policy has {classes}.")
-    return Balanced(network, shares, balance)
+    return Balanced(network, shares, wanted)
 
 
 def as_trained(network: nn.Module) -> nn.Module:
@@ -90,11 +97,17 @@ class Shares:
         self.mean: torch.Tensor | None = None
         self.looks = 0
 
-    def look(self, logits: torch.Tensor) -> None:
-        """Takes in logits, (B, C, H, W)."""
-        found = logits.detach().float().softmax(dim=1).mean(dim=(0, 2, 3))
+    def look(self, logits: Sequence[torch.Tensor]) -> None:
+        """Takes in the logits of one visit, (B, C, H, W) of each of its parts."""
+        found = torch.stack([part.detach().float().softmax(dim=1).mean(dim=(0, 2, 3)) for part in logits]).mean(dim=0)
         self.mean = found if self.mean is None else torch.lerp(self.mean, found, max(SLOW, 2 / (self.looks + 2)))
         self.looks += 1
+
+    def share_out(self, job: Job) -> None:
+        """Takes the mean over the processes of a job, which all must do."""
+        if self.mean is not None and job.size > 1:
+            found = job.mean({str(c): share for c, share in enumerate(self.mean.tolist())})
+            self.mean = self.mean.new_tensor([found[str(c)] for c in range(len(found))])
 
     @property
     def description(self) -> dict[str, list[float]]:

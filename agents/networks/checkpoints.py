@@ -87,6 +87,7 @@ def load_policy(
     file = find_weights(Path(path))
     check_file(file, required=Path(path).is_dir())
     description = read_description(file)
+    balance = balance if balance is None else float(balance)
     try:
         network = make_network(description["network"], description["num_classes"], description["network_options"])
     except (OptionError, TypeError, ValueError, RuntimeError) as error:

@@ -183,7 +183,8 @@ def model_card(policy: Policy, name: str) -> str:
         "balance": described.get("balance"),
     }
     validation: dict[str, float] = training.get("validation", {})
-    how |= {f"validation {key}": f"{value:.4f}" for key, value in validation.items()}
+    plain = ", without the balance" if described.get("balance") else ""
+    how |= {f"validation {key}{plain}": f"{value:.4f}" for key, value in validation.items()}
     rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in how.items() if value]
     front = ["library_name: rss-env", "pipeline_tag: image-segmentation", "tags:"]
     front += [f"- {tag}" for tag in ("semantic-segmentation", "reinforcement-learning", "rss-env")]

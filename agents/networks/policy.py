@@ -94,6 +94,8 @@ class Policy:
     def probabilities(self, image: Photo) -> np.ndarray:
         """The probability of each class at every pixel; their maximum is where ``predict`` has it.
 
+        With a balance they are those of the adjusted logits, which say how much a class is worth choosing.
+
         Args:
             image: as for ``predict``.
 

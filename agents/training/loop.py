@@ -40,7 +40,7 @@ from .rehearsal import NAMES, Rehearsal
 from .run_folder import STATE, RunFolder, contents_of
 from .validation import Validation, to_log
 
-LOOK_EVERY = 10  # visits from one look at how frequent the policy finds each class to the next
+LOOK_EVERY = 10  # visits from one look at how frequent the policy finds each class to the next, after the first ones
 WARM_UP = 0.15  # share of the training in which the learning rate rises
 
 
@@ -188,7 +188,7 @@ class _Trainer:
         self.evaluated = -1  # step of it
         self.saved = -1  # step of the last checkpoint that this process wrote
         self.visits = 0  # updates in which images were shown
-        self.shares = Shares()  # of the classes, as this process found them
+        self.shares = Shares()  # of the classes
         self.measured: dict[str, torch.Tensor | float] = {}  # by the algorithm, in the last of them
         self.share = micro_batch_size(run.batch_size, run.accumulation_steps, job.size)
         self.device = job.start(choose_device(run.device))
@@ -356,8 +356,6 @@ class _Trainer:
             images = self.images
             with torch.set_grad_enabled(not several):  # with several, one graph at a time: the loss has its own pass
                 logits = self._forward(self.network if several else self.replica, images)  # (B, C, H, W)
-            if self.visits % LOOK_EVERY == 0:
-                self.shares.look(logits)
             label_maps = algorithm.act(logits.detach(), progress, self.generator)  # (B, K, H, W)
             self.images, _, _, _, infos = self.envs.step(as_action(label_maps, images))
             feedback = read_feedback(label_maps, self.infos, infos, images)
@@ -370,6 +368,8 @@ class _Trainer:
             batches.append((images, logits, lesson))
             self.infos = infos
             self.queries += label_maps.shape[0] * label_maps.shape[1]
+        if self.visits < LOOK_EVERY or self.visits % LOOK_EVERY == 0:
+            self.shares.look([logits for _, logits, _ in batches])
         self.visits += 1
         algorithm.synchronise([lesson for _, _, lesson in batches])
 
@@ -445,6 +445,7 @@ class _Trainer:
         _check_finite({"weights": sum(float(w.detach().abs().sum()) for w in self.network.parameters())}, self.step)
         finished = self.step == self.run.steps
         queries = self._all_queries()
+        self.shares.share_out(self.job)
         state = {
             "step": self.step,
             "seconds": self.seconds,

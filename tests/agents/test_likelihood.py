@@ -924,10 +924,12 @@ def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(
     regions: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = record_visits(regions, monkeypatch)
+    monkeypatch.setattr(likelihood, "TOLD", 1)
     _, played = play("Image", 20, (8, 9), 2, env=CROPPED, samples_per_image=3, replay=24, regions=regions)
     targets = load_dataset("Shapes", image_size=(8, 9), num_images=3, num_classes=5).targets
     assert targets is not None
     seen: list[tuple[int, tuple[float, ...]]] = []
+    cut = False
     rests: Counter[tuple[int, tuple[float, ...]]] = Counter()  # visits that what is believed of a crop rests on
     for (lesson, _), (label_maps, scores, image) in zip(played, given, strict=True):
         feedback = lesson.feedback
@@ -943,11 +945,13 @@ def test_a_visit_is_replayed_on_the_crop_that_it_was_scored_on_and_on_no_other(
         for crops, which in zip(kept, shown, strict=True):
             there = crops.count(which[1])
             rests[which] *= there > 0
-            recalled = 0.8 * 3 * rests[which] / (3 * rests[which] + 96) if regions else 0.0
+            recalled = 0.8 * 3 * rests[which] / (3 * rests[which] + 1) if regions else 0.0
             again.append(min(there, round(8 * (1 - recalled))))
         assert lesson.replayed == sum(again)
+        cut |= again != [crops.count(crop) for crops, (_, crop) in zip(kept, shown, strict=True)]
         rests.update(shown)
         seen += shown
+    assert cut is bool(regions)
     assert {crop for _, crop in seen} == {(top, left, 7, 8) for top in (0, 1) for left in (0, 1)}
     assert 0 < sum(lesson.replayed for lesson, _ in played) < sum(min(8, len(seen)) for _ in seen)
 

@@ -15,11 +15,13 @@ from torch import nn
 
 from agents import Likelihood, Supervised, export, load, predict
 from agents import evaluate as evaluate_command
+from agents.checksums import CHECKSUMS, add_checksums
 from agents.errors import CheckpointError
 from agents.networks.balance import LEAST, SLOW, Balanced, Shares
 from agents.networks.checkpoints import load_policy, predict_label_maps, predict_logits, save_policy
 from agents.networks.unet import UNet
 from agents.training.loop import LOOK_EVERY
+from agents.training.run_folder import STATE, RunFolder
 from rss_env.errors import OptionError
 from tests.agents.training.test_resume import run
 
@@ -127,13 +129,64 @@ def test_shares_of_another_number_of_classes_are_damage(tmp_path: Path) -> None:
         load_policy(tmp_path / "weights.safetensors", CPU, 0.5)
 
 
+def test_a_balance_without_shares_is_damage_where_nobody_asked_for_one(tmp_path: Path) -> None:
+    described = {key: value for key, value in DESCRIBED.items() if key != "class_shares"} | {"balance": 0.5}
+    save_policy(tmp_path / "weights.safetensors", UNet(3, 8), described)
+    with pytest.raises(CheckpointError, match="a balance but no class_shares"):
+        load_policy(tmp_path / "weights.safetensors", CPU)
+
+
+def test_tiles_are_balanced_alike(stored: Path) -> None:
+    plain, balanced = (predict_logits(load_policy(stored, CPU, tau)[0], PHOTOS, CPU, (8, 12)) for tau in (0, 0.5))
+    expected = (-0.5 * np.log(SHARES))[:, None, None]
+    np.testing.assert_allclose((balanced - plain).numpy(), np.broadcast_to(expected, plain.shape), rtol=1e-4)
+
+
+def test_a_training_that_starts_from_a_balanced_policy_has_its_weights_and_no_balance(
+    uneven_run: Path, tmp_path: Path
+) -> None:
+    load(uneven_run, balance=0.5).export(tmp_path / "policy", "folder")
+    starts = {"plain": uneven_run, "balanced": tmp_path / "policy"}
+    ends = [run(Supervised(), tmp_path / name, None, steps=2, init=str(start)) for name, start in starts.items()]
+    assert "balance" not in ends[1].policy.description
+    for one, other in zip(*(end.network.parameters() for end in ends), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_processes_share_out_what_they_found() -> None:
+    class Job:
+        size = 2
+
+        def mean(self, metrics: dict[str, float]) -> dict[str, float]:
+            return {name: (value + 0.5) / 2 for name, value in metrics.items()}
+
+    shares = Shares()
+    shares.share_out(Job())  # type: ignore[arg-type]
+    assert shares.mean is None
+    shares.look([torch.tensor([0.9, 0.1]).log().view(1, 2, 1, 1)])
+    shares.share_out(Job())  # type: ignore[arg-type]
+    assert shares.description["class_shares"] == pytest.approx([0.7, 0.3])
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    stopped = run(Supervised(), tmp_path / "run", 3, steps=6)
+    state = RunFolder(tmp_path / "run").read_state(stopped.checkpoint)
+    del state["shares"]
+    torch.save(state, stopped.checkpoint / STATE)
+    (stopped.checkpoint / CHECKSUMS).unlink()
+    add_checksums([file for file in stopped.checkpoint.iterdir() if file.is_file()])
+    resumed = run(Supervised(), tmp_path / "run", None, steps=6, resume=True)
+    assert resumed.finished
+    assert sum(resumed.policy.description["class_shares"]) == pytest.approx(1, abs=1e-4)
+
+
 def test_shares_are_a_running_mean_that_forgets() -> None:
     shares, generator = Shares(), torch.Generator().manual_seed(0)
     assert shares.description == {}
     looks = torch.randn(100, 2, 3, 4, 5, generator=generator)
     expected = np.zeros(3)
     for number, logits in enumerate(looks):
-        shares.look(logits)
+        shares.look(logits.chunk(2))
         weight = max(SLOW, 2 / (number + 2))
         expected = (1 - weight) * expected + weight * logits.softmax(dim=1).mean(dim=(0, 2, 3)).numpy()
     np.testing.assert_allclose(shares.description["class_shares"], expected, atol=2e-6)
@@ -141,12 +194,12 @@ def test_shares_are_a_running_mean_that_forgets() -> None:
     again = Shares()
     again.load_state_dict(shares.state_dict(), CPU)
     for one in (shares, again):
-        one.look(looks[0])
+        one.look([looks[0]])
     assert again.description == shares.description
 
 
 def test_a_checkpoint_holds_the_shares_of_its_policy_and_a_resumed_run_the_same(tmp_path: Path) -> None:
-    steps = 2 * LOOK_EVERY + 2
+    steps = 2 * LOOK_EVERY + 4
     whole = run(Supervised(), tmp_path / "whole", None, steps=steps)
     stopped = run(Supervised(), tmp_path / "stopped", LOOK_EVERY + 3, steps=steps)
     assert not stopped.finished
@@ -191,7 +244,9 @@ def test_what_is_exported_is_balanced(command: Callable[..., Any], uneven_run: P
             command(export.main, uneven_run, "--format", format, "--out", tmp_path / file, "--balance", "3").code == 0
         )
     np.testing.assert_array_equal(load(tmp_path / "policy").predict(PHOTOS), expected)
-    assert "| balance | 3.0 |" in (tmp_path / "policy" / "README.md").read_text()
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert "| balance | 3.0 |" in card
+    assert "| validation miou, without the balance | " in card
     scripted = torch.jit.load(str(tmp_path / "policy.pt"))
     shown = PHOTOS[:, :16, :17]
     found = scripted(torch.from_numpy(shown)).argmax(dim=1).numpy()
