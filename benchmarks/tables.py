@@ -79,6 +79,8 @@ RECORDS = (
     "region_heat_simulated",
     "region_visits",
     "budget_steps",
+    "region_again",
+    "balance",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
