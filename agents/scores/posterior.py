@@ -307,7 +307,7 @@ def _shift(
     moved = regions.at_pixels(shift)
     if of_pixels is not None:
         each = _single_pixels(p, label_maps, alpha[..., None].to(p.dtype) * of_visits, prediction)
-        moved += (of_pixels * each).to(p.dtype).clamp(-SUREST, SUREST)
+        moved += each.mul_(of_pixels).clamp_(-SUREST, SUREST)
     return moved, statistics
 
 
@@ -323,7 +323,8 @@ def _of_single_pixels(p: torch.Tensor, label_maps: torch.Tensor, per_right: torc
         per_right: (b·M, C), the derivatives.
     """
     square = p.square()
-    of_class = square * ((1 - p).square() + square.sum(dim=1, keepdim=True) - square)
+    rest = 1 + square.sum(dim=1, keepdim=True)
+    of_class = torch.add(rest, p, alpha=-2).mul_(square)  # p² ((1 − p)² + Σ p² − p²)
     image = torch.arange(len(p), device=p.device).repeat_interleave(label_maps.shape[1] * label_maps.shape[2])
     counts, _ = soft_counts(of_class, label_maps.flatten(0, 2), image)
     return (counts * per_right.square()).sum(dim=1).double()
@@ -343,9 +344,9 @@ def _single_pixels(
     image = torch.arange(len(p), device=p.device).repeat_interleave(weights.shape[1])
     per_pixel = class_credit(label_maps.flatten(0, 2), image, weights.flatten(0, 1) * prediction.per_right, len(p))
     everywhere = (weights * prediction.per_target.view(*weights.shape[:2], -1)).sum(dim=1)  # (b, C)
-    per_pixel = per_pixel + everywhere[:, :, None, None]
-    moved = p * (per_pixel - (p * per_pixel).sum(dim=1, keepdim=True))
-    return moved - moved.mean(dim=1, keepdim=True)
+    per_pixel += everywhere[:, :, None, None]
+    moved = per_pixel.sub_((p * per_pixel).sum(dim=1, keepdim=True)).mul_(p)
+    return moved.sub_(moved.mean(dim=1, keepdim=True))
 
 
 def _gram(vectors: torch.Tensor) -> torch.Tensor:
