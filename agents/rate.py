@@ -54,6 +54,7 @@ from .training.run_folder import STATE, RunFolder, contents_of
 
 FOLDER = "RSS-Folder-ImageReward-v0"
 LOG = "answers.sqlite"
+COUNTED = 32  # photos in which the policy says how frequent it finds each class
 MEASURE = "val/miou"  # by which a policy is the best
 
 
@@ -295,6 +296,7 @@ class Rating:
             "palette": self.palette.tolist(),
             "image_size": list(args.image_size),
             "resize": args.resize,
+            "class_shares": learner.class_shares(COUNTED),
             "training": {
                 "env_id": args.env_id,
                 "algorithm": "Rate",

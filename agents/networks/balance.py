@@ -71,8 +71,8 @@ def balanced(network: nn.Module, description: dict[str, Any], balance: float | N
     shares, classes = description.get("class_shares"), description["num_classes"]
     if shares is None and balance is not None:
         raise OptionError(
-            "balance needs a checkpoint that says how frequent its policy finds each class; those of agents.rate and "
-            "of earlier versions do not."
+            "balance needs a checkpoint that says how frequent its policy finds each class; those of earlier versions "
+            "do not."
         )
     if shares is None:
         raise CheckpointError("The checkpoint has a balance but no class_shares.")

@@ -179,6 +179,12 @@ class Learner:
             parts.append(logits.float().softmax(dim=1).cpu())
         return torch.cat(parts)
 
+    def class_shares(self, most: int) -> list[float]:
+        """Mean probability of each class in an even choice of at most so many photos; see ``networks.balance``."""
+        photos = self.images[:: -(-len(self.images) // most)]
+        found = self.probabilities(photos).mean(dim=(0, 2, 3))
+        return [round(share, 6) for share in found.tolist()]
+
     def label_maps(self, images: np.ndarray) -> np.ndarray:
         """The policy's most probable label maps, uint8 (B, H, W)."""
         return self.probabilities(images).argmax(dim=1).to(torch.uint8).numpy()

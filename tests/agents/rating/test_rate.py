@@ -144,6 +144,10 @@ def test_a_policy_trained_from_a_log_is_used_as_any_other(
     policy = load(out)
     assert policy.class_names == ["dark", "bright"]
     assert policy.description["training"]["answers"] == 8
+    shown = np.stack([np.asarray(Image.open(path)) for path in sorted((photos / "images").iterdir())])
+    shares = policy.probabilities(shown).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(policy.description["class_shares"], shares, atol=0.02)  # of photos of other sizes
+    assert load(out, balance=0.5).predict(photos / "images" / "00.png").shape == (32, 48)
     label_map = policy.predict(photos / "images" / "00.png")
     assert label_map.shape == (32, 48)
     assert len(np.unique(policy.palette, axis=0)) == 2
