@@ -80,12 +80,14 @@ def test_a_checkpoint_is_described_weights_and_a_state_that_runs_no_code_when_lo
     assert described["class_names"] == ["background", "disk", "square"]
     assert np.array(described["palette"]).shape == (3, 3)
     assert (described["image_size"], described["resize"]) == ([16, 24], "pad")
+    assert len(described["class_shares"]) == 3
     state = torch.load(checkpoint / "state.pt", weights_only=True)
     assert state.keys() == {
         "step",
         "seconds",
         "reward_queries",
         "visits",
+        "shares",
         "measured",
         "optimiser",
         "generators",
