@@ -450,6 +450,10 @@ def test_a_second_step_is_made_of_the_images_that_the_first_one_moved_far(
         for of, one, two, moved in zip(now, once, twice, second, strict=True):
             assert_close(of, two if moved else one, atol=0)
         found.add(tuple(second))
+        with monkeypatch.context() as few:  # the length over all classes, as if one of the three had moved
+            few.setattr(posterior, "MOVED", 1)
+            few.setattr(posterior, "FAR", float(far) * 3**0.5)
+            assert_close(move(problem).probabilities, now, atol=0)
     assert len(found) == 3  # both images, one of them, none
 
 
