@@ -450,11 +450,9 @@ def test_a_second_step_is_made_of_the_images_that_the_first_one_moved_far(
         for of, one, two, moved in zip(now, once, twice, second, strict=True):
             assert_close(of, two if moved else one, atol=0)
         found.add(tuple(second))
-        with monkeypatch.context() as few:  # the length over all classes, as if one of the three had moved
-            few.setattr(posterior, "MOVED", 1)
-            few.setattr(posterior, "FAR", float(far) * 3**0.5)
-            assert_close(move(problem).probabilities, now, atol=0)
     assert len(found) == 3  # both images, one of them, none
+    monkeypatch.setattr(posterior, "FEW", 2)  # of three classes a second step is always made
+    assert_close(move(problem).probabilities, twice, atol=0)
 
 
 @pytest.mark.parametrize("numbers", [1, 1 << 20], ids=["one by one", "together"])
