@@ -1,6 +1,7 @@
 """What an executor adds to the time of the runs, and what a writer of a large results file waits.
 
-    python -m benchmarks.executor_scaling --engines local ray slurm --engine-options '{"cluster": "local"}'
+    python -m benchmarks.executor_scaling --engines local ray                          # in a Ray cluster
+    python -m benchmarks.executor_scaling --engines slurm --engine-options '{"cluster": "local"}'
     python -m benchmarks.executor_scaling --engines                                    # the results file only
 
 Identical short runs, each a process that waits for a second: what a run takes beyond that second is the engine's, on
