@@ -296,7 +296,6 @@ class Rating:
             "palette": self.palette.tolist(),
             "image_size": list(args.image_size),
             "resize": args.resize,
-            "class_shares": learner.class_shares(COUNTED),
             "training": {
                 "env_id": args.env_id,
                 "algorithm": "Rate",
@@ -304,7 +303,7 @@ class Rating:
                 "answers": len(learner),
                 "validation": {name: value for name, value in row.items() if name.startswith("val/")},
             },
-        }
+        } | learner.shares(COUNTED).description
         state = {"network": args.network, "network_options": args.network_options, "learner": learner.state_dict()}
         with learner.weights:
             self.folder.save_checkpoint(learner.updates, learner.policy, description, state)

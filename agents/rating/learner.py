@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..networks.balance import Shares
 from ..networks.checkpoints import predict_logits
 from ..networks.fine_tuning import make_optimiser
 from .answers import Answer
@@ -179,11 +180,11 @@ class Learner:
             parts.append(logits.float().softmax(dim=1).cpu())
         return torch.cat(parts)
 
-    def class_shares(self, most: int) -> list[float]:
-        """Mean probability of each class in an even choice of at most so many photos; see ``networks.balance``."""
-        photos = self.images[:: -(-len(self.images) // most)]
-        found = self.probabilities(photos).mean(dim=(0, 2, 3))
-        return [round(share, 6) for share in found.tolist()]
+    def shares(self, most: int) -> Shares:
+        """How frequent the policy finds each class in an even choice of at most so many photos."""
+        shares = Shares()
+        shares.look([self.probabilities(self.images[:: -(-len(self.images) // most)]).log()])
+        return shares
 
     def label_maps(self, images: np.ndarray) -> np.ndarray:
         """The policy's most probable label maps, uint8 (B, H, W)."""
