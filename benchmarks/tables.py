@@ -81,6 +81,7 @@ RECORDS = (
     "budget_steps",
     "region_again",
     "balance",
+    "region_targets",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -117,9 +118,14 @@ TABLES: dict[str, Callable[[], Table]] = {
     "capabilities_likelihood": capabilities_table("likelihood"),
     "leaderboard_shapes": ranking_table("shapes-32"),
     "leaderboard_shapes_few_visits": ranking_table("shapes-32", FEW_VISITS),
+    "leaderboard_shapes_large": ranking_table("shapes-32", budget="large"),
     "executors": executor_scaling.scaling_table,
     "leaderboard_shapes_64": ranking_table("shapes-64"),
+    "leaderboard_shapes_64_few_visits": ranking_table("shapes-64", FEW_VISITS),
     "leaderboard_crafter": ranking_table("crafter"),
+    "leaderboard_crafter_few_visits": ranking_table("crafter", FEW_VISITS),
+    "leaderboard_voc": ranking_table("voc"),
+    "leaderboard_voc_few_visits": ranking_table("voc", FEW_VISITS),
     "leaderboard_camvid": ranking_table("camvid"),
     "leaderboard_camvid_few_visits": ranking_table("camvid", FEW_VISITS),
     "leaderboard_sequences": ranking_table("camvid-sequences"),
