@@ -49,8 +49,9 @@ class Task:
         metric: what is ranked by and told at a report: ``"miou"``, or ``"score"``, the mean score of one label map an
             image.
         tracks: in which it is offered.
-        labels: by the name of the budget, how many label maps it would pay for if all that its scores tell were used
-            (``docs/information.md``); missing where that is as many as there are, or not known.
+        labels: by the name of the budget, how many label maps it would pay for if all were used that the differences
+            between the scores of a visit tell of right pixels (``docs/information.md``); missing where that is as many
+            as there are, or not known.
     """
 
     name: str

@@ -53,7 +53,7 @@ class CapabilitiesArguments:
     run_dir: str = "runs/capabilities"
     """folder for the run folders"""
     out: str | None = None
-    """results file; default: benchmarks/results/capabilities.csv, with --quick one in the folder of the run folders"""
+    """results file; default: results.csv in the folder of the run folders, with --quick quick.csv"""
 
 
 def commands_of(words: Sequence[str]) -> dict[str, str]:
@@ -134,7 +134,7 @@ def main() -> None:
     check_object("engine_options", args.engine_options)
     runs = runs_of(args)
     check_modules(runs)
-    out = Path(args.out or (Path(args.run_dir) / "quick.csv" if args.quick else report.DEFAULT))
+    out = Path(args.out or Path(args.run_dir) / ("quick.csv" if args.quick else "results.csv"))
     for path in (out, Path(args.run_dir) / "logs"):
         check_writable(path)
     run_missing(args, runs, out)

@@ -27,7 +27,7 @@ from benchmarks.convergence import plots, results
 from benchmarks.convergence.suites import METHODS, SUITES, Spec, ablation
 from benchmarks.executors import Engine, make_executor
 from benchmarks.processes import Processes
-from benchmarks.results_file import RESULTS, add_rows, check_writable, device_name, locked, provenance, read_rows
+from benchmarks.results_file import add_rows, check_writable, device_name, locked, provenance, read_rows
 from benchmarks.training_runs import RunFailed, read_curve, run_all, train
 from rss_env.errors import OptionError
 
@@ -61,7 +61,7 @@ class ConvergenceArguments:
     run_dir: str = "runs/convergence"
     """folder for the run folders"""
     out: str | None = None
-    """results file; default: benchmarks/results/SUITE.csv, with --quick one in the folder of the run folders"""
+    """results file; default: SUITE.csv in the folder of the run folders, with --quick quick.csv"""
 
 
 def runs_of(args: ConvergenceArguments) -> list[Spec]:
@@ -166,8 +166,7 @@ def main() -> None:
     specs = runs_of(args)
     for spec in specs:
         spec.command(args.camvid)  # a missing data set is reported before the first run
-    default = Path(args.run_dir) / "quick.csv" if args.quick else RESULTS / f"{args.suite}.csv"
-    out = Path(args.out) if args.out else default
+    out = Path(args.out or Path(args.run_dir) / ("quick.csv" if args.quick else f"{args.suite}.csv"))
     for path in (out, Path(args.run_dir) / "logs"):
         check_writable(path)
     run_missing(args, specs, out)

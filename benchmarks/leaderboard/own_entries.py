@@ -52,6 +52,7 @@ class Command:
         times: as many times those steps, where images come back as often as one likes.
         rehearses: whether it can learn again what it was taught of images; it does where visits limit how often they
             are shown, until it has made about ``STEPS`` steps.
+        label_steps: steps with labels before those with scores; where visits are limited at most half of all.
         few_labels: whether it learns only from as many images as the budget's scores tell enough of (``Task.labels``).
         learning_rates: ``--learning-rate`` by the name of the task, where ``benchmarks.search_bounds`` found one
             that is better on val than the command's own.
@@ -62,6 +63,7 @@ class Command:
     asks: bool = True
     times: int = 1
     rehearses: bool = False
+    label_steps: int = 0
     few_labels: bool = False
     learning_rates: Mapping[str, float] = field(default_factory=dict)
 
@@ -79,11 +81,12 @@ COMMANDS = {
     "RSS": Command("agents.likelihood", rehearses=True, learning_rates={"shapes-64": 5e-4}),
     "RSS, pixel by pixel": Command("agents.likelihood --regions"),
     "leave-one-out": Command("agents.rss", 32),
+    "PSR and PSD": Command("agents.rss --cells 4 2 1 --advantage psd"),
     "REINFORCE, one baseline sample": Command(METHODS["leave_one_out"], 2),
     "SB3 PPO, dense, pixel ratio": Command("agents.sb3 --algo ppo --ratio pixel", 16),
     "SB3 PPO, dense, image ratio": Command("agents.sb3 --algo ppo --ratio image", 16),
     "SB3 A2C, dense": Command("agents.sb3 --algo a2c", 16),
-    "reward tuning": Command("agents.reward_tuning --label-steps 500 --samples-per-image 8", 8),  # sees labels: a bound
+    "reward tuning": Command("agents.reward_tuning", 8, label_steps=500),  # sees labels: a bound
 }
 
 
@@ -153,7 +156,10 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     if module == "agents.sb3":
         command += ["--reward-queries", str(queries), "--samples-per-image", str(entry.samples)]
         return [*command, "--evaluations", str(EVALUATIONS), *further]
-    most = most_steps(setting, entry.few_labels)
+    most, label_steps = most_steps(setting, entry.few_labels), entry.label_steps
+    if most is not None and label_steps:
+        images, label_steps = number_of_images(task), min(label_steps, most // 2)
+        most = (VISITS + -label_steps * BATCH // images) * images // BATCH  # whole visits: either stage has its epochs
     samples = entry.samples or samples_of(queries, most)
     steps = queries // (BATCH * samples) * entry.times
     if most is not None:
@@ -167,6 +173,8 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
     every = str(max(1, steps // EVALUATIONS))
     command += ["--steps", str(steps), "--batch-size", str(BATCH), "--eval-every", every, "--checkpoint-every", every]
     command += ["--log-every", "1"]
+    if label_steps:
+        command += ["--label-steps", str(label_steps)]
     if entry.asks:
         command += ["--samples-per-image", str(samples)]
     return command + further
@@ -217,8 +225,12 @@ def visits_of(command: list[str], setting: Setting) -> int | None:
     if setting.track != FEW_VISITS:
         return None
     images = images_of(setting, f"{setting.task.train_split}[:{setting.labels}]" in command)
-    every = int(command[command.index("--visit-every") + 1]) if "--visit-every" in command else 1
-    return -(-int(command[command.index("--steps") + 1]) // every * BATCH // images)
+
+    def number(flag: str, default: int) -> int:
+        return int(command[command.index(flag) + 1]) if flag in command else default
+
+    shown = -(-number("--steps", 0) // number("--visit-every", 1)), number("--label-steps", 0)
+    return sum(-(-steps * BATCH // images) for steps in shown)
 
 
 def curve_of(name: str, folder: Path) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pickle
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from benchmarks.leaderboard import own_entries, submission
 from benchmarks.leaderboard.report import BOUNDS
 from benchmarks.processes import ROOT
 from benchmarks.results_file import RESULTS, read_rows
-from benchmarks.tasks import FEW_VISITS, SHAPES_32, TRACKS, VISITS, Setting
+from benchmarks.tasks import FEW_VISITS, SHAPES_32, SHAPES_64, TRACKS, VISITS, Setting, Task
 from benchmarks.training_runs import result_file
 from rss_env.errors import OptionError
 from tests.benchmarks.alive import is_alive
@@ -54,6 +55,17 @@ def test_bounds_see_labels_and_only_where_they_are_others_than_the_rest() -> Non
     assert command[command.index("--steps") + 1] == str(2 * VISITS * 900 // own_entries.BATCH)
     assert own_entries.visits_of(command, visits) == VISITS
     assert "--split" not in own_entries.command_of("cross-entropy", visits, 1)
+
+
+@pytest.mark.parametrize("task", [SHAPES_32, SHAPES_64])
+def test_both_stages_of_reward_tuning_together_show_no_image_more_often(task: Task) -> None:
+    setting = Setting(task, FEW_VISITS)
+    command = own_entries.command_of("reward tuning", setting, 1)
+    steps = [int(command[command.index(flag) + 1]) for flag in ("--label-steps", "--steps")]
+    visits = [math.ceil(many * own_entries.BATCH / own_entries.number_of_images(task)) for many in steps]
+    assert own_entries.visits_of(command, setting) == sum(visits) <= VISITS
+    assert min(visits) == 2
+    assert "--label-steps 500 " in " ".join(own_entries.command_of("reward tuning", Setting(task), 1))
 
 
 @pytest.fixture
