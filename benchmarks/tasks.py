@@ -8,7 +8,9 @@ Every task has the three splits, also where the data set lacks one:
 - CamVid as published: ``val`` is 6.7 seconds of one drive (0016E5), and ``train`` has the seconds before and after.
 - CamVid by sequence: the frames of 0016E5 that are in ``train`` go to ``val`` and all others of ``train`` stay; the
   published ``val``, 101 frames of 6.7 of these seconds, is left out; ``test`` is the published one.
-- VOC: ``val`` is cut in two by its IDs: where the SHA-256 of an ID is even, the image is in ``val``, else in ``test``.
+- VOC: the augmented training split, 10,582 images; of a folder with another number of them the task is called by it,
+  as in ``voc-3091``, and is a task of its own. ``val`` is cut in two by its IDs: where the SHA-256 of an ID is even,
+  the image is in ``val``, else in ``test``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ REVISITED, FEW_VISITS = "revisited", "few_visits"
 TRACKS = (REVISITED, FEW_VISITS)
 BUDGETS = ("small", "large")
 VISITS = 4  # of an image in the track few_visits, at most
+VOC_IMAGES = 10_582  # of the whole split trainaug
 HELD_OUT = "0016E5"  # the drive of CamVid that is val of camvid-sequences
 
 
@@ -156,9 +159,18 @@ def with_data(task: Task, folder: str | None) -> Task:
     options: dict[str, Any] = {"root": str(root)}
     if task.name == "camvid-sequences":
         options["splits"] = write_splits(task.name, camvid_by_sequence(root))
-    elif task.name == "voc":
-        options["splits"] = write_splits(task.name, voc_halves(root))
-    return Task(**vars(task) | {"options": {**task.options, **options}})
+    name = task.name
+    if name == "voc":
+        halves = voc_halves(root)
+        options["splits"] = write_splits(name, halves)
+        many = len(halves["trainaug"])
+        name = name if many == VOC_IMAGES else f"{name}-{many}"
+    return replace(task, name=name, options={**task.options, **options})
+
+
+def task_of(name: str) -> Task | None:
+    """The task that results name so, also where they are of a part of its data, as in ``voc-3091``; None if none is."""
+    return TASKS.get(name) or TASKS.get(name.rpartition("-")[0])
 
 
 def camvid_by_sequence(root: Path) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from benchmarks.learning_curves import Curve, draw_learning_curves
 from benchmarks.picture_grid import draw_picture_grid
 from benchmarks.results_file import RESULTS, Row, Table, read_rows, replacing, results_of
 from benchmarks.statistics import bootstrap_interval, interquartile_mean
-from benchmarks.tasks import REVISITED, TASKS, TRACKS
+from benchmarks.tasks import REVISITED, TASKS, TRACKS, task_of
 from rss_env.rendering import colourise
 
 KEY = ("entry", "task", "track", "budget", "seed")  # of the rows of one run
@@ -135,7 +135,8 @@ def remarks(finals: list[Row], shown: list[Row], tested: bool) -> list[str]:
 
 def metric_of(task: str) -> str:
     """What a task is ranked by."""
-    return TASKS[task].metric if task in TASKS else "miou"
+    known = task_of(task)
+    return known.metric if known else "miou"
 
 
 def heading(task: str) -> list[str]:
@@ -175,7 +176,8 @@ def best_table() -> Table:
         "by",
     ]
     lines = [[*head, "seeds", "entries with a test"]]
-    settings = [(task, track, budget) for task in TASKS for track in TRACKS for budget in TASKS[task].budgets]
+    tasks = {name: task for name in (*TASKS, *sorted({row["task"] for row in rows})) if (task := task_of(name))}
+    settings = [(name, track, budget) for name in tasks for track in TRACKS for budget in tasks[name].budgets]
     for task, track, budget in settings:
         placed = ranking([row for row in rows if setting_of(row) == (task, track, budget)])
         if not any(line[2] for line in placed):
@@ -184,7 +186,7 @@ def best_table() -> Table:
         entries = [line for line in placed if line[0].isdigit()]
         best = max(entries, key=lambda line: float(line[4]), default=[""] * (len(HEAD) - 1))
         share = f"{float(best[2]) / bound:.1%}" if bound and best[2] else ""
-        setting = [task, track.replace("_", " "), budget, f"{TASKS[task].budgets[budget]:,}"]
+        setting = [task, track.replace("_", " "), budget, f"{tasks[task].budgets[budget]:,}"]
         lines.append(
             [*setting, f"{bound:.3f}" if bound else "", best[2], share, best[1], best[5], str(len(entries) or "")]
         )
@@ -240,7 +242,8 @@ def label_maps_file(run_dir: Path, key: Iterable[str]) -> Path:
 def title_of(setting: tuple[str, str, str]) -> str:
     """A setting as headings name it."""
     task, track, budget = setting
-    queries = f", {TASKS[task].budgets[budget]:,} reward queries" if task in TASKS else ""
+    known = task_of(task)
+    queries = f", {known.budgets[budget]:,} reward queries" if known else ""
     return f"{task}, {track.replace('_', ' ')}, {budget} budget{queries}"
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import rss_env  # noqa: F401  (registers the ids)
 from benchmarks import tasks
+from benchmarks.leaderboard import report
 from benchmarks.tasks import TASKS, find_tasks
 from rss_env.datasets import load_dataset
 from rss_env.datasets.split_files import read_split
@@ -93,6 +94,18 @@ def test_val_of_voc_is_cut_in_two_by_a_rule_of_each_id(voc: Path) -> None:
     assert find_tasks(["voc"], voc=str(voc))[0] == [task]  # the same folder again
     assert tasks.is_odd("2007_000006")  # printf 2007_000006 | sha256sum ends in da7bb
     assert "2007_000006" in halves["test"]
+
+
+def test_a_part_of_voc_is_a_task_of_its_own(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (part,), _ = find_tasks(["voc"], voc=str(voc))
+    assert part.name == "voc-6"
+    assert tasks.task_of(part.name) == TASKS["voc"]
+    assert report.metric_of(part.name) == "miou"
+    monkeypatch.setattr(tasks, "VOC_IMAGES", 6)
+    (whole,), _ = find_tasks(["voc"], voc=str(voc))
+    assert whole.name == "voc"
+    assert tasks.task_of("camvid-sequences") == TASKS["camvid-sequences"]
+    assert tasks.task_of("elsewhere") is None
 
 
 def test_the_splits_of_a_task_are_made_anew_where_the_lists_have_changed(camvid: Path) -> None:
