@@ -176,7 +176,8 @@ def best_table() -> Table:
         "by",
     ]
     lines = [[*head, "seeds", "entries with a test"]]
-    tasks = {name: task for name in (*TASKS, *sorted({row["task"] for row in rows})) if (task := task_of(name))}
+    known = {name: task_of(name) for name in (*TASKS, *sorted({row["task"] for row in rows}))}
+    tasks = {name: task for name, task in known.items() if task}
     settings = [(name, track, budget) for name in tasks for track in TRACKS for budget in tasks[name].budgets]
     for task, track, budget in settings:
         placed = ranking([row for row in rows if setting_of(row) == (task, track, budget)])
