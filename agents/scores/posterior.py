@@ -40,8 +40,9 @@ from .models import Prediction
 from .regions import Regions
 
 STEPS = 2
-FAR = 0.6  # nats, root mean square, that a step must have moved the regions by for another one to be made,
-FEW = 11  # if there are no more classes than that: of many a step moves few, and is not short for that
+FAR = 0.6  # nats, root mean square, that a step must have moved the regions by for another one to be made, where what
+# was believed last time is recalled, and may be moved again,
+FEW = 11  # and if there are no more classes than that: of many a step moves few, and is not short for that
 POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
@@ -300,7 +301,7 @@ def _shift(
         part = (far * LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
         alpha = alpha + part * found[..., 0]
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)
-        if classes <= FEW:  # where a step was short the next one is left out
+        if of_pixels is not None and classes <= FEW:  # where a step was short the next one is left out
             far = far & (moved.square().mean(dim=(1, 2)) > FAR**2)
         if step == STEPS - 1 or not far.any():
             break
