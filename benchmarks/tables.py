@@ -82,6 +82,7 @@ RECORDS = (
     "region_again",
     "balance",
     "region_targets",
+    "region_second_steps",
 )
 TABLES: dict[str, Callable[[], Table]] = {
     **{

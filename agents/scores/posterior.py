@@ -40,9 +40,9 @@ from .models import Prediction
 from .regions import Regions
 
 STEPS = 2
-FAR = 0.6  # nats, root mean square, that a step must have moved the regions by for another one to be made, where what
-# was believed last time is recalled, and may be moved again,
-FEW = 11  # and if there are no more classes than that: of many a step moves few, and is not short for that
+# Another step is made of images whose regions the last one moved by so many nats, root mean square; of all images where
+# nothing of the last visit is recalled, which would be moved again, or classes are many, of which a step moves few.
+FAR, FEW = 0.6, 11
 POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
