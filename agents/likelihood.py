@@ -60,7 +60,8 @@ LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
-TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by
+TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by; more settle it
+FEW = 11  # classes at most of an image that is settled: a step moves few of many, and is not short for that
 MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
 UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or rounding matters
@@ -494,8 +495,11 @@ class ImageLevel:
             errors = PIXELS_TOO if recalls else SHIFTS
             if self.noise.matters:
                 regions, errors = regions.parts(), ONE_CLASS
+            settled = [recalls and self._told(many) > TOLD and self.num_classes <= FEW for many in visits]
             variances = torch.tensor(self.variances.start(errors.variances(len(regions.counts))), dtype=torch.float64)
-            evidence = region_posterior(*seen, regions, variances.to(logits.device), errors, spread, self.noise.noise)
+            evidence = region_posterior(
+                *seen, regions, variances.to(logits.device), errors, spread, self.noise.noise, settled
+            )
         else:
             evidence = score_evidence(*seen, spread)
         believed = evidence.probabilities if recalls and isinstance(evidence, Posterior) else None
@@ -548,9 +552,13 @@ class ImageLevel:
         visits = self.memory.recall(index, crop)
         if not (visits and self.recalls):
             return visits
-        known = self.options.samples_per_image * visits[0].visits
+        known = self._told(visits[0].visits)
         share = 1 - self.options.recall * known / (known + TOLD)
         return visits[: max(1, round(share * self.memory.visits))]
+
+    def _told(self, visits: int) -> int:
+        """Scores of so many visits of an image."""
+        return self.options.samples_per_image * visits
 
     def _recalled(
         self, feedback: Feedback, old: Sequence[tuple[int, Visit]]

@@ -40,9 +40,7 @@ from .models import Prediction
 from .regions import Regions
 
 STEPS = 2
-# Another step is made of images whose regions the last one moved by so many nats, root mean square; of all images where
-# nothing of the last visit is recalled, which would be moved again, or classes are many, of which a step moves few.
-FAR, FEW = 0.6, 11
+FAR = 0.6  # nats, root mean square, that a step must have moved regions by that are settled for another one to be made
 POOLED = 1 / 3  # of what a pixel's probabilities say, what those of its region say in their place
 NUMBERS = 1 << 20  # of features that are held at once, and one image at least
 NO_LEVEL = 1e3  # variance of a visit's offset where a formula says nothing of the level of the scores
@@ -113,6 +111,7 @@ def region_posterior(
     errors: Errors = SHIFTS,
     spread: float = 1.0,
     noise: float = 0.0,
+    settled: Sequence[bool] | None = None,
 ) -> Posterior:
     """Moves a belief by the scores of label maps.
 
@@ -128,8 +127,11 @@ def region_posterior(
         errors: how the belief is taken to be wrong.
         spread: standard deviation of residuals before rounding, for the reading.
         noise: variance of the noise of the scores, without rounding.
+        settled: of each image whether so much is known of it that no further step is made after a short one; None: of
+            none.
     """
     probabilities = probabilities.detach()
+    done = torch.tensor(settled or [False] * len(probabilities), device=probabilities.device)
     new = label_maps[:fresh], scores[:fresh], image[:fresh]
     reading = read_scores(probabilities, *new, fresh, formula, spread)
     given = log_p = probabilities.clamp(min=LEAST).log()
@@ -154,7 +156,7 @@ def region_posterior(
         rows, there = _rows([(image == b).nonzero()[:, 0] for b in images])
         chosen = label_maps.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # a tenth of the time of [rows]
         seen = chosen, scores[rows], there & compared[rows], expected[rows], predicted[rows]
-        shift, of_images = _shift(hot[images], *seen, formula, regions[images], variances, errors, noise)
+        shift, of_images = _shift(hot[images], *seen, formula, regions[images], variances, errors, noise, done[images])
         statistics += of_images
         log_q[images] = torch.add(log_p[images], shift, alpha=errors.heat).log_softmax(dim=1)
     out = log_q.exp()
@@ -207,6 +209,7 @@ def _shift(
     variances: torch.Tensor,
     errors: Errors,
     noise: float,
+    settled: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the scores of b images add to the logs of the probabilities, (b, C, H, W), and statistics.
 
@@ -222,6 +225,7 @@ def _shift(
         variances: (V,).
         errors: how the belief is taken to be wrong.
         noise: variance of the scores' noise.
+        settled: bool (b,).
     """
     images, visits, samples = scores.shape
     classes, counts = p.shape[1], list(regions.counts)
@@ -301,8 +305,7 @@ def _shift(
         part = (far * LONGEST / moved.abs().amax(dim=(1, 2)).clamp(min=LONGEST))[:, None]
         alpha = alpha + part * found[..., 0]
         shift = (shift + part[..., None] * moved).clamp(-SUREST, SUREST)
-        if of_pixels is not None and classes <= FEW:  # where a step was short the next one is left out
-            far = far & (moved.square().mean(dim=(1, 2)) > FAR**2)
+        far = far & ~(settled & (moved.square().mean(dim=(1, 2)) <= FAR**2))
         if step == STEPS - 1 or not far.any():
             break
         of_moved = regions.sums((log_p + regions.at_pixels(shift)).softmax(dim=1))

@@ -38,12 +38,6 @@ def nothing_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posterior, "POOLED", 0.0)
 
 
-@pytest.fixture(autouse=True)
-def all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps are made, however short one was; where a further one is left out has a test of its own."""
-    monkeypatch.setattr(posterior, "FAR", 0.0)
-
-
 @pytest.fixture(params=[SHIFTS, ONE_CLASS, PIXELS_TOO], ids=["shifts", "one class", "pixels too"])
 def errors(request: pytest.FixtureRequest) -> Errors:
     """How the belief is taken to be wrong."""
@@ -430,8 +424,8 @@ def test_it_is_that_of_plain_loops(
 # What does not matter
 
 
-def test_a_second_step_is_made_of_the_images_that_the_first_one_moved_far(
-    move: Move, errors: Errors, monkeypatch: pytest.MonkeyPatch
+def test_of_settled_images_a_second_step_is_made_if_the_first_one_moved_far(
+    move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = draw(3)
     beliefs = []
@@ -441,21 +435,19 @@ def test_a_second_step_is_made_of_the_images_that_the_first_one_moved_far(
     once, twice = beliefs
     assert (once != twice).flatten(1).any(dim=1).all()
     monkeypatch.setattr(posterior, "FAR", 1e9)
-    if errors is not PIXELS_TOO:  # nothing is recalled: it is made of all
-        assert_close(move(problem).probabilities, twice, atol=0)
-        return
-    assert_close(move(problem).probabilities, once, atol=0)
+    assert_close(move(problem).probabilities, twice, atol=0)  # none is settled
+    for settled in ([True, True], [True, False], [False, True]):
+        for of, one, two, done in zip(move(problem, settled=settled).probabilities, once, twice, settled, strict=True):
+            assert_close(of, one if done else two, atol=0)
     found = set()
     for far in np.geomspace(1e-3, 30, 60):
         monkeypatch.setattr(posterior, "FAR", float(far))
-        now = move(problem).probabilities
+        now = move(problem, settled=[True, True]).probabilities
         second = [bool((of == two).all()) for of, two in zip(now, twice, strict=True)]
         for of, one, two, moved in zip(now, once, twice, second, strict=True):
             assert_close(of, two if moved else one, atol=0)
         found.add(tuple(second))
     assert len(found) == 3  # both images, one of them, none
-    monkeypatch.setattr(posterior, "FEW", 2)  # of three classes a second step is always made
-    assert_close(move(problem).probabilities, twice, atol=0)
 
 
 @pytest.mark.parametrize("numbers", [1, 1 << 20], ids=["one by one", "together"])
