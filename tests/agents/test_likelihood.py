@@ -552,6 +552,27 @@ def test_the_more_scores_what_is_recalled_rests_on_the_fewer_of_the_earlier_visi
     assert seen == [[visit / 20 for visit in range(last, last - 1 - many, -1)] for last, many in enumerate(counted)]
 
 
+@pytest.mark.parametrize(
+    ("recall", "few", "settled"), [(0.8, 11, [False] * 4 + [True] * 2), (0.0, 11, [False] * 6), (0.8, 2, [False] * 6)]
+)
+def test_an_image_is_settled_once_more_scores_are_recalled_than_are_told(
+    recall: float, few: int, settled: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def noted(*arguments: Any) -> Posterior:
+        seen.extend(arguments[-1])
+        return region_posterior(*arguments)
+
+    monkeypatch.setattr(likelihood, "region_posterior", noted)
+    monkeypatch.setattr(likelihood, "TOLD", 9)  # as many as those of three visits
+    monkeypatch.setattr(likelihood, "FEW", few)
+    algorithm = make(samples_per_image=3, regions=(4, 2, 1), recall=recall)
+    for _ in range(6):
+        show(algorithm, False, None, torch.zeros(1, 3, 16, 20))
+    assert seen == settled
+
+
 @pytest.mark.parametrize("crop", [None, (0, 1, 16, 20)])
 def test_with_a_recall_of_nearly_all_the_belief_goes_on_from_where_it_was(
     crop: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
