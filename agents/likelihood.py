@@ -60,8 +60,9 @@ LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
-TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by; more settle it
-FEW = 11  # classes at most of an image that is settled: a step moves few of many, and is not short for that
+TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by; with more an image
+# is settled, if there are no more classes than
+FEW = 11  # because of many classes a step moves few, so how long it is says little
 MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
 UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or rounding matters

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def with_data(task: Task, folder: str | None) -> Task:
 
 def task_of(name: str) -> Task | None:
     """The task that results name so, also where they are of a part of its data, as in ``voc-3091``; None if none is."""
-    return TASKS.get(name) or TASKS.get(name.rpartition("-")[0])
+    return TASKS.get("voc" if re.fullmatch(r"voc-\d+", name) else name)
 
 
 def camvid_by_sequence(root: Path) -> dict[str, list[str]]:

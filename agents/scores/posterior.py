@@ -18,7 +18,7 @@ expected of them, and
     K = Σ_d w_d U_d U_dᵀ + E,       U = J or U_k(S, c) = q_S(c)^½ F_k(S, c),
 
 is the covariance of the scores; E are the variances of noise, of the model's error and of a visit's offset. Two such
-steps are made, the second from the belief that the first one found, and only where that one was long. How much
+steps are made, the second from the belief that the first one found, of settled images only where it was long. How much
 divisions, the model's error and the offset have of K, all that is not measured, is learned (``scores.variances``).
 
 Single pixels shift as well, where regions do: they are one more division, but what two scores have of it in common is

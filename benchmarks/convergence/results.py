@@ -84,17 +84,18 @@ def read_panels(path: Path) -> dict[tuple[str, str], Groups]:
     """The rows of a results file by (data set, level), then by method and K.
 
     Cross-entropy, which has no reward, is in every level. Suites that vary K or the feedback on CamVid run neither
-    cross-entropy nor the usual K again: their panels show the rows of the headline, read from the file next to theirs.
+    cross-entropy nor the usual K again: their panels show the rows of the headline, read from the file next to theirs,
+    or the committed one.
 
     Raises:
         OptionError: the file holds no results of ``benchmarks.convergence``.
     """
     rows = results_of(path, "benchmarks.convergence", ("method", "dataset", "level", "step", "val_miou"))
     if path.stem in ("queries", "feedback"):
-        seeds = {row["seed"] for row in rows}
+        seeds, headline = {row["seed"] for row in rows}, path.with_name("headline.csv")
         rows += [
             row
-            for row in read_rows(path.with_name("headline.csv"))
+            for row in read_rows(headline if headline.exists() else RESULTS / headline.name)
             if (row["dataset"], row["level"]) == ("camvid", "image")
             and row["method"] in ("cross_entropy", "replay", "regions", "entropy")
             and row["seed"] in seeds

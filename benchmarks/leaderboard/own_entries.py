@@ -123,7 +123,7 @@ def number_of_images(task: Task) -> int:
 def samples_of(queries: int, most_steps: int | None = None) -> int:
     """K of the default agent: what a budget pays for in ``STEPS`` steps, within ``SAMPLES``.
 
-    Steps are worth more than samples until there are enough steps; then samples are worth more.
+    Steps are worth more than samples until there are enough steps; what is left of the budget then pays for samples.
 
     Args:
         queries: the budget.
@@ -158,7 +158,7 @@ def command_of(name: str, setting: Setting, seed: int) -> list[str]:
         return [*command, "--evaluations", str(EVALUATIONS), *further]
     most, label_steps = most_steps(setting, entry.few_labels), entry.label_steps
     if most is not None and label_steps:
-        images, label_steps = number_of_images(task), min(label_steps, most // 2)
+        images, label_steps = number_of_images(task), max(1, min(label_steps, most // 2))
         most = (VISITS + -label_steps * BATCH // images) * images // BATCH  # whole visits: either stage has its epochs
     samples = entry.samples or samples_of(queries, most)
     steps = queries // (BATCH * samples) * entry.times

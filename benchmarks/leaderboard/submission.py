@@ -287,6 +287,8 @@ def rerun(
     tasks, left_out = find_tasks([row["task"]], **folders)
     if left_out:
         raise OptionError(left_out[0])
+    if tasks[0].name != row["task"]:
+        raise OptionError(f"The data is that of the task {tasks[0].name}, and the results are of {row['task']}.")
     setting = Setting(tasks[0], row["track"], row["budget"])
     log = log_file(run_dir / f"rerun-{entry.stem}")
     verdict = judge(entry, setting, row["seed"], row["limit_s"], Processes(), log).run()

@@ -100,12 +100,13 @@ def test_a_part_of_voc_is_a_task_of_its_own(voc: Path, monkeypatch: pytest.Monke
     (part,), _ = find_tasks(["voc"], voc=str(voc))
     assert part.name == "voc-6"
     assert tasks.task_of(part.name) == TASKS["voc"]
-    assert report.metric_of(part.name) == "miou"
+    assert report.title_of((part.name, "revisited", "small")) == "voc-6, revisited, small budget, 64,000 reward queries"
     monkeypatch.setattr(tasks, "VOC_IMAGES", 6)
     (whole,), _ = find_tasks(["voc"], voc=str(voc))
     assert whole.name == "voc"
     assert tasks.task_of("camvid-sequences") == TASKS["camvid-sequences"]
     assert tasks.task_of("elsewhere") is None
+    assert tasks.task_of("voc-night") is None
 
 
 def test_the_splits_of_a_task_are_made_anew_where_the_lists_have_changed(camvid: Path) -> None:

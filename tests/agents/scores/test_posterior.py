@@ -424,9 +424,11 @@ def test_it_is_that_of_plain_loops(
 # What does not matter
 
 
+@pytest.mark.parametrize("numbers", [1, 1 << 20], ids=["one by one", "together"])
 def test_of_settled_images_a_second_step_is_made_if_the_first_one_moved_far(
-    move: Move, monkeypatch: pytest.MonkeyPatch
+    move: Move, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(posterior, "NUMBERS", numbers)
     problem = draw(3)
     beliefs = []
     for steps in (1, 2):

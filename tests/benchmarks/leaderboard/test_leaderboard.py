@@ -57,7 +57,10 @@ def test_bounds_see_labels_and_only_where_they_are_others_than_the_rest() -> Non
     assert "--split" not in own_entries.command_of("cross-entropy", visits, 1)
 
 
-@pytest.mark.parametrize("task", [SHAPES_32, SHAPES_64])
+FEW_IMAGES = dataclasses.replace(SHAPES_64, options={"num_images": 367})  # as many as CamVid has
+
+
+@pytest.mark.parametrize("task", [SHAPES_32, SHAPES_64, FEW_IMAGES])
 def test_both_stages_of_reward_tuning_together_show_no_image_more_often(task: Task) -> None:
     setting = Setting(task, FEW_VISITS)
     command = own_entries.command_of("reward tuning", setting, 1)
@@ -65,6 +68,7 @@ def test_both_stages_of_reward_tuning_together_show_no_image_more_often(task: Ta
     visits = [math.ceil(many * own_entries.BATCH / own_entries.number_of_images(task)) for many in steps]
     assert own_entries.visits_of(command, setting) == sum(visits) <= VISITS
     assert min(visits) == 2
+    assert own_entries.number_of_images(FEW_IMAGES) == 367
     assert "--label-steps 500 " in " ".join(own_entries.command_of("reward tuning", Setting(task), 1))
 
 
