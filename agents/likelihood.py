@@ -60,9 +60,8 @@ LEAST_SIDE = 2.5  # of regions, in pixels
 CHOICE = 4  # label maps drawn for each that is scored, where scores are rounded
 LEAST_BITS = 0.3  # that the rounded score of a label map should tell
 HALF = 3.0  # visits on which a belief rests that is recalled with half of its weight
-TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by; with more an image
-# is settled, if there are no more classes than
-FEW = 11  # because of many classes a step moves few, so how long it is says little
+TOLD = 96  # scores on which a recalled belief rests for half of the most that the replay is cut by
+SETTLED, FEW = 256, 11  # more scores than that settle an image, unless there are more classes: a step moves few of many
 MOST_SAMPLES = 32  # label maps of an image that a budget is spent on
 FEWEST = 32  # images that are shown in any case
 UNCERTAIN = 8  # scores that tell as much as an exact one, where noise or rounding matters
@@ -496,7 +495,7 @@ class ImageLevel:
             errors = PIXELS_TOO if recalls else SHIFTS
             if self.noise.matters:
                 regions, errors = regions.parts(), ONE_CLASS
-            settled = [recalls and self._told(many) > TOLD and self.num_classes <= FEW for many in visits]
+            settled = [recalls and self._told(many) > SETTLED and self.num_classes <= FEW for many in visits]
             variances = torch.tensor(self.variances.start(errors.variances(len(regions.counts))), dtype=torch.float64)
             evidence = region_posterior(
                 *seen, regions, variances.to(logits.device), errors, spread, self.noise.noise, settled

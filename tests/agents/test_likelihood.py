@@ -555,7 +555,7 @@ def test_the_more_scores_what_is_recalled_rests_on_the_fewer_of_the_earlier_visi
 @pytest.mark.parametrize(
     ("recall", "few", "settled"), [(0.8, 11, [False] * 4 + [True] * 2), (0.0, 11, [False] * 6), (0.8, 2, [False] * 6)]
 )
-def test_an_image_is_settled_once_more_scores_are_recalled_than_are_told(
+def test_an_image_is_settled_once_many_scores_are_recalled(
     recall: float, few: int, settled: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -565,7 +565,7 @@ def test_an_image_is_settled_once_more_scores_are_recalled_than_are_told(
         return region_posterior(*arguments)
 
     monkeypatch.setattr(likelihood, "region_posterior", noted)
-    monkeypatch.setattr(likelihood, "TOLD", 9)  # as many as those of three visits
+    monkeypatch.setattr(likelihood, "SETTLED", 9)  # as many as those of three visits
     monkeypatch.setattr(likelihood, "FEW", few)
     algorithm = make(samples_per_image=3, regions=(4, 2, 1), recall=recall)
     for _ in range(6):
