@@ -253,6 +253,7 @@ def draw_curves(rows: list[Row], path: Path) -> Path:
     entries = dict.fromkeys(row["entry"] for row in rows)
     names = sorted(entries, key=lambda name: name not in ("RSS", "cross-entropy"))  # they have the strongest colours
     scale = matplotlib.colormaps["tab20"]
+    colours = [scale(number) for number in (*range(0, 20, 2), *range(1, 20, 2))]  # the strong ones, then the pale
     panels: dict[str, list[Curve]] = {}
     asked = [row for row in rows if float(row["reward_queries"] or 0) > 0] or rows
     for setting in dict.fromkeys(map(setting_of, asked)):
@@ -260,7 +261,7 @@ def draw_curves(rows: list[Row], path: Path) -> Path:
         good = [row for row in rows if setting_of(row) == setting and succeeded(row["status"])]
         by_entry = {name: [row | {"val_miou": row[metric]} for row in good if row["entry"] == name] for name in names}
         panels[title_of(setting)] = [
-            Curve(name, scale(names.index(name) % 20), of_it) for name, of_it in by_entry.items() if of_it
+            Curve(name, colours[names.index(name) % 20], of_it) for name, of_it in by_entry.items() if of_it
         ]
     metrics = {title_of(setting): NAMES[metric_of(setting[0])] for setting in map(setting_of, rows)}
     return draw_learning_curves(panels, path, metrics)
