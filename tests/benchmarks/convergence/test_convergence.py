@@ -13,7 +13,7 @@ from agents.training.command import parse_command
 from benchmarks.convergence import __main__ as convergence
 from benchmarks.convergence import plots, results
 from benchmarks.convergence.suites import ABLATION, METHODS, SUITES, TITLES, Spec, ablation
-from benchmarks.results_file import add_rows, read_rows, update_rows
+from benchmarks.results_file import RESULTS, add_rows, read_rows, update_rows
 from rss_env.errors import OptionError
 
 TINY = Spec("shapes", "image", "replay", 2, 1, (16, 16), 4, batch_size=2, evaluations=2)
@@ -142,3 +142,11 @@ def test_methods_and_samples_choose_runs_of_a_suite() -> None:
         for method, samples in (("regions", 2), ("replay", 2), ("replay", 16))
         for seed in (1, 2, 3)
     ]
+
+
+def test_a_results_file_elsewhere_shows_the_committed_rows_of_the_headline(tmp_path: Path) -> None:
+    copy = tmp_path / "queries.csv"
+    copy.write_bytes((RESULTS / copy.name).read_bytes())
+    assert results.final_tables(copy) == results.final_tables(RESULTS / copy.name)
+    (tmp_path / "headline.csv").write_text((RESULTS / "headline.csv").read_text().splitlines()[0] + "\n")
+    assert "cross_entropy" not in {method for method, _ in results.read_panels(copy)["camvid", "image"]}  # its own
