@@ -81,9 +81,8 @@ def grpo_loss(log_probs: Tensor, old: Tensor, reference: Tensor, advantages: Ten
     return -(gain - settings.divergence * divergence(log_probs, reference)).mean()
 
 
-def train(trial: Any) -> None:
+def train(trial: Any, settings: Settings = Settings()) -> None:
     """The leaderboard's entry point."""
-    settings = Settings()
     trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)

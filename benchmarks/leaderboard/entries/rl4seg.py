@@ -91,9 +91,8 @@ def critic_loss(values: Tensor, scores: Tensor) -> Tensor:
     return (values - scores[:, :, None, None]).square().mean()
 
 
-def train(trial: Any) -> None:
+def train(trial: Any, settings: Settings = Settings()) -> None:
     """The leaderboard's entry point."""
-    settings = Settings()
     trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)

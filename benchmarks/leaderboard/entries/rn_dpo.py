@@ -43,6 +43,8 @@ class Settings:
     num_samples: int = 16  # label maps for each image, an even number
     epochs: int = 4  # updates on one rollout
     beta: float = 1.0
+    normalised: bool = True  # by the size of the region; False: plain DPO
+    judge_noise: float = 0.0  # standard deviation of what is added to the scores before they rank
     learning_rate: float = 1e-3
     max_grad_norm: float = 1.0
     num_reports: int = 10
@@ -66,7 +68,7 @@ def chosen(values: Tensor, samples: Tensor) -> Tensor:
     return values[samples, torch.arange(values.shape[1])]
 
 
-def margins(log_ratios: Tensor, label_maps: Tensor, winners: Tensor, losers: Tensor) -> Tensor:
+def margins(log_ratios: Tensor, label_maps: Tensor, winners: Tensor, losers: Tensor, normalised: bool = True) -> Tensor:
     """The log-ratio of the winner less that of the loser, a mean over the pixels in which they differ.
 
     Args:
@@ -74,16 +76,18 @@ def margins(log_ratios: Tensor, label_maps: Tensor, winners: Tensor, losers: Ten
         label_maps: (K, B, H, W).
         winners: samples, (P, B).
         losers: samples, (P, B).
+        normalised: whether it is the mean; else it is the sum, which is plain DPO.
 
     Returns:
         (P, B); 0 for two equal label maps.
     """
     differ = chosen(label_maps, winners) != chosen(label_maps, losers)
     difference = (chosen(log_ratios, winners) - chosen(log_ratios, losers)) * differ
-    return difference.sum((2, 3)) / differ.sum((2, 3)).clamp(min=1)
+    total = difference.sum((2, 3))
+    return total / differ.sum((2, 3)).clamp(min=1) if normalised else total
 
 
-def rn_dpo_loss(log_ratios: Tensor, label_maps: Tensor, scores: Tensor, beta: float) -> Tensor:
+def rn_dpo_loss(log_ratios: Tensor, label_maps: Tensor, scores: Tensor, beta: float, normalised: bool = True) -> Tensor:
     """The mean over the pairs of -log sigmoid(beta · margin).
 
     Args:
@@ -91,15 +95,15 @@ def rn_dpo_loss(log_ratios: Tensor, label_maps: Tensor, scores: Tensor, beta: fl
         label_maps: (K, B, H, W).
         scores: (K, B).
         beta: how fast a pair counts less that the policy tells apart already.
+        normalised: as in ``margins``.
     """
     winners, losers, counts = pairs_of(scores)
-    losses = -F.logsigmoid(beta * margins(log_ratios, label_maps, winners, losers))
+    losses = -F.logsigmoid(beta * margins(log_ratios, label_maps, winners, losers, normalised))
     return (losses * counts).sum() / counts.sum().clamp(min=1)
 
 
-def train(trial: Any) -> None:
+def train(trial: Any, settings: Settings = Settings()) -> None:
     """The leaderboard's entry point."""
-    settings = Settings()
     trial.learning_rate = settings.learning_rate
     torch.manual_seed(trial.seed)
     torch.set_num_threads(1)
@@ -125,10 +129,11 @@ def train(trial: Any) -> None:
             reference = policy.log_prob(label_maps)
         images, _, _, _, infos = envs.step(label_maps.transpose(0, 1).numpy())
         scores = torch.as_tensor(infos["final_info"]["scores"], dtype=torch.float32).T
+        scores += settings.judge_noise * torch.randn_like(scores)
         for _ in range(settings.epochs):
             log_ratios = policy_of(network, shown).log_prob(label_maps) - reference
             optimiser.zero_grad()
-            rn_dpo_loss(log_ratios, label_maps, scores, settings.beta).backward()
+            rn_dpo_loss(log_ratios, label_maps, scores, settings.beta, settings.normalised).backward()
             nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
             optimiser.step()
     trial.report(predict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.leaderboard.entries import grpo, rl4seg, rn_dpo, template
 from benchmarks.tasks import VISITS
 from tests.benchmarks.leaderboard.trials import FEW, TASK, judge_file
 
+VARIANTS = sorted((Path(grpo.__file__).parents[1] / "variants").glob("*.py"))
 SHAPE = (2, 3, 2, 2)  # K label maps, B images, H, W
 
 
@@ -103,6 +105,7 @@ def test_the_margin_of_a_pair_is_a_mean_over_the_pixels_in_which_they_differ() -
     label_maps, log_ratios = drawn_label_maps()
     winners, losers = torch.tensor([[2, 0, 1], [1, 3, 2]]), torch.tensor([[3, 1, 0], [0, 2, 3]])
     margins = rn_dpo.margins(log_ratios, label_maps, winners, losers)
+    sums = rn_dpo.margins(log_ratios, label_maps, winners, losers, normalised=False)
     assert margins[0, 0] == 0  # the same label map twice
     for p, b in np.ndindex(2, 3):
         pair = int(winners[p, b]), int(losers[p, b]), b
@@ -110,6 +113,7 @@ def test_the_margin_of_a_pair_is_a_mean_over_the_pixels_in_which_they_differ() -
         differ = (label_maps[pair[0], b] != label_maps[pair[1], b]).sum().item()
         plain = by_hand(log_ratios, label_maps, *pair, normalised=False)
         assert margins[p, b].item() * max(1, differ) == pytest.approx(plain)  # the rest of plain DPO's sum cancels
+        assert sums[p, b].item() == pytest.approx(plain)
 
 
 def test_rn_dpo_is_the_mean_of_minus_log_sigmoid_over_the_pairs_that_count() -> None:
@@ -223,6 +227,18 @@ def test_an_entry_spends_its_budget_and_learns_something(entry: ModuleType) -> N
     for label_maps in trial.reported:
         assert (label_maps.shape, label_maps.dtype) == ((2, 16, 16), np.uint8)
     assert (trial.reported[0] != trial.reported[-1]).any()
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_a_variant_of_a_neighbour_learns_something_else_than_it(path: Path) -> None:
+    variant = runpy.run_path(str(path))
+    entry = next(value for value in variant.values() if value in (grpo, rl4seg, rn_dpo))
+    ended = []
+    for train in (entry.train, variant["train"]):
+        trial: Any = LocalTrial(budget=1536)
+        train(trial)
+        ended.append(trial.reported[-1])
+    assert (ended[0] != ended[1]).any()
 
 
 @pytest.mark.parametrize("entry", [grpo, rl4seg, rn_dpo, template])

@@ -1,0 +1,15 @@
+"""RN-DPO without its normalisation: plain DPO, with a beta that is usual for sums.
+
+python -m benchmarks.leaderboard --entry benchmarks/leaderboard/variants/dpo.py --tasks shapes-32
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.leaderboard.entries import rn_dpo
+
+
+def train(trial: Any) -> None:
+    """The leaderboard's entry point."""
+    rn_dpo.train(trial, rn_dpo.Settings(normalised=False, beta=0.1))
