@@ -1,4 +1,4 @@
-"""A real suite of runs through an engine: what the leaderboard writes with it is what it writes without."""
+"""Real runs through an engine: they come to what they come to without one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.executors import make_executor
 from benchmarks.leaderboard import __main__ as leaderboard
 from benchmarks.results_file import Row, read_rows
+from tests.benchmarks.executors.work import Training
 
 MEASURED = ("seconds", "peak_mib", "date")  # other in every run
+
+
+def unbroken(folder: Path, training: Training) -> list[str]:
+    """What two trainings come to that nobody ends."""
+    here = Training(folder / "here", training.steps)
+    here.root.mkdir()
+    here.run(2, make_executor("local", 2, {}, folder))
+    return [row["result"] for row in sorted(read_rows(here.out), key=lambda row: row["run"])]
 
 
 def check_leaderboard(engine: str, options: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

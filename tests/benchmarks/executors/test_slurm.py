@@ -12,10 +12,11 @@ import submitit
 
 from benchmarks.executors import make_executor
 from rss_env.errors import OptionError
-from tests.benchmarks.executors.suites import check_leaderboard
-from tests.benchmarks.executors.work import Counting
+from tests.benchmarks.executors.suites import check_leaderboard, unbroken
+from tests.benchmarks.executors.work import Counting, Training
 
 LOCAL = {"cluster": "local"}
+STEPS = 300
 
 
 def test_a_job_that_is_killed_and_one_that_is_preempted_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +33,28 @@ def test_a_job_that_is_killed_and_one_that_is_preempted_go_on(tmp_path: Path, mo
     thread.start()
     counting.run(2, make_executor("slurm", 2, LOCAL, tmp_path))
     thread.join()
-    counting.check(2, begun_again={0, 1})
+    counting.check_each_step(2, begun_again={0, 1})
     assert "Calling checkpoint method" in "".join(log.read_text() for log in tmp_path.glob("slurm/*.out"))
+
+
+def test_trainings_whose_jobs_end_early_go_on_from_their_checkpoints_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)  # files are seen at once here
+    training = Training(tmp_path / "killed", STEPS)
+    training.root.mkdir()
+
+    def interfere() -> None:
+        training.wait_for_steps(0, 1)
+        workers = dict(training.begun())
+        os.kill(workers[0], signal.SIGKILL)
+        os.kill(workers[1], signal.SIGUSR2)
+
+    thread = Thread(target=interfere)
+    thread.start()
+    training.run(2, make_executor("slurm", 2, LOCAL, tmp_path))
+    thread.join()
+    training.check(unbroken(tmp_path, training), begun_again={0, 1})
 
 
 def test_a_leaderboard_by_jobs_is_the_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
