@@ -51,6 +51,7 @@ RECORDS = (
     "search_feedback",
     "rss_parts",
     "rss_parts_animals",
+    "neighbour_parts",
     "label_bits",
     "camvid_176x240",
     "search_formula",
