@@ -30,17 +30,15 @@ from torch import distributed
 
 from rss_env.errors import OptionError
 
-from .ops import sample_label_maps
 from .plugins import CellSchedule, SyncAN
 from .plugins.sync_an import EPSILON
-from .rss import RSS, Lesson
 from .scores.evidence import Evidence, score_evidence
 from .scores.formulas import Formula, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
 from .scores.posterior import LEAST, ONE_CLASS, PIXELS_TOO, SHIFTS, Posterior, recall_belief, region_posterior
-from .scores.queries import most_uncertain
+from .scores.queries import draw, most_uncertain
 from .scores.region_filter import NAMES, OFFSET, RegionFilter, filtered_posterior
 from .scores.regions import Regions, grid, make_regions
 from .scores.variances import Variances
@@ -50,10 +48,9 @@ from .training.arguments import check_numbers
 from .training.command import run_command, train_command
 from .training.distributed import mean_over_processes
 from .training.feedback import Feedback
+from .unknown_score import ENOUGH, EXPLAINED, TRIED, PolicyGradientLevel, TrialLevel
 
 Metrics = dict[str, torch.Tensor | float]
-TRIED = 0.2  # of the training, after which the fit of an unknown formula is judged
-EXPLAINED = 0.25  # share of the scores' variance that it must explain by then
 KNOWN = (0.0, 0.2, 0.8)  # of what there is to know of an image
 CELLS = (2.0, 4.0, 8.0)  # along its shorter side where the belief knows that; where pixels share what scores say
 LEAST_SIDE = 2.5  # of regions, in pixels
@@ -132,7 +129,7 @@ class Likelihood(Algorithm):
             raise OptionError(f"recall must be below 1, got {self.recall:g}.")
         self.schedule = CellSchedule(self.cells or (1,))
         self.side = self.schedule.side(0.0)  # of the cells of this update, in pixels
-        self.level: ImageLevel | PixelLevel | PolicyGradientLevel
+        self.level: ImageLevel | PixelLevel | TrialLevel | PolicyGradientLevel
         self.planned: str | None = None  # what was chosen by the budget, in words
         self.asks_always = False  # whether every update is a visit, whatever visit_every says
 
@@ -199,6 +196,8 @@ class Likelihood(Algorithm):
                 f"{images:,} images of {one:,.3g} MB; what was seen longest ago is forgotten. "
                 f"--replay-megabytes {math.ceil(images * one)} would hold all."
             )
+        if isinstance(self.level, ImageLevel) and not self.level.formula.is_known:
+            self.level = TrialLevel(self.level, PolicyGradientLevel(self))
         return "\n".join(line for line in said if line) or None
 
     def images(self, scores: int) -> int | None:
@@ -206,7 +205,9 @@ class Likelihood(Algorithm):
 
     def act(self, logits: torch.Tensor, progress: float, generator: torch.Generator) -> torch.Tensor:
         """Draws K label maps an image, uint8 (B, K, H, W), some of them to be scored twice."""
-        if isinstance(self.level, ImageLevel) and self.level.is_of_no_use(progress):
+        if isinstance(self.level, TrialLevel):
+            self.level = self.level.decided(progress) or self.level
+        elif isinstance(self.level, ImageLevel) and self.level.is_of_no_use(progress):
             self.level = PolicyGradientLevel(self)
         self.side = self.level.side(progress, min(logits.shape[2:]))
         # A seed and the offset of the cells' grid; they stay on the device.
@@ -237,28 +238,26 @@ class Likelihood(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state == PolicyGradientLevel.STATE:
             self.level = PolicyGradientLevel(self)
-        elif not isinstance(self.level, PolicyGradientLevel):
-            self.level.load_state_dict(state)
+        elif isinstance(self.level, TrialLevel) and TrialLevel.NAME not in state:  # it was found to be explained
+            self.level = self.level.level
+        self.level.load_state_dict(state)
 
     def memory(self) -> dict[str, torch.Tensor]:
-        sums = self.level.filter.state_dict() if isinstance(self.level, ImageLevel) else {}
-        return self.level.memory.state_dict() | sums
+        level = self._image_level
+        return self.level.memory.state_dict() | (level.filter.state_dict() if level else {})
 
     def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
-        if not isinstance(self.level, ImageLevel):
-            self.level.memory.load_state_dict(memory)
-            return
-        sums = {name: memory[name] for name in memory if name in NAMES}
+        level = self._image_level
+        sums = {name: memory[name] for name in memory if level and name in NAMES}
         self.level.memory.load_state_dict({name: memory[name] for name in memory if name not in sums})
-        self.level.filter.load_state_dict(sums, self.level.pairs)
+        if level:
+            level.filter.load_state_dict(sums, level.pairs)
 
-
-def draw(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
-    """Draws label maps from hotter or colder probabilities, uint8 (B, samples, H, W), in cells of a side.
-
-    ``numbers`` are three of int64, on the device of the logits: a seed and the offset of the cells' grid.
-    """
-    return sample_label_maps(logits, samples, numbers[:1], temperature=temperature, cell=side, offset=numbers[1:])
+    @property
+    def _image_level(self) -> ImageLevel | None:
+        """What reads scores of whole label maps, or may come to."""
+        level = self.level.level if isinstance(self.level, TrialLevel) else self.level
+        return level if isinstance(level, ImageLevel) else None
 
 
 def number_of_crops(metadata: Mapping[str, Any]) -> float:
@@ -432,13 +431,26 @@ class ImageLevel:
         """Draws label maps: those whose rounded scores tell most, and some twice, which measures the noise."""
         self.twice = not self.options.cells and self.noise.due
         if self.chooses:
-            label_maps = self._draw_uncertain(logits, side, numbers)
-        else:
-            self.bits = None
-            label_maps = draw(logits, self.options.samples_per_image, self.temperature, side, numbers)
+            return self.repeated(self._draw_uncertain(logits, side, numbers))
+        self.bits = None
+        return self.repeated(draw(logits, self.options.samples_per_image, self.temperature, side, numbers))
+
+    def repeated(self, label_maps: torch.Tensor) -> torch.Tensor:
+        """Label maps of which, when it is time to measure the noise, some are to be scored twice."""
+        self.twice = not self.options.cells and self.noise.due
         if self.twice:
             score_twice(label_maps)
         return label_maps
+
+    def read(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
+        """Compares the new scores with what the policy expects, and remembers them."""
+        self.observed += 1
+        batch = len(logits)
+        image = torch.arange(batch, device=logits.device)
+        seen = logits.softmax(dim=1), feedback.label_maps, feedback.scores, image, batch, self.formula
+        evidence = score_evidence(*seen, self.noise.residual**0.5)
+        self._remember(feedback, None, [0] * batch)
+        return ScoreLesson(feedback, evidence, 0)
 
     def _draw_uncertain(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
         """Draws more than are scored, and keeps those whose level the belief is least certain of.
@@ -626,15 +638,20 @@ class ImageLevel:
         self.noise.tick()
         self.loud = self.noise.noise + self.noise.rounding > (QUIET if self.loud else LOUD)
 
+    @property
+    def share(self) -> float:
+        """The share of the scores' variance that was explained of late; the running mean started at 0."""
+        return self.explained / (1 - (1 - SLOW) ** self.judged) if self.judged else 0.0
+
     def is_of_no_use(self, progress: float) -> bool:
         """Whether a score of unknown formula turned out to be one that right pixels, each by itself, do not explain.
 
-        Looked at once, when a fifth of the training is done.
+        Looked at once, when a fifth of the training is done and enough updates are.
         """
-        if self.formula.is_known or self.tried or progress < TRIED:
+        if self.formula.is_known or self.tried or progress < TRIED or self.judged < ENOUGH:
             return False
         self.tried = True
-        return self.explained < EXPLAINED * (1 - (1 - SLOW) ** self.judged)  # a running mean that started at 0
+        return self.share < EXPLAINED
 
     def loss(
         self, logits: torch.Tensor, lesson: ScoreLesson, progress: float
@@ -692,47 +709,6 @@ class ImageLevel:
         self.loud = state.get("loud", self.loud)
         if "variances" in state:
             self.variances.load_state_dict(state["variances"])
-
-
-class PolicyGradientLevel:
-    """The policy gradient of ``agents.rss`` in coarse cells, for scores that no formula of right pixels explains.
-
-    Such are scores of borders: of label maps whose pixels are drawn one by one they tell next to nothing.
-
-    Args:
-        options: hyper-parameters.
-    """
-
-    STATE = {"policy_gradient": True}
-    temperature = 1.0
-    learning_rate_factor = 6.0
-
-    def __init__(self, options: Likelihood) -> None:
-        self.options = options
-        self.rss = RSS(samples_per_image=options.samples_per_image)
-        self.memory = VisitMemory(0, 0.0)
-
-    def side(self, progress: float, shorter: int) -> int:
-        """Side of the cells in pixels: a twelfth of the shorter side of the image, at least 4, unless it was chosen."""
-        return self.options.schedule.side(progress) if self.options.cells else max(4, shorter // 12)
-
-    def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
-        """Draws label maps."""
-        return draw(logits, self.options.samples_per_image, self.temperature, side, numbers)
-
-    def observe(self, logits: torch.Tensor, feedback: Feedback) -> Lesson:
-        return self.rss.observe(logits, feedback)
-
-    def synchronise(self, lessons: Sequence[Lesson]) -> None:
-        self.rss.synchronise(lessons)
-
-    def loss(self, logits: torch.Tensor, lesson: Lesson, progress: float) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
-        """The policy-gradient loss, with the entropy target of ``agents.rss``."""
-        loss, metrics = self.rss.loss(logits, lesson, progress)
-        return loss, logits.detach().softmax(dim=1), metrics
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.STATE
 
 
 @dataclass

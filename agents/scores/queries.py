@@ -1,4 +1,4 @@
-"""Which label maps to have scored, where scores are rounded to a few levels such as stars.
+"""Which label maps to have scored: draws in cells and, where scores are rounded to a few levels, the best of them.
 
 A star tells little if it is known beforehand. With five of them the scores of the label maps that are drawn of an image
 are often all nearest to the same one. So more label maps are drawn than are scored, and those are kept whose level the
@@ -11,10 +11,18 @@ from __future__ import annotations
 
 import torch
 
-from ..ops import soft_counts
+from ..ops import sample_label_maps, soft_counts
 from .formulas import Formula
 
 NEXT = 1e-9  # bits that a distance of 1 from the middle between two levels counts
+
+
+def draw(logits: torch.Tensor, samples: int, temperature: float, side: int, numbers: torch.Tensor) -> torch.Tensor:
+    """Draws label maps from hotter or colder probabilities, uint8 (B, samples, H, W), in cells of a side.
+
+    ``numbers`` are three of int64, on the device of the logits: a seed and the offset of the cells' grid.
+    """
+    return sample_label_maps(logits, samples, numbers[:1], temperature=temperature, cell=side, offset=numbers[1:])
 
 
 def level_uncertainty(mean: torch.Tensor, spread: float, levels: torch.Tensor) -> torch.Tensor:

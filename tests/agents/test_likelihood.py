@@ -16,7 +16,8 @@ import torch
 
 import rss_env  # noqa: F401  registers the ids
 from agents import likelihood
-from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, PolicyGradientLevel, ScoreLesson
+from agents.likelihood import ImageLevel, Likelihood, PixelLesson, PixelLevel, ScoreLesson
+from agents.rss import RSS
 from agents.scores.formulas import KnownFormula
 from agents.scores.models import predict_scores
 from agents.scores.noise import EVERY, ScoreNoise
@@ -28,6 +29,7 @@ from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback, train
 from agents.training.arguments import from_config
 from agents.training.feedback import read_feedback
+from agents.unknown_score import ENOUGH, EXPLAINED, FIRST, LAST, PROMISING, TRIED, PolicyGradientLevel, TrialLevel
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
 from rss_env.rewards import score_images
@@ -1078,14 +1080,14 @@ def test_without_replay_nothing_is_remembered_of_pixels() -> None:
 UNKNOWN_SCORE = MEAN_IOU | {"reward": None}
 
 
-def run_unknown(explained: bool, regions: tuple[int, ...] = ()) -> Likelihood:
-    """Sixty updates with scores that are the accuracy, stretched, of a belief that is right, or are at random."""
+def run_unknown(explained: bool, regions: tuple[int, ...] = (), updates: int = 60) -> Likelihood:
+    """Updates with scores that are the accuracy, stretched, of a belief that is right, or are at random."""
     algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0, regions=regions)
     rng = np.random.default_rng(0)
     target = torch.from_numpy(rng.integers(0, 3, (2, 8, 9)))
     logits = 3.0 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2).float()
     generator = torch.Generator().manual_seed(0)
-    for step in range(60):
+    for step in range(updates):
         label_maps = algorithm.act(logits, step / 400, generator)
         right = (label_maps == target[:, None]).float().mean(dim=(2, 3)).double()
         scores = 2 + 3 * right if explained else torch.from_numpy(rng.random(right.shape))
@@ -1097,18 +1099,16 @@ def run_unknown(explained: bool, regions: tuple[int, ...] = ()) -> Likelihood:
 def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradient_in_cells(
     regions: tuple[int, ...],
 ) -> None:
-    algorithm = run_unknown(False, regions)
+    algorithm = run_unknown(False, regions, updates=LAST - 1)
     logits = torch.zeros(2, 3, 60, 72, requires_grad=True)
-    algorithm.act(torch.zeros(2, 3, 8, 9), 0.19, torch.Generator())
-    assert isinstance(algorithm.level, ImageLevel)  # not judged before a fifth
-    assert algorithm.learning_rate_factor == (2 if regions else 1)
-    loss, metrics, _ = update(algorithm, logits, np.random.default_rng(0).random((2, 8)), 0.2)
-    assert isinstance(algorithm.level, PolicyGradientLevel)
-    assert metrics["policy/cell"] == 5  # a twelfth of the shorter side
-    assert algorithm.learning_rate_factor == PolicyGradientLevel.learning_rate_factor > 1
-    loss.backward()
-    assert logits.grad is not None
-    assert logits.grad.abs().sum() > 0
+    factor = PolicyGradientLevel.learning_rate_factor
+    for progress, level in ((0.19, TrialLevel), (0.2, PolicyGradientLevel)):
+        loss, metrics, _ = update(algorithm, logits, np.random.default_rng(0).random((2, 8)), progress)
+        assert isinstance(algorithm.level, level)  # open until a fifth, or 60 updates
+        assert metrics["policy/cell"] == 5  # a twelfth of the shorter side
+        assert algorithm.learning_rate_factor == factor
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert gradient.abs().sum() > 0
 
     again = make(UNKNOWN_SCORE, samples_per_image=8, replay=0)
     again.load_state_dict(algorithm.state_dict())
@@ -1117,15 +1117,83 @@ def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradi
 
 
 @both
-def test_one_that_they_explain_is_learned_by_its_likelihood_to_the_end(regions: tuple[int, ...]) -> None:
-    algorithm = run_unknown(True, regions)
-    assert algorithm.level.explained > 0.8  # type: ignore[union-attr]
+def test_one_that_they_explain_is_read_as_soon_as_that_is_seen_and_to_the_end(regions: tuple[int, ...]) -> None:
+    algorithm = run_unknown(True, regions, updates=FIRST - 1)
+    trial = algorithm.level
+    assert isinstance(trial, TrialLevel)
+    assert trial.level.share > 0.8
+    algorithm = run_unknown(True, regions, updates=FIRST + 1)
     again = make(UNKNOWN_SCORE, samples_per_image=8, replay=0, regions=regions)
     again.load_state_dict(algorithm.state_dict())
     for learner in (algorithm, again):
-        for progress in (0.2, 0.9):
+        for progress in (0.1, 0.2, 0.9):
             learner.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
             assert isinstance(learner.level, ImageLevel)
+
+
+def test_while_it_is_open_the_policy_gradient_s_loss_is_that_of_agents_rss_and_what_was_scored_is_remembered() -> None:
+    algorithm = make(UNKNOWN_SCORE, samples_per_image=4, replay=8, regions=(2, 1))
+    logits = torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    label_maps = algorithm.act(logits.detach(), 0.0, torch.Generator())
+    feedback = earn(label_maps, torch.rand(2, 4, generator=torch.Generator().manual_seed(1)))
+    lesson, rss = algorithm.observe(logits.detach(), feedback), RSS(samples_per_image=4)
+    algorithm.synchronise([lesson])
+    loss, metrics = algorithm.loss(logits, lesson, 0.0)
+    expected = rss.observe(logits.detach(), feedback)
+    rss.synchronise([expected])
+    assert torch.equal(loss, rss.loss(logits, expected, 0.0)[0])
+    assert float(metrics["likelihood/explained"]) <= 1
+    trial = algorithm.level
+    assert isinstance(trial, TrialLevel)
+    remembered = trial.memory.recall(int(feedback.index[0]), None)
+    assert len(remembered) == 1
+    assert torch.equal(remembered[0].scores, feedback.scores[0])
+
+    again = make(UNKNOWN_SCORE, samples_per_image=4, replay=8, regions=(2, 1))
+    again.load_state_dict(algorithm.state_dict())
+    again.load_memory(algorithm.memory())
+    assert isinstance(again.level, TrialLevel)
+    assert (again.level.level.share, again.level.level.judged) == (trial.level.share, 1)
+    assert len(again.level.memory.recall(int(feedback.index[0]), None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "judged", "progress", "expected"),
+    [
+        (0.9 * EXPLAINED, LAST - 1, 0.1, None),
+        (1.1 * EXPLAINED, FIRST - 1, 0.1, None),
+        (1.1 * EXPLAINED, FIRST, 0.1, ImageLevel),
+        (1.1 * PROMISING, LAST, 0.1, ImageLevel),
+        (0.9 * PROMISING, LAST, 0.1, PolicyGradientLevel),
+        (1.1 * PROMISING, 1, TRIED, ImageLevel),
+        (0.9 * PROMISING, 1, TRIED, PolicyGradientLevel),
+    ],
+)
+def test_it_is_decided_by_a_running_mean_that_few_updates_do_not_lower(
+    share: float, judged: int, progress: float, expected: type | None
+) -> None:
+    trial = make(UNKNOWN_SCORE).level
+    assert isinstance(trial, TrialLevel)
+    trial.level.explained, trial.level.judged = share * (1 - 0.95**judged), judged
+    level = trial.decided(progress)
+    assert level is None if expected is None else isinstance(level, expected)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.3, ImageLevel), (0.2, PolicyGradientLevel)])
+def test_what_is_promising_and_not_kept_by_a_fifth_is_given_up(share: float, expected: type) -> None:
+    algorithm = make(UNKNOWN_SCORE, samples_per_image=4)
+    trial = algorithm.level
+    assert isinstance(trial, TrialLevel)
+    algorithm.level = level = trial.level
+    for progress, judged, now in (
+        (TRIED - 0.01, ENOUGH, ImageLevel),
+        (TRIED, ENOUGH - 1, ImageLevel),
+        (TRIED, ENOUGH, expected),
+        (0.9, ENOUGH, expected),
+    ):
+        level.explained, level.judged = share * (1 - 0.95**judged), judged
+        algorithm.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
+        assert isinstance(algorithm.level, now)
 
 
 def test_a_known_formula_is_never_judged() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from agents import Likelihood, likelihood, train
+from agents import Likelihood, train, unknown_score
 from agents.rss import RSS
 from agents.supervised import Supervised
 from agents.training.algorithm import IGNORE_INDEX, Algorithm
@@ -197,34 +196,23 @@ def test_micro_batches_rehearse_as_many_images_as_they_see(tmp_path: Path) -> No
     assert len(seen["acted"]) == 4
 
 
-def test_a_score_that_is_given_up_costs_no_more_queries_and_leaves_nothing_to_learn_again(
+def test_a_score_that_right_pixels_do_not_explain_leaves_nothing_to_learn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(likelihood, "EXPLAINED", 2.0)  # no belief explains as much
+    monkeypatch.setattr(unknown_score, "EXPLAINED", 2.0)  # no belief explains as much
     algorithm = Likelihood(samples_per_image=4, visit_every=2)
     seen = watched(algorithm)
     arguments: dict[str, Any] = SMALL | {"reward": "boundary_f1", "run_dir": str(tmp_path), "checkpoint_every": 10}
     result = train("RSS-Shapes-ImageReward-v0", algorithm, steps=20, **arguments)
-    assert isinstance(algorithm.level, likelihood.PolicyGradientLevel)
+    assert isinstance(algorithm.level, unknown_score.PolicyGradientLevel)
     assert len(seen["acted"]) == 10
     assert result.reward_queries == 10 * 4 * 4
-    assert [each is None for each in seen["taught"]] == [False] * 2 + [True] * 8  # a fifth of the training
-    assert len(seen["rehearsed"]) == 2
+    assert [each is None for each in seen["taught"]] == [True] * 10
+    assert len(seen["rehearsed"]) == 0
     rows = {int(row["step"]): row for row in RunFolder(tmp_path).read_metrics()}
     assert "train/loss" in rows[5]
     assert "train/loss" not in rows[6]  # nothing was learned
     assert not list(tmp_path.glob("checkpoints/step-00000010/memory*"))
-
-
-@pytest.mark.parametrize("visits", [1, 4, 40])
-def test_a_score_is_not_given_up_because_few_visits_were_seen(visits: int) -> None:
-    level = Likelihood(samples_per_image=2)
-    envs = gym.make_vec("RSS-Shapes-ImageReward-v0", 2, image_size=(12, 12), reward="boundary_f1", samples_per_image=2)
-    level.start(envs.metadata, 5)
-    assert isinstance(level.level, likelihood.ImageLevel)
-    for share, given_up in ((0.3, False), (0.2, True)):
-        level.level.explained, level.level.judged, level.level.tried = share * (1 - 0.95**visits), visits, False
-        assert level.level.is_of_no_use(0.5) is given_up
 
 
 def test_an_algorithm_that_never_visits_is_refused(tmp_path: Path) -> None:
