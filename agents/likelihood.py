@@ -106,8 +106,8 @@ class Likelihood(Algorithm):
     what is recalled of it rests on; 0: none"""
     recall: float = 0.8
     """weight, below 1, of what was believed of an image at its last visits against what the policy says now, once those
-    visits are many, for exact scores of a known formula; single pixels shift by themselves then. 0, or without regions
-    or replay: nothing is recalled"""
+    visits are many, for exact scores; single pixels shift by themselves then. 0, or without regions or replay: nothing
+    is recalled"""
     scores_per_nat: float = 3.0
     """scores of an image, in the whole training, for every nat that is not known of its finest regions, eight times as
     many where noise or rounding matters: of more images than that pays for, an even choice is shown, which grows with
@@ -243,18 +243,18 @@ class Likelihood(Algorithm):
         self.level.load_state_dict(state)
 
     def memory(self) -> dict[str, torch.Tensor]:
-        level = self._image_level
+        level = self.image_level
         return self.level.memory.state_dict() | (level.filter.state_dict() if level else {})
 
     def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
-        level = self._image_level
+        level = self.image_level
         sums = {name: memory[name] for name in memory if level and name in NAMES}
         self.level.memory.load_state_dict({name: memory[name] for name in memory if name not in sums})
         if level:
             level.filter.load_state_dict(sums, level.pairs)
 
     @property
-    def _image_level(self) -> ImageLevel | None:
+    def image_level(self) -> ImageLevel | None:
         """What reads scores of whole label maps, or may come to."""
         level = self.level.level if isinstance(self.level, TrialLevel) else self.level
         return level if isinstance(level, ImageLevel) else None
@@ -409,7 +409,7 @@ class ImageLevel:
     def recalls(self) -> bool:
         """Whether a belief goes on from that of the last visit; noise would be counted again with every visit."""
         kept = bool(self.options.recall and self.options.regions) and self.remembers
-        return kept and self.formula.is_known and not self.noise.matters
+        return kept and not self.noise.matters
 
     @property
     def remembers(self) -> bool:

@@ -40,12 +40,16 @@ class PolicyGradientLevel:
 
     STATE = {"policy_gradient": True}
     temperature = 1.0
-    learning_rate_factor = 2.0
 
     def __init__(self, options: Likelihood) -> None:
         self.options = options
         self.rss = RSS(samples_per_image=options.samples_per_image)
         self.memory = VisitMemory(0, 0.0)
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """√K: the more label maps are compared, the less noise is in a step."""
+        return self.options.samples_per_image**0.5
 
     def side(self, progress: float, shorter: int) -> int:
         """Side of the cells in pixels: a twelfth of the shorter side of the image, at least 4, unless it was chosen."""

@@ -94,8 +94,9 @@ def test_it_says_which_formula_it_does_not_know(
 ) -> None:
     algorithm = Likelihood()
     line = algorithm.start(MEAN_IOU | {"reward": reward, "reward_options": options}, 3)
-    assert isinstance(algorithm.level, ImageLevel)
-    assert getattr(algorithm.level.formula, "name", None) == model
+    level = algorithm.image_level
+    assert level is not None
+    assert getattr(level.formula, "name", None) == model
     assert (line is None) == (said is None)
     assert said is None or (line is not None and said in line and "\n" not in line)
 
@@ -114,8 +115,9 @@ def test_the_environments_own_metadata_say_enough(options: dict[str, Any], said:
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, samples_per_image=2, num_images=4, **options)
     algorithm = Likelihood(samples_per_image=2)
     line = algorithm.start(envs.metadata, 5)
-    assert isinstance(algorithm.level, ImageLevel)
-    assert algorithm.level.formula.is_known == (said is None)
+    level = algorithm.image_level
+    assert level is not None
+    assert level.formula.is_known == (said is None)
     assert (line is None) == (said is None)
     assert said is None or (line is not None and line.startswith(said))
 
@@ -128,8 +130,9 @@ def test_of_scores_that_feedback_made_something_else_it_knows_no_formula(kind: s
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, samples_per_image=2, num_images=4)
     algorithm = Likelihood(samples_per_image=2)
     line = algorithm.start(FeedbackReward(envs, kind).metadata, 5)
-    assert isinstance(algorithm.level, ImageLevel)
-    assert getattr(algorithm.level.formula, "name", None) == model
+    level = algorithm.image_level
+    assert level is not None
+    assert getattr(level.formula, "name", None) == model
     assert (line is None) == (model is not None)
     assert line is None or line.startswith("The formula of the score is not known here: ")
 
@@ -607,22 +610,12 @@ def test_noisy_scores_are_not_counted_again_through_what_was_believed(
     assert times == ([(0, 0.0), (1, weights[1]), (1, weights[2])] if recalled else [])
 
 
-@pytest.mark.parametrize(
-    ("metadata", "arguments"),
-    [
-        ({}, {"regions": ()}),
-        ({}, {"replay": 0}),
-        ({}, {"replay_megabytes": 0.0}),
-        ({}, {"recall": 0.0}),
-        ({"reward": None}, {}),
-    ],
-)
-def test_without_regions_replay_or_a_known_formula_nothing_is_recalled(
-    metadata: dict[str, Any], arguments: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("arguments", [{"regions": ()}, {"replay": 0}, {"replay_megabytes": 0.0}, {"recall": 0.0}])
+def test_without_regions_or_replay_nothing_is_recalled(arguments: dict[str, Any]) -> None:
     given: dict[str, Any] = {"samples_per_image": 3, "regions": (4, 2, 1)}
     assert make(**given).level.recalls  # type: ignore[union-attr]
-    assert not make(MEAN_IOU | metadata, **given | arguments).level.recalls  # type: ignore[union-attr]
+    assert make(UNKNOWN_SCORE, **given).image_level.recalls  # type: ignore[union-attr]
+    assert not make(**given | arguments).level.recalls  # type: ignore[union-attr]
 
 
 def test_a_recall_leaves_something_to_the_policy() -> None:
@@ -686,10 +679,11 @@ def test_all_that_noisy_scores_said_is_kept_where_regions_and_formula_are_the_sa
     metadata: dict[str, Any], arguments: dict[str, Any], filters: bool
 ) -> None:
     algorithm = make(MEAN_IOU | {"image_size": (16, 20)} | metadata, **NOISY | arguments)
-    assert isinstance(algorithm.level, ImageLevel)
-    assert not algorithm.level.filters  # of exact scores
-    make_noisy(algorithm.level)
-    assert algorithm.level.filters == filters
+    level = algorithm.image_level
+    assert level is not None
+    assert not level.filters  # of exact scores
+    make_noisy(level)
+    assert level.filters == filters
 
 
 def make_noisy(level: ImageLevel, stars: int = 0, noise: float = 0.05) -> None:
@@ -1101,12 +1095,11 @@ def test_a_score_that_right_pixels_do_not_explain_is_learned_by_the_policy_gradi
 ) -> None:
     algorithm = run_unknown(False, regions, updates=LAST - 1)
     logits = torch.zeros(2, 3, 60, 72, requires_grad=True)
-    factor = PolicyGradientLevel.learning_rate_factor
     for progress, level in ((0.19, TrialLevel), (0.2, PolicyGradientLevel)):
         loss, metrics, _ = update(algorithm, logits, np.random.default_rng(0).random((2, 8)), progress)
         assert isinstance(algorithm.level, level)  # open until a fifth, or 60 updates
         assert metrics["policy/cell"] == 5  # a twelfth of the shorter side
-        assert algorithm.learning_rate_factor == factor
+        assert algorithm.learning_rate_factor == pytest.approx(8**0.5)  # K = 8
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient.abs().sum() > 0
 
