@@ -56,6 +56,7 @@ RECORDS = (
     "camvid_176x240",
     "search_formula",
     "search_boundary_f1",
+    "unknown_score_trial",
     "search_region_posterior",
     "region_solving",
     "region_cells",
