@@ -32,8 +32,8 @@ from rss_env.errors import OptionError
 
 from .plugins import CellSchedule, SyncAN
 from .plugins.sync_an import EPSILON
-from .scores.evidence import Evidence, score_evidence
-from .scores.formulas import Formula, formula_of
+from .scores.evidence import Evidence, differ, read_scores, score_evidence
+from .scores.formulas import Formula, Seen, formula_of
 from .scores.noise import ScoreNoise, score_twice, scored_twice
 from .scores.packing import PackedMaps, unpack
 from .scores.pixels import UNKNOWN, PixelMemory, classes_found, success_loss
@@ -238,7 +238,7 @@ class Likelihood(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state == PolicyGradientLevel.STATE:
             self.level = PolicyGradientLevel(self)
-        elif isinstance(self.level, TrialLevel) and TrialLevel.NAME not in state:  # it was found to be explained
+        elif isinstance(self.level, TrialLevel) and TrialLevel.NAME not in state:  # the trial is over
             self.level = self.level.level
         self.level.load_state_dict(state)
 
@@ -429,7 +429,6 @@ class ImageLevel:
 
     def draw(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
         """Draws label maps: those whose rounded scores tell most, and some twice, which measures the noise."""
-        self.twice = not self.options.cells and self.noise.due
         if self.chooses:
             return self.repeated(self._draw_uncertain(logits, side, numbers))
         self.bits = None
@@ -437,10 +436,15 @@ class ImageLevel:
 
     def repeated(self, label_maps: torch.Tensor) -> torch.Tensor:
         """Label maps of which, when it is time to measure the noise, some are to be scored twice."""
-        self.twice = not self.options.cells and self.noise.due
+        self.twice = self._repeats
         if self.twice:
             score_twice(label_maps)
         return label_maps
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether it is time to measure the noise."""
+        return not self.options.cells and self.noise.due
 
     def read(self, logits: torch.Tensor, feedback: Feedback) -> ScoreLesson:
         """Compares the new scores with what the policy expects, and remembers them."""
@@ -448,9 +452,9 @@ class ImageLevel:
         batch = len(logits)
         image = torch.arange(batch, device=logits.device)
         seen = logits.softmax(dim=1), feedback.label_maps, feedback.scores, image, batch, self.formula
-        evidence = score_evidence(*seen, self.noise.residual**0.5)
+        reading = read_scores(*seen, self.noise.residual**0.5)
         self._remember(feedback, None, [0] * batch)
-        return ScoreLesson(feedback, evidence, 0)
+        return ScoreLesson(feedback, Evidence(reading, torch.zeros_like(logits)), 0)
 
     def _draw_uncertain(self, logits: torch.Tensor, side: int, numbers: torch.Tensor) -> torch.Tensor:
         """Draws more than are scored, and keeps those whose level the belief is least certain of.
@@ -464,7 +468,7 @@ class ImageLevel:
         def chosen(temperature: float, side: int) -> tuple[torch.Tensor, torch.Tensor]:
             drawn = draw(logits, CHOICE * samples, temperature, side, numbers)
             label_maps, told = most_uncertain(belief, drawn, samples, self.formula, spread)
-            if self.twice:  # the noise is measured by any label map: between two levels little noise changes much
+            if self._repeats:  # the noise is measured by any label map: between two levels little noise changes much
                 label_maps[:, 0] = drawn[:, 0]
             return label_maps, told
 
@@ -608,11 +612,7 @@ class ImageLevel:
         self.formula.learn([reading.seen for reading in readings])
         self.noise.rounding = self.formula.rounding
         if not self.formula.is_known and not self.tried:
-            explained = mean_over_processes([reading.explained for reading in readings])
-            variance = mean_over_processes([lesson.feedback.scores.var(dim=1).mean() for lesson in lessons])
-            possible = max(1 - self.noise.noise / variance, 0.1) if variance else 1.0
-            self.explained += SLOW * (min(explained / possible, 1.0) - self.explained)
-            self.judged += 1
+            self._judge([reading.seen for reading in readings])
         if self.twice or self.noise.known:
             scores = [lesson.feedback.scores for lesson in lessons]
             self.noise.observe(
@@ -620,6 +620,7 @@ class ImageLevel:
                 side=self.options.side,
                 noise=mean_over_processes([scored_twice(part) for part in scores]) if self.twice else None,
                 residual=mean_over_processes([reading.variance for reading in readings]),
+                unit=mean_over_processes([self.formula.scale(part).square().mean() for part in scores]),
             )
         beliefs = [lesson.evidence for lesson in lessons if isinstance(lesson.evidence, Posterior)]
         if beliefs:
@@ -638,6 +639,25 @@ class ImageLevel:
         self.noise.tick()
         self.loud = self.noise.noise + self.noise.rounding > (QUIET if self.loud else LOUD)
 
+    def _judge(self, seen: Sequence[Seen]) -> None:
+        """Measures how much is explained of what scores differ by within visits, noise and rounding left out.
+
+        An update in which all scores of every visit are equal says nothing about that.
+        """
+        parts = []
+        for part in seen:
+            varied = differ(part.scores)[:, None]
+            scale = self.formula.scale(part.scores)
+            observed = (part.scores - part.scores.mean(dim=1, keepdim=True)) / scale
+            left = observed - (part.mean - part.mean.mean(dim=1, keepdim=True))
+            limits = varied * (self.noise.noise + self.noise.rounding) / scale.square()  # that nothing can explain
+            sums = [(varied * observed.square()).mean(), (varied * left.square()).mean(), limits.mean()]
+            parts.append(torch.stack(sums))
+        variance, left, limit = mean_over_processes(parts)
+        if variance:
+            self.explained += SLOW * (min((1 - left / variance) / max(1 - limit / variance, 0.1), 1.0) - self.explained)
+            self.judged += 1
+
     @property
     def share(self) -> float:
         """The share of the scores' variance that was explained of late; the running mean started at 0."""
@@ -646,9 +666,10 @@ class ImageLevel:
     def is_of_no_use(self, progress: float) -> bool:
         """Whether a score of unknown formula turned out to be one that right pixels, each by itself, do not explain.
 
-        Looked at once, when a fifth of the training is done and enough updates are.
+        Looked at once, when a fifth of the training is done and enough updates are, or two fifths.
         """
-        if self.formula.is_known or self.tried or progress < TRIED or self.judged < ENOUGH:
+        early = progress < TRIED or (self.judged < ENOUGH and progress < 2 * TRIED)
+        if self.formula.is_known or self.tried or early:
             return False
         self.tried = True
         return self.share < EXPLAINED

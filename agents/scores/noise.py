@@ -33,13 +33,16 @@ class ScoreNoise:
 
     Attributes:
         noise: variance of the noise, without rounding.
-        residual: variance of what the belief did not predict of the scores before they were rounded.
+        residual: variance of what the belief did not predict of the scores before they were rounded, in the formula's
+            units.
+        unit: the square of such a unit, in that of the scores.
     """
 
     def __init__(self, rounding: float = 0.0) -> None:
         self.rounding = rounding
         self.noise = 0.0
         self.residual = 0.01
+        self.unit: float | None = None
         self._measured = 0  # times the noise was
         self._wait = 0  # updates until it is measured again
         self._pause = EVERY  # updates from the last measurement to the next
@@ -57,7 +60,8 @@ class ScoreNoise:
 
         Once they are, they are until they are a much smaller part: what follows from it changes what is predicted.
         """
-        return self.noise + self.rounding > (LEAST if self._mattered else SMALL) * self.residual
+        left = self.residual * (1.0 if self.unit is None else self.unit)
+        return self.noise + self.rounding > (LEAST if self._mattered else SMALL) * left
 
     @property
     def due(self) -> bool:
@@ -71,14 +75,15 @@ class ScoreNoise:
             self._wait = self._pause
         self._wait -= 1
 
-    def observe(self, variance: float, side: int, noise: float | None, residual: float) -> None:
+    def observe(self, variance: float, side: int, noise: float | None, residual: float, unit: float = 1.0) -> None:
         """Takes the measurements of an update.
 
         Args:
             variance: of the scores of an image, mean over the images.
             side: of the cells that the label maps were drawn in, in pixels.
             noise: half the squared difference of the two scores of one label map, if some were scored twice.
-            residual: variance of the residuals of the scores before they were rounded.
+            residual: variance of the residuals of the scores before they were rounded, in the formula's units.
+            unit: mean square of these units.
         """
         if noise is not None:
             self._measured += 1
@@ -87,6 +92,7 @@ class ScoreNoise:
         own = variance - self.noise - self.rounding
         self._sums = FORGET * self._sums[0] + side**2 * own, FORGET * self._sums[1] + side**4
         self.residual += 0.05 * (residual - self.residual)
+        self.unit = unit if self.unit is None else self.unit + 0.05 * (unit - self.unit)
 
     def side(self, longest: int, shortest: int = 1, rounded: bool = True) -> int:
         """Side of the cells, shortest..longest, in pixels; ``rounded``: rounding counts as noise.

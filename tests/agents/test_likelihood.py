@@ -1074,9 +1074,14 @@ def test_without_replay_nothing_is_remembered_of_pixels() -> None:
 UNKNOWN_SCORE = MEAN_IOU | {"reward": None}
 
 
-def run_unknown(explained: bool, regions: tuple[int, ...] = (), updates: int = 60) -> Likelihood:
-    """Updates with scores that are the accuracy, stretched, of a belief that is right, or are at random."""
-    algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0, regions=regions)
+def run_unknown(
+    explained: bool, regions: tuple[int, ...] = (), updates: int = 60, levels: int = 0, **arguments: Any
+) -> Likelihood:
+    """Updates with scores that are the accuracy, stretched, of a belief that is right, or are at random.
+
+    With levels, they are rounded to so many.
+    """
+    algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=0, regions=regions, **arguments)
     rng = np.random.default_rng(0)
     target = torch.from_numpy(rng.integers(0, 3, (2, 8, 9)))
     logits = 3.0 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2).float()
@@ -1085,6 +1090,8 @@ def run_unknown(explained: bool, regions: tuple[int, ...] = (), updates: int = 6
         label_maps = algorithm.act(logits, step / 400, generator)
         right = (label_maps == target[:, None]).float().mean(dim=(2, 3)).double()
         scores = 2 + 3 * right if explained else torch.from_numpy(rng.random(right.shape))
+        if levels:
+            scores = (scores * (levels - 1)).round() / (levels - 1)
         algorithm.synchronise([algorithm.observe(logits, earn(label_maps, scores))])
     return algorithm
 
@@ -1122,6 +1129,43 @@ def test_one_that_they_explain_is_read_as_soon_as_that_is_seen_and_to_the_end(re
         for progress in (0.1, 0.2, 0.9):
             learner.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
             assert isinstance(learner.level, ImageLevel)
+
+
+@both
+@pytest.mark.parametrize("levels", [3, 5, 11])
+def test_scores_at_random_that_are_rounded_are_not_taken_to_be_explained(regions: tuple[int, ...], levels: int) -> None:
+    algorithm = run_unknown(False, regions, updates=LAST + 1, levels=levels)
+    assert isinstance(algorithm.level, PolicyGradientLevel)
+
+
+def test_updates_in_which_all_scores_are_equal_decide_nothing() -> None:
+    algorithm, trial = (made := make(UNKNOWN_SCORE, samples_per_image=4)), made.level
+    assert isinstance(trial, TrialLevel)
+    for _ in range(2 * LAST):
+        label_maps = algorithm.act(torch.zeros(2, 3, 8, 9), 0.1, torch.Generator())
+        algorithm.synchronise([algorithm.observe(torch.zeros(2, 3, 8, 9), earn(label_maps, torch.ones(2, 4)))])
+    assert algorithm.level is trial
+    assert trial.level.judged == 0
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e5])
+def test_whether_noise_matters_does_not_depend_on_the_unit_of_the_scores(unit: float) -> None:
+    rng = np.random.default_rng(3)
+    target = torch.from_numpy(rng.integers(0, 3, (2, 8, 9)))
+    logits, recalled = torch.zeros(2, 3, 8, 9), []
+    for deviation in (0.0, 0.2):
+        algorithm = make(UNKNOWN_SCORE, samples_per_image=8, replay=16, regions=(2, 1))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(FIRST):
+            label_maps = algorithm.act(logits, 0.05, generator)
+            right = (label_maps == target[:, None]).float().mean(dim=(2, 3)).double()
+            scores = unit * (right + deviation * torch.from_numpy(rng.standard_normal(right.shape)))
+            if deviation == 0 and isinstance(algorithm.level, TrialLevel) and algorithm.level.level.twice:
+                scores[:, -1] = scores[:, 0]
+            algorithm.synchronise([algorithm.observe(logits, earn(label_maps, scores))])
+        assert algorithm.image_level is not None
+        recalled.append(algorithm.image_level.recalls)
+    assert recalled == [True, False]
 
 
 def test_while_it_is_open_the_policy_gradient_s_loss_is_that_of_agents_rss_and_what_was_scored_is_remembered() -> None:
@@ -1170,6 +1214,17 @@ def test_it_is_decided_by_a_running_mean_that_few_updates_do_not_lower(
     trial.level.explained, trial.level.judged = share * (1 - 0.95**judged), judged
     level = trial.decided(progress)
     assert level is None if expected is None else isinstance(level, expected)
+
+
+def test_what_is_promising_and_not_kept_after_few_updates_is_given_up_by_two_fifths() -> None:
+    algorithm = make(UNKNOWN_SCORE, samples_per_image=4)
+    trial = algorithm.level
+    assert isinstance(trial, TrialLevel)
+    algorithm.level = trial.level
+    for progress, now in ((1.9 * TRIED, ImageLevel), (2 * TRIED, PolicyGradientLevel)):
+        trial.level.explained, trial.level.judged = 0.2, 50
+        algorithm.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
+        assert isinstance(algorithm.level, now)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.3, ImageLevel), (0.2, PolicyGradientLevel)])

@@ -129,7 +129,8 @@ def train(trial: Any, settings: Settings = Settings()) -> None:
             reference = policy.log_prob(label_maps)
         images, _, _, _, infos = envs.step(label_maps.transpose(0, 1).numpy())
         scores = torch.as_tensor(infos["final_info"]["scores"], dtype=torch.float32).T
-        scores += settings.judge_noise * torch.randn_like(scores)
+        if settings.judge_noise:
+            scores = scores + settings.judge_noise * torch.randn_like(scores)
         for _ in range(settings.epochs):
             log_ratios = policy_of(network, shown).log_prob(label_maps) - reference
             optimiser.zero_grad()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from agents import Likelihood, train, unknown_score
+from agents import Likelihood, likelihood, train, unknown_score
 from agents.rss import RSS
 from agents.supervised import Supervised
 from agents.training.algorithm import IGNORE_INDEX, Algorithm
@@ -199,7 +199,8 @@ def test_micro_batches_rehearse_as_many_images_as_they_see(tmp_path: Path) -> No
 def test_a_score_that_right_pixels_do_not_explain_leaves_nothing_to_learn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unknown_score, "EXPLAINED", 2.0)  # no belief explains as much
+    for share in ("EXPLAINED", "PROMISING"):
+        monkeypatch.setattr(unknown_score, share, 2.0)  # no belief explains as much
     algorithm = Likelihood(samples_per_image=4, visit_every=2)
     seen = watched(algorithm)
     arguments: dict[str, Any] = SMALL | {"reward": "boundary_f1", "run_dir": str(tmp_path), "checkpoint_every": 10}
@@ -213,6 +214,20 @@ def test_a_score_that_right_pixels_do_not_explain_leaves_nothing_to_learn_again(
     assert "train/loss" in rows[5]
     assert "train/loss" not in rows[6]  # nothing was learned
     assert not list(tmp_path.glob("checkpoints/step-00000010/memory*"))
+
+
+def test_a_score_that_is_given_up_after_a_trial_leaves_nothing_to_learn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unknown_score, "PROMISING", -9.0)  # it is tried to read it, whatever it is
+    monkeypatch.setattr(likelihood, "EXPLAINED", 2.0)  # and found to be in vain
+    monkeypatch.setattr(likelihood, "ENOUGH", 0)
+    algorithm = Likelihood(samples_per_image=4, visit_every=2)
+    seen = watched(algorithm)
+    train("RSS-Shapes-ImageReward-v0", algorithm, steps=20, run_dir=str(tmp_path), reward="boundary_f1", **SMALL)
+    assert isinstance(algorithm.level, unknown_score.PolicyGradientLevel)
+    assert [each is None for each in seen["taught"]] == [True, True, False, *[True] * 7]
+    assert len(seen["rehearsed"]) == 1
 
 
 def test_an_algorithm_that_never_visits_is_refused(tmp_path: Path) -> None:
