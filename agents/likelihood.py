@@ -9,6 +9,8 @@ maps are drawn from them, hotter than the policy, and scored by the environment.
 
 - at image level the belief p predicts every score; what it did not predict says which regions of similar colour were
   right (``scores.posterior``), or, with ``--regions`` and no number, which pixels (``scores.evidence``);
+- of a score whose formula is not known it is found out first whether it can be read so; the policy gradient learns
+  until then, and if it cannot (``unknown_score``);
 - at pixel level the class of a pixel is found, or classes are excluded (``scores.pixels``).
 
 As it is a regression and no policy gradient, label maps may come from anywhere: earlier visits of an image are replayed
@@ -83,7 +85,8 @@ class Likelihood(Algorithm):
     }
 
     learning_rate: float = 1e-3
-    """peak of the one-cycle schedule; at image level, with regions, it is twice as high"""
+    """peak of the one-cycle schedule; at image level, with regions, it is twice as high, and √K times as high while the
+    policy gradient learns from a score of unknown formula, which has draws of its own as well"""
     decay_from: float = 0.6
     """share of the steps, below 1, for which the learning rate stays at its peak once it is there: what the scores said
     adds up, so the last steps know most"""

@@ -22,11 +22,11 @@ from .training.feedback import Feedback
 if TYPE_CHECKING:
     from .likelihood import ImageLevel, Likelihood, Metrics, ScoreLesson
 
-TRIED = 0.2  # of the training, by which it is decided whether to read the scores or to try to
+TRIED = 0.2  # of the training, by which it is decided whether to read the scores
 EXPLAINED = 0.25  # share of the scores' variance that right pixels must explain to be read to the end
-PROMISING = 0.1  # share with which it is tried
-FIRST, LAST = 30, 60  # updates of the policy gradient over which that is measured, at least and at most
-ENOUGH = 120  # updates after which a trial that is not over ends
+PROMISING = 0.1  # share with which it is tried to read them
+FIRST, LAST = 30, 60  # updates of the policy gradient over which that is measured, or a fifth of the training
+ENOUGH = 120  # updates before what is read is judged once more, unless two fifths of the training are fewer
 
 
 class PolicyGradientLevel:
