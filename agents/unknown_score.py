@@ -119,11 +119,12 @@ class TrialLevel:
         """What learns from now on; None: it is open."""
         share, judged = self.level.share, self.level.judged
         late = judged >= LAST or progress >= TRIED
-        if share >= EXPLAINED and (late or judged >= FIRST):
-            return self.level
-        if not late:
+        if not late and (share < EXPLAINED or judged < FIRST):
             return None
-        return self.level if share >= PROMISING else self.gradient
+        if share < PROMISING:
+            return self.gradient
+        self.level.formula.settle()
+        return self.level
 
     def side(self, progress: float, shorter: int) -> int:
         """Side of the cells in pixels."""

@@ -99,7 +99,10 @@ def read_scores(
     total = varied.square().sum()
     explained = torch.where(total > 0, 1 - advantages[:fresh].square().sum() / total.clamp(min=1e-30), 0.0)
     variance = ((residual - offset).square() + undecided)[:fresh].mean()
-    seen = Seen(scores[:fresh], mean[:fresh])
+    new = slice(fresh * samples)
+    rivals = formula.rivals(expected[new], predicted[new], target[owner[new]])
+    means = {name: of.view(fresh, samples).to(scores.dtype) for name, of in rivals.items()}
+    seen = Seen(scores[:fresh], mean[:fresh], means)
     return Reading(prediction, residual, advantages, explained, offset[:fresh].mean(), variance, seen)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ FLAT = 10.0  # visits with which a curve that does not bend is believed in
 MOST_VALUES = 32  # of scores that are rounded
 SEEN = 8  # scores a value before they are taken as rounded
 LEAST_SLOPE = 0.05
+BASES = ("mean_iou", "pixel_accuracy")  # what a score of unknown formula may be a multiple of
+CLEARLY = 1.5  # times what the first one explains that the second one must, to be taken
 TOLD = 0.01  # least share of a prediction's variance that a rounded score is taken to decide
 TINY = 1e-12
 
@@ -45,6 +47,16 @@ class Formula(ABC):
     @abstractmethod
     def predict(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> Prediction:
         """Expected scores and their derivatives: see ``models.predict_scores``."""
+
+    def rivals(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Other predictions, (M,) each, by their name, as long as it is open which is best.
+
+        Args: see ``models.predict_scores``.
+        """
+        return {}
+
+    def settle(self) -> None:  # noqa: B027  (optional)
+        """Ends the choice between rivals: what the policy learns from now on makes the one that is used look best."""
 
     @abstractmethod
     def scale(self, scores: torch.Tensor) -> torch.Tensor:
@@ -92,10 +104,11 @@ class Formula(ABC):
 
 @dataclass
 class Seen:
-    """New scores of a micro-batch and what was predicted of them, float64 (B, K)."""
+    """New scores of a micro-batch and what was predicted of them, float64 (B, K), also by rivals."""
 
     scores: torch.Tensor
     mean: torch.Tensor
+    rivals: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class KnownFormula(Formula):
@@ -129,9 +142,10 @@ class KnownFormula(Formula):
 class UnknownFormula(Formula):
     """A score of any range that is better, more or less, the more pixels are right.
 
-    The prediction is a multiple of the expected pixel accuracy, of scores that are divided by what their deviation
-    within a visit should be at the level of the visit. So a score that is stretched, shifted or bent is the same to it.
-    Scores that take few values are taken as rounded.
+    The prediction is a multiple of the expected mean IoU, or of the expected pixel accuracy if that explains clearly
+    more at first, of scores that are divided by what their deviation within a visit should be at the level of the
+    visit. So a score that is stretched, shifted or bent is the same to it. Scores that take few values are taken as
+    rounded.
 
     Args:
         num_classes: C.
@@ -146,19 +160,30 @@ class UnknownFormula(Formula):
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.slope = 1.0
-        self.sums = {"squares": 0.0, "products": 0.0}  # of predictions with slope 1, and of them and the scores
+        self.name, self.open = BASES[0], True  # what it is a multiple of, and whether that may change
+        # By what predicts: of predictions with slope 1, and of them and the scores.
+        self.sums = {f"{of} {name}": 0.0 for name in BASES for of in ("squares", "products")}
         self.visits: list[list[tuple[float, float]]] = []  # level and log deviation of each, by update, oldest first
         self.curve: list[float] = []  # centre and spread of the levels, and the polynomial's three coefficients
         self.values: list[float] | None = []  # that the scores took, in ascending order; None: too many
         self.seen = 0  # scores
 
     def predict(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> Prediction:
-        pixels = predicted.sum(dim=1)
+        mean, per_right, per_target = predict_scores(self.name, expected, predicted, target)
+        weight = self.slope * self._per_unit(predicted)
+        return Prediction(weight * mean, weight[:, None] * per_right, weight[:, None] * per_target)
+
+    def rivals(self, expected: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        weight = self._per_unit(predicted)
+        return {name: weight * SCORE_MODELS[name](expected, predicted, target) for name in BASES if self.open}
+
+    def settle(self) -> None:
+        self.open = False
+
+    def _per_unit(self, predicted: torch.Tensor) -> torch.Tensor:
+        """One over what the accuracy of random label maps deviates by, √(q (1 − q) / pixels): the slope's unit."""
         chance = 1 / self.num_classes
-        # Of random label maps the accuracy deviates by √(chance (1 − chance) / pixels): to that the slope is relative.
-        weight = self.slope / (chance * (1 - chance) * pixels).sqrt()
-        per_right = weight[:, None].expand_as(expected).contiguous()
-        return Prediction(weight * expected.sum(dim=1), per_right, torch.zeros_like(target))
+        return (predicted.sum(dim=1) / (chance * (1 - chance))).sqrt()
 
     def scale(self, scores: torch.Tensor) -> torch.Tensor:
         level = scores.mean(dim=1, keepdim=True)
@@ -196,26 +221,37 @@ class UnknownFormula(Formula):
         self.visits = [*self.visits, [visit for part in parts for visit in part["visits"]]][-UPDATES:]
         self.curve = self._fit_curve()
         for name in self.sums:
-            self.sums[name] = FORGET * self.sums[name] + sum(part[name] for part in parts)
+            self.sums[name] = FORGET * self.sums[name] + sum(part.get(name, 0.0) for part in parts)
+        if self.open:
+            ours, other = BASES
+            self.name = other if self._explained(other) > CLEARLY * self._explained(ours) else ours
         # A regression through the origin; the prior, a slope of 1, is worth the scores of one update.
         prior = sum(part["compared"] for part in parts)
         if prior:
-            self.slope = max(LEAST_SLOPE, (self.sums["products"] + prior) / (self.sums["squares"] + prior))
+            products, squares = self.sums[f"products {self.name}"], self.sums[f"squares {self.name}"]
+            self.slope = max(LEAST_SLOPE, (products + prior) / (squares + prior))
+
+    def _explained(self, name: str) -> float:
+        """The sum of the scores' squares, within visits, that the best multiple of a prediction explains."""
+        squares, products = self.sums[f"squares {name}"], self.sums[f"products {name}"]
+        return max(products, 0.0) ** 2 / squares if squares else 0.0
 
     def _read(self, seen: Seen) -> dict[str, Any]:
         """What the new scores of a micro-batch say."""
         scores = seen.scores
         deviation, level = scores.std(dim=1), scores.mean(dim=1)
         varied = deviation > 0  # of a visit whose scores are all equal nothing is learned
-        predicted = ((seen.mean - seen.mean.mean(dim=1, keepdim=True)) / self.slope)[varied]
         observed = ((scores - level[:, None]) / self.scale(scores))[varied]
-        return {
+        sums = {}
+        for name, mean in (seen.rivals or {self.name: seen.mean / self.slope}).items():
+            predicted = (mean - mean.mean(dim=1, keepdim=True))[varied]
+            sums[f"squares {name}"] = float(predicted.square().sum())
+            sums[f"products {name}"] = float((predicted * observed).sum())
+        return sums | {
             "scores": scores.numel(),
             "values": [] if self.values is None else scores.unique()[: MOST_VALUES + 1].tolist(),
             "visits": list(zip(level[varied].tolist(), deviation[varied].log().tolist(), strict=True)),
             "compared": observed.numel(),
-            "squares": float(predicted.square().sum()),
-            "products": float((predicted * observed).sum()),
         }
 
     def _rounding(self) -> float:
@@ -245,6 +281,9 @@ class UnknownFormula(Formula):
         return {name: value for name, value in vars(self).items() if name != "num_classes"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "name" not in state:  # of before there was a choice
+            sums = self.sums | {f"{of} pixel_accuracy": state["sums"][of] for of in ("squares", "products")}
+            state = state | {"name": "pixel_accuracy", "open": False, "sums": sums}
         vars(self).update(state)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.scores.formulas import MOST_VALUES, SEEN, KnownFormula, Seen, UnknownFormula, formula_of
+from agents.scores.formulas import BASES, MOST_VALUES, SEEN, KnownFormula, Seen, UnknownFormula, formula_of
 
 
 def visits(seed: int, number: int = 8, samples: int = 32, explained: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,20 +41,63 @@ def test_the_formula_of_a_reward_is_known_by_its_name_without_options() -> None:
         assert said
 
 
-def test_the_prediction_is_a_multiple_of_the_expected_right_pixels() -> None:
+@pytest.mark.parametrize("name", BASES)
+def test_the_prediction_is_a_multiple_of_an_expected_score(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     predicted = torch.randint(1, 20, (6, 4), generator=generator).double()
     predicted[:, 0] += 100 - predicted.sum(dim=1)
-    expected = (predicted * torch.rand(6, 4, dtype=torch.float64, generator=generator)).requires_grad_()
-    prediction = UnknownFormula(4).predict(expected, predicted, predicted)
-    (gradient,) = torch.autograd.grad(prediction.mean.sum(), expected)
-    torch.testing.assert_close(prediction.per_right, gradient)
-    assert not prediction.per_target.any()
-    # Of random label maps of 4 classes and a known target the expected accuracy has a deviation of 1 by itself.
+    expected = predicted * torch.rand(6, 4, dtype=torch.float64, generator=generator)
+    target = predicted.flip(0)
+    formula = UnknownFormula(4)
+    formula.name, formula.slope = name, 0.7
+    prediction, known = (of.predict(expected, predicted, target) for of in (formula, KnownFormula(name)))
+    factor = 0.7 / math.sqrt(0.25 * 0.75 / 100)
+    for mine, its in zip(prediction, known, strict=True):
+        torch.testing.assert_close(mine, factor * its)
+
+
+def test_the_slope_is_relative_to_what_the_accuracy_of_random_label_maps_deviates_by() -> None:
     right = torch.distributions.Binomial(100, torch.tensor(0.25, dtype=torch.float64)).sample((20_000, 1))
     counts = torch.cat([right, torch.zeros(20_000, 3, dtype=torch.float64)], dim=1)
-    every = torch.full_like(counts, 25.0)
-    assert UnknownFormula(4).predict(counts, every, every).mean.std().item() == pytest.approx(1, abs=0.03)
+    every, formula = torch.full_like(counts, 25.0), UnknownFormula(4)
+    formula.name = "pixel_accuracy"
+    assert formula.predict(counts, every, every).mean.std().item() == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_of_rivals_the_one_is_taken_that_explains_the_scores_and_kept_once_it_is_settled(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    formula = UnknownFormula(3)
+
+    def observe(scores_of: str) -> None:
+        predicted = torch.full((16, 3), 10.0, dtype=torch.float64)
+        expected = 9 * torch.rand(16, 3, dtype=torch.float64, generator=generator)
+        target = torch.tensor([[2.0, 8.0, 20.0]], dtype=torch.float64).expand(16, 3)
+        scores = KnownFormula(scores_of).predict(expected, predicted, target).mean.view(2, 8)
+        mean = formula.predict(expected, predicted, target).mean.view(2, 8)
+        rivals = {of: it.view(2, 8) for of, it in formula.rivals(expected, predicted, target).items()}
+        formula.learn([Seen(scores, mean, rivals)])
+
+    for _ in range(10):
+        observe(name)
+    assert formula.name == name
+    again = UnknownFormula(3)
+    again.load_state_dict(formula.state_dict())
+    assert (again.name, again.open, again.sums) == (name, True, formula.sums)
+    formula.settle()
+    for _ in range(100):
+        observe(next(other for other in BASES if other != name))
+    assert formula.name == name
+
+
+def test_a_state_of_before_there_were_rivals_goes_on_with_the_accuracy() -> None:
+    state = learn(UnknownFormula(4), 5).state_dict()
+    old = {name: value for name, value in state.items() if name not in ("name", "open")}
+    formula = UnknownFormula(4)
+    formula.load_state_dict(old | {"sums": {"squares": 2.0, "products": 1.0}})
+    assert (formula.name, formula.open) == ("pixel_accuracy", False)
+    assert formula.sums["products pixel_accuracy"] == 1.0
+    assert formula.rivals(*[torch.ones(2, 4, dtype=torch.float64)] * 3) == {}
 
 
 @settings(max_examples=15)

@@ -556,7 +556,9 @@ def test_pixels_of_regions_that_no_label_map_varies_keep_their_belief(move: Move
     regions = Regions((torch.arange(42).view(1, 6, 7) >= 21).long(), torch.zeros(1, 0, 2, dtype=torch.long), (2,))
     still = regions.finest[0] == 0
     problem["label_maps"][:, :, still] = 1
-    found = move(problem | {"regions": regions}, UnknownFormula(3)).probabilities - problem["probabilities"]
+    accuracy = UnknownFormula(3)
+    accuracy.name = "pixel_accuracy"
+    found = move(problem | {"regions": regions}, accuracy).probabilities - problem["probabilities"]
     assert found[0][:, still].abs().max() < 2e-3
     assert found[0][:, ~still].abs().max() > 0.05
 
