@@ -50,7 +50,7 @@ from .training.arguments import check_numbers
 from .training.command import run_command, train_command
 from .training.distributed import mean_over_processes
 from .training.feedback import Feedback
-from .unknown_score import ENOUGH, EXPLAINED, TRIED, PolicyGradientLevel, TrialLevel
+from .unknown_score import ENOUGH, EXPLAINED, KEPT, TRIED, PolicyGradientLevel, TrialLevel
 
 Metrics = dict[str, torch.Tensor | float]
 KNOWN = (0.0, 0.2, 0.8)  # of what there is to know of an image
@@ -675,7 +675,7 @@ class ImageLevel:
         if self.formula.is_known or self.tried or early:
             return False
         self.tried = True
-        return self.share < EXPLAINED
+        return self.share < (KEPT if self.judged >= ENOUGH else EXPLAINED)
 
     def loss(
         self, logits: torch.Tensor, lesson: ScoreLesson, progress: float

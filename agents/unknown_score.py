@@ -2,8 +2,8 @@
 
 At first the policy gradient learns, which needs no formula. Meanwhile the policy predicts the scores from its right
 pixels (``scores.formulas.UnknownFormula``), and it is measured how much of their variance that explains. If it is
-enough, or promises to be, the scores are read as evidence; if it is next to nothing after some updates, or not enough
-after a fifth of the training, the policy gradient goes on. This is our own; maths: docs/likelihood.md.
+enough, or promises to be, the scores are read as evidence; if it is next to nothing after some updates, or less than
+half later on, the policy gradient goes on. This is our own; maths: docs/likelihood.md.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from .likelihood import ImageLevel, Likelihood, Metrics, ScoreLesson
 
 TRIED = 0.2  # of the training, by which it is decided whether to read the scores
-EXPLAINED = 0.25  # share of the scores' variance that right pixels must explain to be read to the end
+EXPLAINED = 0.25  # share of the scores' variance that right pixels must explain to be read at once
 PROMISING = 0.1  # share with which it is tried to read them
 FIRST, LAST = 30, 60  # updates of the policy gradient over which that is measured, or a fifth of the training
 ENOUGH = 120  # updates before what is read is judged once more, unless two fifths of the training are fewer
+KEPT = 0.5  # share that must be explained then; after fewer updates EXPLAINED
 
 
 class PolicyGradientLevel:

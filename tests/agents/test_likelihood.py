@@ -29,7 +29,7 @@ from agents.scores.regions import Regions, make_regions
 from agents.training import Feedback, train
 from agents.training.arguments import from_config
 from agents.training.feedback import read_feedback
-from agents.unknown_score import ENOUGH, EXPLAINED, FIRST, LAST, PROMISING, TRIED, PolicyGradientLevel, TrialLevel
+from agents.unknown_score import ENOUGH, EXPLAINED, FIRST, KEPT, LAST, PROMISING, TRIED, PolicyGradientLevel, TrialLevel
 from rss_env.datasets import load_dataset
 from rss_env.errors import OptionError
 from rss_env.rewards import score_images
@@ -1216,18 +1216,21 @@ def test_it_is_decided_by_a_running_mean_that_few_updates_do_not_lower(
     assert level is None if expected is None else isinstance(level, expected)
 
 
-def test_what_is_promising_and_not_kept_after_few_updates_is_given_up_by_two_fifths() -> None:
+@pytest.mark.parametrize(("share", "expected"), [(1.1 * EXPLAINED, ImageLevel), (0.9 * EXPLAINED, PolicyGradientLevel)])
+def test_what_is_promising_and_not_kept_after_few_updates_is_given_up_by_two_fifths(
+    share: float, expected: type
+) -> None:
     algorithm = make(UNKNOWN_SCORE, samples_per_image=4)
     trial = algorithm.level
     assert isinstance(trial, TrialLevel)
     algorithm.level = trial.level
-    for progress, now in ((1.9 * TRIED, ImageLevel), (2 * TRIED, PolicyGradientLevel)):
-        trial.level.explained, trial.level.judged = 0.2, 50
+    for progress, now in ((1.9 * TRIED, ImageLevel), (2 * TRIED, expected)):
+        trial.level.explained, trial.level.judged = share * (1 - 0.95**50), 50
         algorithm.act(torch.zeros(2, 3, 8, 9), progress, torch.Generator())
         assert isinstance(algorithm.level, now)
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.3, ImageLevel), (0.2, PolicyGradientLevel)])
+@pytest.mark.parametrize(("share", "expected"), [(1.1 * KEPT, ImageLevel), (0.9 * KEPT, PolicyGradientLevel)])
 def test_what_is_promising_and_not_kept_by_a_fifth_is_given_up(share: float, expected: type) -> None:
     algorithm = make(UNKNOWN_SCORE, samples_per_image=4)
     trial = algorithm.level
