@@ -246,18 +246,18 @@ class Likelihood(Algorithm):
         self.level.load_state_dict(state)
 
     def memory(self) -> dict[str, torch.Tensor]:
-        level = self.image_level
+        level = self._image_level
         return self.level.memory.state_dict() | (level.filter.state_dict() if level else {})
 
     def load_memory(self, memory: dict[str, torch.Tensor]) -> None:
-        level = self.image_level
+        level = self._image_level
         sums = {name: memory[name] for name in memory if level and name in NAMES}
         self.level.memory.load_state_dict({name: memory[name] for name in memory if name not in sums})
         if level:
             level.filter.load_state_dict(sums, level.pairs)
 
     @property
-    def image_level(self) -> ImageLevel | None:
+    def _image_level(self) -> ImageLevel | None:
         """What reads scores of whole label maps, or may come to."""
         level = self.level.level if isinstance(self.level, TrialLevel) else self.level
         return level if isinstance(level, ImageLevel) else None

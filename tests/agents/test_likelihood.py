@@ -78,6 +78,13 @@ def update(
 # What it knows of the environment
 
 
+def image_level(algorithm: Likelihood) -> ImageLevel:
+    """What reads the scores, or may come to."""
+    level = algorithm.level.level if isinstance(algorithm.level, TrialLevel) else algorithm.level
+    assert isinstance(level, ImageLevel)
+    return level
+
+
 @pytest.mark.parametrize(
     ("reward", "options", "model", "said"),
     [
@@ -94,8 +101,7 @@ def test_it_says_which_formula_it_does_not_know(
 ) -> None:
     algorithm = Likelihood()
     line = algorithm.start(MEAN_IOU | {"reward": reward, "reward_options": options}, 3)
-    level = algorithm.image_level
-    assert level is not None
+    level = image_level(algorithm)
     assert (getattr(level.formula, "name", None) if level.formula.is_known else None) == model
     assert (line is None) == (said is None)
     assert said is None or (line is not None and said in line and "\n" not in line)
@@ -115,8 +121,7 @@ def test_the_environments_own_metadata_say_enough(options: dict[str, Any], said:
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, samples_per_image=2, num_images=4, **options)
     algorithm = Likelihood(samples_per_image=2)
     line = algorithm.start(envs.metadata, 5)
-    level = algorithm.image_level
-    assert level is not None
+    level = image_level(algorithm)
     assert level.formula.is_known == (said is None)
     assert (line is None) == (said is None)
     assert said is None or (line is not None and line.startswith(said))
@@ -130,8 +135,7 @@ def test_of_scores_that_feedback_made_something_else_it_knows_no_formula(kind: s
     envs = gym.make_vec("RSS-Shapes-ImageReward-v0", num_envs=2, samples_per_image=2, num_images=4)
     algorithm = Likelihood(samples_per_image=2)
     line = algorithm.start(FeedbackReward(envs, kind).metadata, 5)
-    level = algorithm.image_level
-    assert level is not None
+    level = image_level(algorithm)
     assert (getattr(level.formula, "name", None) if level.formula.is_known else None) == model
     assert (line is None) == (model is not None)
     assert line is None or line.startswith("The formula of the score is not known here: ")
@@ -614,7 +618,7 @@ def test_noisy_scores_are_not_counted_again_through_what_was_believed(
 def test_without_regions_or_replay_nothing_is_recalled(arguments: dict[str, Any]) -> None:
     given: dict[str, Any] = {"samples_per_image": 3, "regions": (4, 2, 1)}
     assert make(**given).level.recalls  # type: ignore[union-attr]
-    assert make(UNKNOWN_SCORE, **given).image_level.recalls  # type: ignore[union-attr]
+    assert image_level(make(UNKNOWN_SCORE, **given)).recalls
     assert not make(**given | arguments).level.recalls  # type: ignore[union-attr]
 
 
@@ -679,8 +683,7 @@ def test_all_that_noisy_scores_said_is_kept_where_regions_and_formula_are_the_sa
     metadata: dict[str, Any], arguments: dict[str, Any], filters: bool
 ) -> None:
     algorithm = make(MEAN_IOU | {"image_size": (16, 20)} | metadata, **NOISY | arguments)
-    level = algorithm.image_level
-    assert level is not None
+    level = image_level(algorithm)
     assert not level.filters  # of exact scores
     make_noisy(level)
     assert level.filters == filters
@@ -1163,8 +1166,7 @@ def test_whether_noise_matters_does_not_depend_on_the_unit_of_the_scores(unit: f
             if deviation == 0 and isinstance(algorithm.level, TrialLevel) and algorithm.level.level.twice:
                 scores[:, -1] = scores[:, 0]
             algorithm.synchronise([algorithm.observe(logits, earn(label_maps, scores))])
-        assert algorithm.image_level is not None
-        recalled.append(algorithm.image_level.recalls)
+        recalled.append(image_level(algorithm).recalls)
     assert recalled == [True, False]
 
 
